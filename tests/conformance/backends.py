@@ -1,0 +1,76 @@
+"""Every way in which the library computes the loss: the conformance tests run over this table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import ulfd
+import ulfd_torch
+from tests.oracle import Case
+from ulfd.gradients import Gradients
+
+Result = tuple[np.ndarray, Gradients]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation in one dtype."""
+
+    name: str
+    dtype: str
+    rounded: Callable[[np.ndarray], np.ndarray]  # float64 in, float64 out, exact in the dtype
+    run: Callable[..., Result]  # (case, upstream, **options)
+
+    @property
+    def computed(self) -> str:
+        """The dtype of the arithmetic and of the loss."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+
+def _numpy(dtype: str) -> Backend:
+    def run(case: Case, upstream, **options) -> Result:
+        arrays = [
+            None if array is None else np.asarray(array).astype(dtype)
+            for array in (case.student, case.teacher, case.log_variance)
+        ]
+        loss, gradients = ulfd.value_and_grad(*arrays, upstream=upstream, **options)
+        assert np.array_equal(loss, ulfd.ulfd_loss(*arrays, **options))
+        for gradient, array in zip(gradients, arrays, strict=True):
+            assert (gradient is None) == (array is None)
+            assert gradient is None or gradient.dtype == array.dtype
+        return loss, gradients
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array).astype(dtype).astype(np.float64)
+
+    return Backend("numpy", dtype, rounded, run)
+
+
+def _torch(dtype: str, implementation: str) -> Backend:
+    kind = getattr(torch, dtype)
+
+    def run(case: Case, upstream, **options) -> Result:
+        tensors = [
+            None if array is None else torch.tensor(array).to(kind).requires_grad_()
+            for array in (case.student, case.teacher, case.log_variance)
+        ]
+        loss = ulfd_torch.ulfd_loss(*tensors, implementation=implementation, **options)
+        loss.backward(torch.as_tensor(upstream, dtype=loss.dtype).expand(loss.shape))
+        gradients = []
+        for tensor in tensors:
+            if tensor is not None:
+                assert tensor.grad.dtype == kind
+            gradients.append(None if tensor is None else tensor.grad.double().numpy())
+        return loss.detach().numpy(), Gradients(*gradients)
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return torch.tensor(np.asarray(array)).to(kind).double().numpy()
+
+    return Backend(f"torch-{implementation}", dtype, rounded, run)
+
+
+BACKENDS = [_numpy(dtype) for dtype in ("float16", "float32", "float64")] + [
+    _torch(dtype, "composite") for dtype in ("float16", "bfloat16", "float32", "float64")
+]

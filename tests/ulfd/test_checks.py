@@ -1,0 +1,64 @@
+"""Bad input: the error says what was given, what was expected and how to fix it."""
+
+import numpy as np
+import pytest
+import torch
+
+import ulfd
+import ulfd_torch
+
+X = np.zeros((4, 8, 7, 7), np.float32)
+BAD = {
+    "teacher": ((X, X[:, :4]), {}, ValueError, r"\(4, 8, 7, 7\).*\(4, 4, 7, 7\).*Project"),
+    "sigma": ((X, X, X[:, :4]), {}, ValueError, r"\(4, 4, 7, 7\) does not broadcast.*give"),
+    "sigma larger": ((X[:1], X[:1], X), {}, ValueError, "does not broadcast"),
+    "sigma rank": ((X, X, X[None]), {}, ValueError, "does not broadcast"),
+    "integers": ((X.astype(np.int64), X), {}, TypeError, "student has dtype int64.*convert"),
+    "complex": ((X, X.astype(np.complex64)), {}, TypeError, "teacher has dtype complex64"),
+    "bool sigma": ((X, X, X > 0), {}, TypeError, "log_variance has dtype bool"),
+    "empty": ((X[:0], X[:0]), {}, ValueError, "empty batch.*reduction='sum'"),
+    "empty batchmean": ((X[:0], X[:0]), {"reduction": "batchmean"}, ValueError, "empty batch"),
+    "no batch": ((X[0, 0, 0, 0],) * 2, {"reduction": "batchmean"}, ValueError, "first axis"),
+    "reduction": ((X, X), {"reduction": "avg"}, ValueError, "unknown reduction 'avg'.*'mean'"),
+    "beta": ((X, X), {"beta": -1.0}, ValueError, "beta is -1.0"),
+    "clamp": ((X, X), {"clamp": (1.0, -1.0)}, ValueError, "low < high"),
+    "kernel": ((X, X), {"implementation": "magic"}, ValueError, "'magic'.*composite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("adapter", ["numpy", "torch"])
+def test_bad_input(adapter, name):
+    arrays, options, error, message = BAD[name]
+    if adapter == "numpy":
+        with pytest.raises(error, match=message):
+            ulfd.ulfd_loss(*arrays, **options)
+        with pytest.raises(error, match=message):
+            ulfd.value_and_grad(*arrays, **options)
+        return
+    tensors = [torch.tensor(array) for array in arrays]
+    with pytest.raises(error, match=message):
+        ulfd_torch.ulfd_loss(*tensors, **options)
+
+
+def test_mixed_devices():
+    with pytest.raises(ValueError, match=r"student is on cpu but teacher on meta.*one device"):
+        ulfd_torch.ulfd_loss(torch.zeros(3), torch.zeros(3, device="meta"))
+
+
+def test_another_frameworks_array_is_sent_to_its_adapter():
+    with pytest.raises(TypeError, match=r"ulfd_torch\.ulfd_loss"):
+        ulfd.ulfd_loss(torch.zeros(3), torch.zeros(3))
+
+
+def test_the_module_checks_its_options_at_once():
+    with pytest.raises(ValueError, match="unknown reduction"):
+        ulfd_torch.ULFDLoss(reduction="average")
+    with pytest.raises(ValueError, match="clamp"):
+        ulfd_torch.ULFDLoss(clamp=(2.0, 2.0))
+
+
+def test_sum_and_none_of_an_empty_batch_are_defined():
+    assert ulfd.ulfd_loss(X[:0], X[:0], X[:0], reduction="sum") == 0
+    loss, gradients = ulfd.value_and_grad(X[:0], X[:0], X[:0], reduction="none")
+    assert loss.shape == gradients.student.shape == (0, 8, 7, 7)

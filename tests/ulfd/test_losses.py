@@ -1,0 +1,163 @@
+"""The mathematics against closed forms, published implementations and finite differences."""
+
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+from array_api_compat import numpy as xp
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ulfd
+from tests.oracle import FEATURE_SHAPES, log_variance_shapes, make_case
+from ulfd import losses
+from ulfd.gradients import closed_form, vid_log_variance_derivative
+
+finite = st.floats(-20, 20)
+
+
+@given(z=finite, z_hat=finite, sigma=st.floats(-10, 10), k=st.sampled_from([1.0, 2.0]))
+def test_one_element_by_hand(z, z_hat, sigma, k):
+    loss = ulfd.ulfd_loss(np.array([z_hat]), np.array([z]), np.array([sigma]), prior_weight=k)
+    assert loss == pytest.approx(np.exp(-sigma) * (z - z_hat) ** 2 + k * sigma, rel=1e-12, abs=1e-9)
+
+
+def test_eq_9_is_twice_eq_8():
+    """Eq. 8: (z − ẑ)²/(2θ²) + log θ²."""
+    case = make_case((6, 4, 3, 3), (6, 4, 3, 3), lambda array: array)
+    variance = np.exp(case.log_variance)
+    eq8 = (case.teacher - case.student) ** 2 / (2 * variance) + np.log(variance)
+    loss = ulfd.ulfd_loss(case.student, case.teacher, case.log_variance)
+    assert loss == pytest.approx(2 * eq8.mean(), rel=1e-12)
+
+
+def test_gaussian_nll_agrees_with_torch():
+    case = make_case((6, 4, 3, 3), (6, 4, 3, 3), lambda array: array)
+    student, teacher, sigma = map(torch.tensor, (case.student, case.teacher, case.log_variance))
+    peer = torch.nn.functional.gaussian_nll_loss(student, teacher, sigma.exp(), eps=0.0)
+    ours = ulfd.ulfd_loss(
+        case.student, case.teacher, case.log_variance, **ulfd.FAMILY["gaussian_nll"].options
+    )
+    assert float(ours) == pytest.approx(peer.item(), rel=1e-12)
+
+
+def test_vid_agrees_with_its_definition():
+    case = make_case((6, 4, 3, 3), None, lambda array: array)
+    raw = np.linspace(-30, 30, 4).reshape(1, 4, 1, 1)
+    variance = np.log1p(np.exp(raw)) + 1e-5
+    peer = 0.5 * ((case.student - case.teacher) ** 2 / variance + np.log(variance))
+    sigma = losses.vid_log_variance(raw, xp=xp)
+    ours = ulfd.ulfd_loss(case.student, case.teacher, sigma, **ulfd.FAMILY["vid"].options)
+    assert float(ours) == pytest.approx(peer.mean(), rel=1e-12)
+
+
+def test_vid_starts_at_variance_five():
+    """Its authors initialise the parameter so that the variance is 5."""
+    raw = np.log(np.expm1(5.0 - losses.VID_EPSILON))
+    assert np.exp(losses.vid_log_variance(np.array(raw), xp=xp)) == pytest.approx(5.0)
+
+
+def test_vid_derivative_by_differences():
+    raw, step = np.linspace(-20, 20, 41), 1e-5
+    ahead, behind = (losses.vid_log_variance(raw + s, xp=xp) for s in (step, -step))
+    assert np.allclose((ahead - behind) / (2 * step), vid_log_variance_derivative(raw), rtol=1e-5)
+
+
+def test_without_log_variance_it_is_the_mean_squared_error():
+    case = make_case((6, 4), None, lambda array: array)
+    mse = np.mean((case.student - case.teacher) ** 2)
+    assert ulfd.ulfd_loss(case.student, case.teacher) == pytest.approx(mse, rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize("clamp", [None, (-1.0, 0.5)])
+@pytest.mark.parametrize("prior_weight", [1.0, 2.0])
+def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_weight):
+    """Central differences in float64; β's factor is held fixed, for no gradient flows through."""
+    options = {"reduction": reduction, "prior_weight": prior_weight, "weight": 0.7}
+    generator = np.random.default_rng(2)
+    for shape in FEATURE_SHAPES[:3]:
+        for sigma_shape in [None, *log_variance_shapes(shape)]:
+            case = make_case(shape, sigma_shape, lambda array: array)
+            upstream = generator.normal(size=shape if reduction == "none" else ())
+            gradients = closed_form(
+                case.student,
+                case.teacher,
+                case.log_variance,
+                upstream=upstream,
+                beta=beta,
+                clamp=clamp,
+                **options,
+            )
+            inputs = [case.student, case.teacher, case.log_variance]
+            frozen = 0.0 if sigma_shape is None else losses.clamped(inputs[2], clamp, xp=xp)
+
+            def total(arrays, upstream=upstream, frozen=frozen):
+                elements = losses.element_loss(
+                    *arrays, xp=xp, prior_weight=prior_weight, clamp=clamp
+                )
+                scale = options["weight"] / losses.denominator(elements.shape, reduction)
+                return (scale * upstream * np.exp(beta * frozen) * elements).sum()
+
+            for position, gradient in enumerate(gradients):
+                if gradient is None:
+                    continue
+                direction = generator.normal(size=inputs[position].shape)
+                # A step across a limit of the clamp has no derivative to compare with.
+                if position == 2 and clamp is not None:
+                    near = np.abs(inputs[2][..., None] - np.array(clamp)).min(-1) < 1e-3
+                    direction = np.where(near, 0.0, direction)
+                step = 1e-6
+                ahead, behind = list(inputs), list(inputs)
+                ahead[position] = inputs[position] + step * direction
+                behind[position] = inputs[position] - step * direction
+                difference = (total(ahead) - total(behind)) / (2 * step)
+                exact = (gradient * direction).sum()
+                # The difference's own error: eps·|total|/step from rounding, step² from curvature.
+                scale = np.abs(gradient * direction).sum() + abs(total(inputs))
+                assert difference == pytest.approx(exact, abs=1e-7 * scale + 1e-9)
+
+
+def test_any_array_namespace():
+    """array-api-strict has nothing but the standard, so nothing else is used."""
+    arrays = [array_api_strict.asarray(np.ones((2, 3)) * value) for value in (1.0, 3.0, 0.5)]
+    loss = losses.ulfd_loss(*arrays, xp=array_api_strict, beta=0.5, clamp=(-1.0, 1.0))
+    expected = np.exp(0.25) * (np.exp(-0.5) * 4 + 1.0)
+    assert float(loss) == pytest.approx(expected, rel=1e-12)
+
+
+def test_special_values_follow_ieee():
+    inf, nan = np.inf, np.nan
+    student = np.array([0.0, inf, nan, 0.0, 0.0, 1.0])
+    sigma = np.array([inf, 0.0, 0.0, nan, -inf, -inf])
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = ulfd.ulfd_loss(student, np.zeros(6), sigma, reduction="none")
+        clamped = ulfd.ulfd_loss(student, np.zeros(6), sigma, reduction="none", clamp=(-5, 5))
+    # 0·∞ is NaN at the fifth; at the last exp(−σ)·d² = ∞ meets k·σ = −∞.
+    assert np.array_equal(np.isnan(loss), [False, False, True, True, True, True])
+    assert loss[0] == inf
+    assert loss[1] == inf
+    assert np.array_equal(np.isnan(clamped), [False, False, True, True, False, False])
+    assert clamped[4] == -10
+    assert clamped[5] == pytest.approx(np.exp(5) - 10)
+
+
+def test_the_clamp_has_a_gradient_at_its_limits_but_not_beyond():
+    sigma = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    gradient = closed_form(np.zeros(5), np.zeros(5), sigma, clamp=(-1, 1), reduction="sum")
+    assert gradient.log_variance.tolist() == [0.0, 2.0, 2.0, 2.0, 0.0]
+    tensor = torch.tensor(sigma, requires_grad=True)
+    from ulfd_torch import ulfd_loss
+
+    zeros = torch.zeros(5, dtype=torch.float64)
+    ulfd_loss(zeros, zeros, tensor, clamp=(-1, 1), reduction="sum").backward()
+    assert tensor.grad.tolist() == [0.0, 2.0, 2.0, 2.0, 0.0]
+
+
+def test_a_python_number_is_a_log_variance():
+    ones, zeros = np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)
+    loss, gradients = ulfd.value_and_grad(ones, zeros, 0.0)
+    assert loss.dtype == np.float32
+    assert gradients.log_variance.shape == ()
+    assert float(gradients.log_variance) == pytest.approx(1.0)

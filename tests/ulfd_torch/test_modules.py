@@ -1,0 +1,86 @@
+"""The UEM that torch builds is the one that the specification describes."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ulfd import UEMSpec
+from ulfd_torch import UEM
+
+SPECS = [
+    UEMSpec(8),
+    UEMSpec(8, width=3, blocks=2),
+    UEMSpec(8, log_variance="spatial"),
+    UEMSpec(8, log_variance="sample", output="linear"),
+    UEMSpec(8, normalization="batch", global_skip=False),
+    UEMSpec(8, variant="reconstruct"),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_weights_match_the_specification(spec):
+    uem = UEM(spec)
+    assert {name: tuple(p.shape) for name, p in uem.named_parameters()} == spec.weight_shapes()
+    assert sum(p.numel() for p in uem.parameters()) == spec.parameters()
+    outputs = uem(torch.rand(2, 8, 5, 3))
+    sigma = outputs if spec.variant == "side_branch" else outputs.log_variance
+    assert tuple(sigma.shape) == spec.output_shape((2, 8, 5, 3))
+
+
+def by_hand(weights, x, blocks):
+    """Variant A from its description, with nothing but functional calls."""
+
+    def branch(prefix, y):
+        for index, padding in ((1, 0), (2, 1), (3, 0)):
+            weight, bias = (
+                weights[f"{prefix}.conv{index}.weight"],
+                weights[f"{prefix}.conv{index}.bias"],
+            )
+            y = functional.conv2d(y, weight, bias, padding=padding).clamp(min=0)
+        return y
+
+    y = functional.conv_transpose2d(x, weights["deconv.weight"], weights["deconv.bias"], stride=2)
+    y = y.clamp(min=0)
+    for block in range(blocks):
+        y = y + branch(f"blocks.{block}", y)
+    y = x + functional.avg_pool2d(y, 2)
+    return -(y + branch("head", y))
+
+
+def test_forward_by_hand():
+    torch.manual_seed(0)
+    uem = UEM(16).double()
+    x = torch.rand(2, 16, 7, 5, dtype=torch.float64)
+    expected = by_hand(dict(uem.named_parameters()), x, 6)
+    torch.testing.assert_close(uem(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_official_output_is_never_positive_and_linear_can_be():
+    x = torch.rand(4, 8, 5, 5)
+    assert UEM(8)(x).max() <= 0
+    linear = UEM(8, output="linear")
+    with torch.no_grad():
+        linear.head.conv3.bias.fill_(-100.0)
+    assert linear(x).max() > 0
+
+
+def test_sample_is_the_mean_of_the_map():
+    torch.manual_seed(0)
+    spatial = UEM(8, log_variance="spatial")
+    sample = UEM(8, log_variance="sample")
+    sample.load_state_dict(spatial.state_dict())
+    x = torch.rand(3, 8, 4, 4)
+    torch.testing.assert_close(sample(x), spatial(x).mean((2, 3), keepdim=True))
+
+
+def test_reconstruction_adds_to_the_feature():
+    x = torch.rand(2, 8, 4, 4)
+    outputs = UEM(8, variant="reconstruct")(x)
+    assert (outputs.feature >= x).all()
+
+
+def test_wrong_use():
+    with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\)"):
+        UEM(8)(torch.rand(2, 4, 5, 5))
+    with pytest.raises(TypeError, match="not both"):
+        UEM(UEMSpec(8), blocks=2)

@@ -1,0 +1,161 @@
+"""Eq. 10 as a module, against its parts computed one by one."""
+
+import copy
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models import resnet18
+
+from ulfd_torch import UEM, SelfDistillation, ULFDLoss, ulfd_loss
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 3)
+    )
+
+
+def images():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(4, 3, 8, 8, generator=generator) for _ in range(2)]
+
+
+def by_hand(model, uem, clean, degraded, *, detach=False, teacher=None):
+    """The loss of Eq. 10 with two passes, degraded first."""
+
+    def run(x):
+        feature = model[:3](x)
+        return feature, model[3:](feature)
+
+    z_hat, y_hat = run(degraded)
+    z, y = run(clean)
+    if teacher is not None:
+        with torch.no_grad():
+            z = teacher[:3](clean)
+    sigma = None if uem is None else uem(z_hat)
+    distillation = ulfd_loss(z_hat, z.detach() if detach else z, sigma, weight=0.1)
+    classification = functional.cross_entropy(y, LABELS) + functional.cross_entropy(y_hat, LABELS)
+    return classification + distillation
+
+
+@pytest.mark.parametrize("with_uem", [True, False])
+@pytest.mark.parametrize("teacher", ["self", "self_detached", "frozen"])
+def test_is_eq_10(teacher, with_uem):
+    model, (clean, degraded) = network(), images()
+    uem = UEM(6) if with_uem else None
+    twin, twin_uem = copy.deepcopy(model), copy.deepcopy(uem)
+    frozen = copy.deepcopy(model).eval() if teacher == "frozen" else None
+    step = SelfDistillation(model, layer="2", uem=uem, teacher=teacher)
+    result = step(clean, degraded, LABELS)
+    result.total.backward()
+    expected = by_hand(twin, twin_uem, clean, degraded, detach=teacher != "self", teacher=frozen)
+    expected.backward()
+    torch.testing.assert_close(result.total, expected)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(model[1].running_mean, twin[1].running_mean)
+
+
+def test_batch_norm_orders():
+    clean, degraded = images()
+    degraded = degraded + 3
+    means = {}
+    for order in ("separate", "concatenated", "clean_statistics"):
+        model = network()
+        SelfDistillation(model, layer="2", batch_norm=order)(clean, degraded, LABELS)
+        means[order] = model[1].running_mean.clone()
+    m_clean, m_degraded = (network()[0](x).mean((0, 2, 3)) for x in (clean, degraded))
+    torch.testing.assert_close(means["separate"], 0.9 * 0.1 * m_degraded + 0.1 * m_clean)
+    torch.testing.assert_close(means["clean_statistics"], 0.1 * m_clean)
+    torch.testing.assert_close(means["concatenated"], 0.1 * (m_clean + m_degraded) / 2)
+
+
+def test_the_frozen_teacher_is_neither_trained_nor_saved():
+    model = network()
+    before = model.state_dict()
+    step = SelfDistillation(model, layer="2", teacher="frozen")
+    assert set(step.state_dict()) == {f"model.{name}" for name in before}
+    assert len(list(step.parameters())) == len(list(model.parameters()))
+
+
+def test_wrong_use():
+    with pytest.raises(ValueError, match="teacher is 'mean'"):
+        SelfDistillation(network(), layer="2", teacher="mean")
+    with pytest.raises(ValueError, match="batch_norm is 'sync'"):
+        SelfDistillation(network(), layer="2", batch_norm="sync")
+    clean, degraded = images()
+    with pytest.raises(ValueError, match="pairs of one shape"):
+        SelfDistillation(network(), layer="2")(clean, degraded[:2], LABELS)
+    step = SelfDistillation(network(), layer="2", uem=UEM(6, variant="reconstruct"))
+    with pytest.raises(ValueError, match="side_branch"):
+        step(clean, degraded, LABELS)
+
+
+def test_a_resnet_step_compiles_into_one_graph():
+    torch.manual_seed(0)
+    step = SelfDistillation(
+        resnet18(num_classes=3), layer="layer4", uem=UEM(512, width=8, blocks=1)
+    )
+    clean, degraded = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    expected = copy.deepcopy(step)(clean, degraded, LABELS[:2]).total
+    actual = torch.compile(step, fullgraph=True, backend="aot_eager")(clean, degraded, LABELS[:2])
+    actual.total.backward()
+    torch.testing.assert_close(actual.total, expected, rtol=1e-4, atol=1e-4)
+    assert step.uem.deconv.weight.grad.abs().sum() > 0
+
+
+def test_autocast_keeps_the_loss_in_float32():
+    clean, degraded = images()
+    step = SelfDistillation(network(), layer="2", uem=UEM(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = step(clean, degraded, LABELS)
+    result.total.backward()
+    assert result.distillation.dtype == torch.float32
+
+
+def _worker(rank: int, port: str, results) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 3))
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    step = SelfDistillation(model, layer="1", loss=ULFDLoss(weight=0.5))
+    clean, degraded = images()
+    parallel = nn.parallel.DistributedDataParallel(step)
+    rows = slice(2 * rank, 2 * rank + 2)
+    parallel(clean[rows], degraded[rows], LABELS[rows]).total.backward()
+    shared = [parameter.grad.clone() for parameter in model.parameters()]
+    step.zero_grad()
+    step(clean, degraded, LABELS).total.backward()
+    whole = [parameter.grad for parameter in model.parameters()]
+    close = all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(shared, whole, strict=True)
+    )
+    results.put((rank, close))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ddp_processes_give_the_gradients_of_one():
+    """Both means are over equal halves, so DDP's average is the gradient of the whole batch."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_worker, args=(rank, port, results)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=90) for _ in workers)
+    for worker in workers:
+        worker.join(timeout=30)
+    assert found == {0: True, 1: True}

@@ -1,0 +1,87 @@
+"""The error messages, in one place: what was given, what was expected, how to fix it.
+
+The checks see shapes, dtype names and devices only, so that every adapter shares them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
+def dtype_name(dtype: Any) -> str:
+    """'float32' for `torch.float32`, `numpy.dtype("float32")` and JAX's dtypes alike."""
+    return str(dtype).rsplit(".", 1)[-1]
+
+
+def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether an array of `shape` can be read as one of `target` without changing `target`."""
+    if len(shape) > len(target):
+        return False
+    tail = target[len(target) - len(shape) :]
+    return all(size in (1, full) for size, full in zip(shape, tail, strict=True))
+
+
+def check_shapes(
+    student: Sequence[int],
+    teacher: Sequence[int],
+    log_variance: Sequence[int] | None,
+    reduction: str,
+) -> None:
+    """Raises ValueError if the shapes do not fit each other or the reduction."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
+    if tuple(student) != tuple(teacher):
+        raise ValueError(
+            f"ulfd_loss: student has shape {tuple(student)} but teacher {tuple(teacher)}; they "
+            "must be equal, for a silent broadcast between features hides bugs. Project or resize "
+            "one of them first."
+        )
+    if log_variance is not None and not broadcasts_to(log_variance, student):
+        raise ValueError(
+            f"ulfd_loss: log_variance of shape {tuple(log_variance)} does not broadcast to the "
+            f"features' shape {tuple(student)}; for features (B, C, H, W) give (B, C, H, W), "
+            "(B, 1, H, W), (B, 1, 1, 1), (1, C, 1, 1) or one number."
+        )
+    if reduction in ("mean", "batchmean") and 0 in student:
+        raise ValueError(
+            f"ulfd_loss: the {reduction} of an empty batch {tuple(student)} is 0/0; skip the "
+            "batch, or use reduction='sum'."
+        )
+    if reduction == "batchmean" and len(student) == 0:
+        raise ValueError(
+            "ulfd_loss: reduction='batchmean' divides by the first axis, but the features have "
+            "none (shape ()); use 'mean' or 'sum'."
+        )
+
+
+def check_dtypes(**dtypes: Any) -> None:
+    """Raises TypeError unless every named dtype is a real floating-point one."""
+    for name, dtype in dtypes.items():
+        if dtype_name(dtype) not in FLOATING:
+            raise TypeError(
+                f"ulfd_loss: {name} has dtype {dtype_name(dtype)}, but a floating-point dtype "
+                f"{FLOATING} is needed; convert it first."
+            )
+
+
+def check_devices(**devices: Any) -> None:
+    """Raises ValueError unless every named device is the same."""
+    (first, home), *others = devices.items()
+    for name, device in others:
+        if device != home:
+            raise ValueError(
+                f"ulfd_loss: {first} is on {home} but {name} on {device}; move them to one device."
+            )
+
+
+def check_options(*, beta: float, clamp: tuple[float, float] | None) -> None:
+    """Raises ValueError if a hyperparameter is outside its range."""
+    if beta < 0:
+        raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
+    if clamp is not None and not (len(clamp) == 2 and clamp[0] < clamp[1]):
+        raise ValueError(
+            f"ulfd_loss: clamp is {clamp}, but must be (low, high) with low < high, "
+            "such as (-10.0, 10.0)."
+        )

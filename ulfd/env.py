@@ -1,0 +1,55 @@
+"""`python -m ulfd.env`: versions, devices and kernels on one screen, for bug reports."""
+
+import importlib.metadata
+import os
+import platform
+from importlib.util import find_spec
+
+import ulfd
+from ulfd.kernels import registry
+
+PACKAGES = ("numpy", "array-api-compat", "torch", "torchvision", "triton", "jax", "jaxlib")
+
+
+def versions() -> dict[str, str]:
+    """The version of every package that matters, or "not installed"."""
+    found = {"ulfd": ulfd.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def devices() -> list[str]:
+    """The processors that the installed frameworks see."""
+    seen = [f"cpu: {platform.machine()}, {os.cpu_count()} logical cores"]
+    if find_spec("torch"):
+        import torch  # the frameworks load only when someone asks for this report
+
+        seen += [
+            f"cuda:{index}: {torch.cuda.get_device_name(index)}"
+            for index in range(torch.cuda.device_count())
+        ]
+    return seen
+
+
+def kernels() -> dict[str, str]:
+    """Every registered kernel: "available", or why this machine lacks it."""
+    return {
+        kernel.name: kernel.unavailable() or "available" for kernel in registry.KERNELS.values()
+    }
+
+
+def report() -> str:
+    """The whole report, one line a fact."""
+    lines = [f"platform: {platform.platform()}"]
+    lines += [f"{name}: {version}" for name, version in versions().items()]
+    lines += [f"device {device}" for device in devices()]
+    lines += [f"kernel {name}: {state}" for name, state in kernels().items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())

@@ -1,0 +1,99 @@
+"""Which kernel serves which inputs, and why another one refuses.
+
+A kernel is registered with one function that looks at a `Problem` and returns None, or the
+reason why it cannot serve it. An explicit choice that is refused raises; an automatic one takes
+the first kernel, by priority, that does not refuse.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a kernel is asked to compute, as plain data."""
+
+    framework: str  # "numpy", "torch" or "jax"
+    device: str  # "cpu", "cuda", ...
+    dtypes: tuple[str, ...]  # of student, teacher and, if there is one, log_variance
+    shape: tuple[int, ...]  # of the features
+    log_variance_shape: tuple[int, ...] | None
+    reduction: str = "mean"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A way to compute the loss. `unavailable` says why this machine lacks it, if it does."""
+
+    name: str
+    priority: int
+    refuses: Callable[[Problem], str | None]
+    unavailable: Callable[[], str | None] = lambda: None
+
+
+KERNELS: dict[str, Kernel] = {}
+
+
+def register(kernel: Kernel) -> None:
+    """Adds a kernel. Raises ValueError if its name is taken."""
+    if kernel.name in KERNELS:
+        raise ValueError(f"a kernel named {kernel.name!r} is registered already.")
+    KERNELS[kernel.name] = kernel
+
+
+def refusals(problem: Problem) -> dict[str, str | None]:
+    """For every kernel, best first: None if it serves the problem, or the reason it does not."""
+    ordered = sorted(KERNELS.values(), key=lambda kernel: -kernel.priority)
+    return {kernel.name: kernel.refuses(problem) for kernel in ordered}
+
+
+def select(problem: Problem, implementation: str | None = None) -> str:
+    """The name of the kernel that serves the problem.
+
+    Args:
+        problem: the inputs, described.
+        implementation: a kernel's name, or None for the best one that does not refuse.
+    Raises:
+        ValueError: an unknown name, or a named kernel that refuses, with its reason.
+    """
+    if implementation is None:
+        return next(name for name, reason in refusals(problem).items() if reason is None)
+    if implementation not in KERNELS:
+        raise ValueError(
+            f"ulfd_loss: unknown implementation {implementation!r}; use None (automatic) or one "
+            f"of {sorted(KERNELS)}."
+        )
+    reason = KERNELS[implementation].refuses(problem)
+    if reason is not None:
+        raise ValueError(
+            f"ulfd_loss: implementation {implementation!r} cannot serve these inputs: {reason}; "
+            "pass implementation=None to use the best one that can."
+        )
+    return implementation
+
+
+# Read once, as Triton itself reads it; and tracing compilers cannot look into the file system.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+_TRITON_MISSING = (
+    None if find_spec("triton") else "triton is not installed: pip install 'ulfd[triton]'"
+)
+
+
+def _triton_refuses(problem: Problem) -> str | None:
+    if problem.framework != "torch":
+        return f"it serves torch, not {problem.framework}"
+    if problem.reduction == "none":
+        return "reduction='none' keeps every element, which leaves nothing to fuse"
+    if "float64" in problem.dtypes:
+        return "float64 inputs go to the composite form"
+    if problem.device != "cuda" and not TRITON_INTERPRETED:
+        return f"student is on {problem.device}, not on a GPU (cuda)"
+    return _TRITON_MISSING
+
+
+register(
+    Kernel("triton", priority=20, refuses=_triton_refuses, unavailable=lambda: _TRITON_MISSING)
+)
+register(Kernel("composite", priority=0, refuses=lambda problem: None))

@@ -1,0 +1,173 @@
+"""The uncertainty estimation module (UEM) as frozen data: what every framework builds.
+
+The UEM predicts the log-variance σ = log θ² of each element of the degraded image's feature ẑ
+(paper, Fig. 3b; numbers from the authors' official code, MIT licence):
+
+    deconv    transposed convolution (kernel 2, stride 2) + ReLU: H×W → 2H×2W
+    blocks    six bottleneck blocks: 1×1 C→w, 3×3 w→w, 1×1 w→C, each + ReLU; identity added after
+    pool      average pooling (2, 2): 2H×2W → H×W, added to ẑ (the global skip)
+    head      one more bottleneck block; σ = −(its output), never positive: θ² ≤ 1
+
+It is a side branch, thrown away at test time (variant "side_branch", the paper and the released
+checkpoint). Variant "reconstruct" (the official training script) has a second head of the same
+shape whose output replaces ẑ.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+VARIANTS = ("side_branch", "reconstruct")
+OUTPUTS = ("neg_relu", "linear")
+LOG_VARIANCES = ("element", "spatial", "sample")
+NORMALIZATIONS = ("none", "batch")
+
+
+class Convolution(NamedTuple):
+    """One convolution with bias; `name` is the prefix of its weights in every framework."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its weights, in PyTorch's layout (out, in, kernel, kernel)."""
+        channels = (self.out_channels, self.in_channels)
+        kernel = (self.kernel, self.kernel)
+        return {
+            f"{self.name}.weight": (channels[::-1] if self.transposed else channels) + kernel,
+            f"{self.name}.bias": (self.out_channels,),
+        }
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"UEMSpec: {name} is {value!r}, but must be one of {allowed}.")
+
+
+@dataclass(frozen=True)
+class UEMSpec:
+    """A UEM for features (B, channels, H, W).
+
+    Args:
+        channels: C of the feature, 2048 for ResNet-50's layer4.
+        width: w, the bottleneck's channels; None is C // 4, at least 1.
+        blocks: residual blocks between the transposed convolution and the pooling.
+        variant: "side_branch" (paper) or "reconstruct" (official training script).
+        output: "neg_relu" (official: σ = −(m + ReLU(branch)) ≤ 0) or "linear" (the last ReLU is
+            left out, so that σ can be positive and θ² exceed 1).
+        log_variance: σ of shape "element" (B, C, H, W), "spatial" (B, 1, H, W) or "sample"
+            (B, 1, 1, 1); the latter two by one more 3×3 convolution C → 1 (Table 6b).
+        normalization: "none" (official) or "batch", batch normalisation after each convolution
+            of the blocks.
+        global_skip: adds ẑ to the pooled feature (official).
+    Raises:
+        ValueError: an option outside its choices or range.
+    """
+
+    channels: int
+    width: int | None = None
+    blocks: int = 6
+    variant: str = "side_branch"
+    output: str = "neg_relu"
+    log_variance: str = "element"
+    normalization: str = "none"
+    global_skip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.blocks < 0 or (self.width is not None and self.width < 1):
+            raise ValueError(f"UEMSpec: channels and width must be >= 1, blocks >= 0; got {self}.")
+        _choice("variant", self.variant, VARIANTS)
+        _choice("output", self.output, OUTPUTS)
+        _choice("log_variance", self.log_variance, LOG_VARIANCES)
+        _choice("normalization", self.normalization, NORMALIZATIONS)
+
+    @property
+    def bottleneck_width(self) -> int:
+        """w: the given width, or C // 4."""
+        return self.width or max(1, self.channels // 4)
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Prefixes of the bottleneck blocks, heads last."""
+        heads = ("head",) if self.variant == "side_branch" else ("head", "reconstruction")
+        return tuple(f"blocks.{index}" for index in range(self.blocks)) + heads
+
+    def bottleneck(self, name: str) -> tuple[Convolution, Convolution, Convolution]:
+        """The three convolutions of the block `name`."""
+        c, w = self.channels, self.bottleneck_width
+        return (
+            Convolution(f"{name}.conv1", c, w, 1),
+            Convolution(f"{name}.conv2", w, w, 3, padding=1),
+            Convolution(f"{name}.conv3", w, c, 1),
+        )
+
+    def convolutions(self) -> Iterator[Convolution]:
+        """Every convolution, in the order of the forward pass."""
+        yield Convolution("deconv", self.channels, self.channels, 2, stride=2, transposed=True)
+        for name in self.block_names:
+            yield from self.bottleneck(name)
+        if self.log_variance != "element":
+            yield Convolution("to_map", self.channels, 1, 3, padding=1)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every learned weight's name and shape, the same in every framework."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        normalized = {
+            convolution.name
+            for name in self.block_names
+            for convolution in self.bottleneck(name)
+            if self.normalization == "batch"
+        }
+        for convolution in self.convolutions():
+            shapes |= convolution.weight_shapes()
+            if convolution.name in normalized:
+                norm = convolution.name.replace("conv", "norm")
+                shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (convolution.out_channels,)
+        return shapes
+
+    def parameters(self) -> int:
+        """The number of learned parameters; 47,995,904 for C = 2048.
+
+        >>> UEMSpec(2048).parameters()
+        47995904
+        """
+        return sum(math.prod(shape) for shape in self.weight_shapes().values())
+
+    def output_shape(self, feature_shape: tuple[int, int, int, int]) -> tuple[int, ...]:
+        """The shape of σ for features of shape (B, C, H, W).
+
+        Raises:
+            ValueError: the features have another number of channels, or not four axes.
+        """
+        if len(feature_shape) != 4 or feature_shape[1] != self.channels:
+            raise ValueError(
+                f"UEM: expected features (B, {self.channels}, H, W), got {tuple(feature_shape)}; "
+                f"build the UEM with the channels of the tapped layer."
+            )
+        batch, channels, height, width = feature_shape
+        return {
+            "element": (batch, channels, height, width),
+            "spatial": (batch, 1, height, width),
+            "sample": (batch, 1, 1, 1),
+        }[self.log_variance]
+
+    def multiply_accumulates(self, height: int, width: int) -> int:
+        """Multiply-accumulates of one forward pass on one feature of H×W.
+
+        >>> UEMSpec(2048).multiply_accumulates(7, 7) / 1e9  # doctest: +ELLIPSIS
+        6.28...
+        """
+        total = 0
+        for convolution in self.convolutions():
+            area = height * width
+            if convolution.name.startswith("blocks."):
+                area *= 4  # the blocks work at twice the resolution
+            weight = next(iter(convolution.weight_shapes().values()))
+            total += area * math.prod(weight)
+        return total

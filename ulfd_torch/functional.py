@@ -1,0 +1,184 @@
+"""The loss for PyTorch tensors: checks, the choice of a kernel, and the call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from array_api_compat import torch as xp
+from torch import Tensor
+
+from ulfd import checks, losses
+from ulfd.gradients import Gradients
+from ulfd.kernels import registry
+from ulfd_torch import composite, triton_ops
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "composite": composite.loss,
+    "triton": triton_ops.loss,
+}
+"""What computes the loss, by the kernel's name in `ulfd.kernels.registry`."""
+
+VALUE_AND_GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...]]] = {
+    "composite": composite.value_and_gradients,
+    "triton": triton_ops.value_and_gradients,
+}
+"""What computes the loss and its gradients together, by the same names."""
+
+
+def _checked(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | float | None,
+    options: dict[str, Any],
+    implementation: str | None,
+) -> tuple[Tensor | None, str]:
+    """σ as a tensor, and the name of the kernel that serves the inputs."""
+    if isinstance(log_variance, int | float):
+        log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
+    inputs = {"student": student, "teacher": teacher}
+    if log_variance is not None:
+        inputs["log_variance"] = log_variance
+    shape = None if log_variance is None else log_variance.shape
+    checks.check_dtypes(**{name: tensor.dtype for name, tensor in inputs.items()})
+    checks.check_devices(**{name: tensor.device for name, tensor in inputs.items()})
+    checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
+    checks.check_options(beta=options["beta"], clamp=options["clamp"])
+    problem = registry.Problem(
+        framework="torch",
+        device=student.device.type,
+        dtypes=tuple(checks.dtype_name(tensor.dtype) for tensor in inputs.values()),
+        shape=student.shape,
+        log_variance_shape=shape,
+        reduction=options["reduction"],
+    )
+    return log_variance, registry.select(problem, implementation)
+
+
+def ulfd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | float | None = None,
+    *,
+    prior_weight: float = 2.0,
+    weight: float = 1.0,
+    reduction: str = "mean",
+    beta: float = 0.0,
+    clamp: tuple[float, float] | None = None,
+    implementation: str | None = None,
+) -> Tensor:
+    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) (Eq. 9 of Yang et al. 2022).
+
+    Gradients flow to every input that requires them; to keep the teacher from training, pass
+    `teacher.detach()`.
+
+    >>> import torch
+    >>> student = torch.zeros(2, 3, requires_grad=True)
+    >>> loss = ulfd_loss(student, torch.ones(2, 3), torch.zeros(2, 1))
+    >>> loss.backward()
+    >>> loss.item(), student.grad[0, 0].item()
+    (1.0, -0.3333333432674408)
+
+    Args:
+        student: ẑ, the degraded image's features, any shape, any floating dtype.
+        teacher: z, the clean image's features, the same shape.
+        log_variance: σ = log θ²; any shape that broadcasts to the features', one number, or None
+            for the mean squared error ("Ours w/o UEM").
+        prior_weight: k, 2 with Jeffreys' prior (Eq. 9), 1 for the Gaussian likelihood.
+        weight: λ of Eq. 10.
+        reduction: "mean" over all elements after broadcasting, "batchmean" (their sum divided by
+            the number of samples), "sum" or "none".
+        beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 is off.
+        clamp: (low, high) limits of σ; no gradient where they act.
+        implementation: a kernel's name ("composite", ...), or None for the best one that serves
+            the inputs.
+    Returns:
+        a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
+    Raises:
+        ValueError: shapes, devices, reduction, options or implementation do not fit.
+        TypeError: an input is no floating-point tensor.
+    """
+    options: dict[str, Any] = {
+        "prior_weight": prior_weight,
+        "weight": weight,
+        "reduction": reduction,
+        "beta": beta,
+        "clamp": clamp,
+    }
+    sigma, name = _checked(student, teacher, log_variance, options, implementation)
+    return IMPLEMENTATIONS[name](student, teacher, sigma, **options)
+
+
+def value_and_grad(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | float | None = None,
+    *,
+    prior_weight: float = 2.0,
+    weight: float = 1.0,
+    reduction: str = "mean",
+    beta: float = 0.0,
+    clamp: tuple[float, float] | None = None,
+    upstream: Tensor | float = 1.0,
+    teacher_gradient: bool = True,
+    implementation: str | None = None,
+) -> tuple[Tensor, Gradients]:
+    """The loss of `ulfd_loss` and its gradients together; one pass over memory where fused.
+
+    `ulfd_loss` followed by `backward` reads the inputs twice, because autograd learns the
+    upstream gradient only afterwards. Who knows it beforehand (λ belongs in `weight`, a loss
+    scale in `upstream`) saves that pass and hands the gradients on with `Tensor.backward`:
+
+    >>> import torch
+    >>> student = torch.zeros(4, requires_grad=True)
+    >>> loss, gradients = value_and_grad(student, torch.ones(4), torch.zeros(4))
+    >>> student.backward(gradients.student)
+    >>> student.grad
+    tensor([-0.5000, -0.5000, -0.5000, -0.5000])
+
+    Args:
+        upstream: the gradient arriving at the loss: a number, or a tensor in the loss's shape.
+        teacher_gradient: False spares the teacher's gradient, which is then None.
+        others: as in `ulfd_loss`.
+    Returns:
+        (loss, Gradients(student, teacher, log_variance)), each gradient in its input's shape and
+        dtype; log_variance's is None where σ was. Differentiable like any other function.
+    Raises:
+        ValueError, TypeError: as `ulfd_loss`; or upstream has another shape or device.
+    """
+    options: dict[str, Any] = {
+        "prior_weight": prior_weight,
+        "weight": weight,
+        "reduction": reduction,
+        "beta": beta,
+        "clamp": clamp,
+    }
+    sigma, name = _checked(student, teacher, log_variance, options, implementation)
+    if not isinstance(upstream, Tensor):
+        arriving = None
+        if upstream != 1.0:
+            arriving = torch.full((), upstream, dtype=torch.float32, device=student.device)
+    else:
+        arriving = upstream
+        checks.check_devices(student=student.device, upstream=arriving.device)
+        shape = student.shape if reduction == "none" else ()
+        if arriving.shape != shape:
+            raise ValueError(
+                f"value_and_grad: upstream has shape {tuple(arriving.shape)}, but the loss "
+                f"{tuple(shape)}; they must be equal."
+            )
+    results: Any = VALUE_AND_GRADIENTS[name](
+        student, teacher, sigma, arriving, teacher_gradient=teacher_gradient, **options
+    )
+    return results[0], Gradients(*results[1:])
+
+
+def vid_log_variance(raw: Tensor, *, epsilon: float = losses.VID_EPSILON) -> Tensor:
+    """σ = log(softplus(a) + ε) of VID's learned per-channel variance (Ahn et al. 2019).
+
+    Args:
+        raw: a, shaped to broadcast to the features, as (1, C, 1, 1).
+        epsilon: ε, the smallest variance.
+    Returns:
+        σ in the shape of `raw`, for `ulfd_loss(..., **ulfd.FAMILY["vid"].options)`.
+    """
+    return losses.vid_log_variance(raw, xp=xp, epsilon=epsilon)

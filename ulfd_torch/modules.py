@@ -1,0 +1,161 @@
+"""The loss and the UEM as modules: thin shells over `functional` and `ulfd.uem`."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ulfd.checks import check_options, check_shapes
+from ulfd.uem import Convolution, UEMSpec
+from ulfd_torch.functional import ulfd_loss
+
+
+class ULFDLoss(nn.Module):
+    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) with its hyperparameters kept (Eq. 9).
+
+    >>> import torch
+    >>> loss = ULFDLoss(weight=0.1)
+    >>> loss(torch.zeros(4, 8), torch.ones(4, 8), torch.zeros(4, 8))
+    tensor(0.1000)
+
+    Args: as in `ulfd_torch.ulfd_loss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        prior_weight: float = 2.0,
+        weight: float = 1.0,
+        reduction: str = "mean",
+        beta: float = 0.0,
+        clamp: tuple[float, float] | None = None,
+        implementation: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_shapes((1,), (1,), None, reduction)  # a mistake shows here, not an epoch later
+        check_options(beta=beta, clamp=clamp)
+        self.prior_weight = prior_weight
+        self.weight = weight
+        self.reduction = reduction
+        self.beta = beta
+        self.clamp = clamp
+        self.implementation = implementation
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, log_variance: Tensor | float | None = None
+    ) -> Tensor:
+        """The loss of student ẑ, teacher z and log-variance σ; see `ulfd_torch.ulfd_loss`."""
+        return ulfd_loss(
+            student,
+            teacher,
+            log_variance,
+            prior_weight=self.prior_weight,
+            weight=self.weight,
+            reduction=self.reduction,
+            beta=self.beta,
+            clamp=self.clamp,
+            implementation=self.implementation,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"prior_weight={self.prior_weight}, weight={self.weight}, "
+            f"reduction={self.reduction!r}, beta={self.beta}, clamp={self.clamp}"
+        )
+
+
+def _convolution(layer: Convolution) -> nn.Conv2d | nn.ConvTranspose2d:
+    kind = nn.ConvTranspose2d if layer.transposed else nn.Conv2d
+    return kind(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+    )
+
+
+class _Bottleneck(nn.Module):
+    """The branch 1×1, 3×3, 1×1 of a residual block, a ReLU after each; the caller adds x."""
+
+    def __init__(self, spec: UEMSpec, name: str, *, last_relu: bool = True) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = map(_convolution, spec.bottleneck(name))
+        widths = (spec.bottleneck_width, spec.bottleneck_width, spec.channels)
+        self.norm1, self.norm2, self.norm3 = (
+            nn.BatchNorm2d(width) if spec.normalization == "batch" else nn.Identity()
+            for width in widths
+        )
+        self.last_relu = last_relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.norm1(self.conv1(x)).relu()
+        branch = self.norm2(self.conv2(branch)).relu()
+        branch = self.norm3(self.conv3(branch))
+        return branch.relu() if self.last_relu else branch
+
+
+class Reconstruction(NamedTuple):
+    """What a UEM of the variant "reconstruct" returns."""
+
+    log_variance: Tensor
+    feature: Tensor  # replaces ẑ, in the loss and in the classifier
+
+
+class UEM(nn.Module):
+    """The uncertainty estimation module: feature ẑ (B, C, H, W) to log-variance σ (Fig. 3b).
+
+    >>> import torch
+    >>> UEM(64)(torch.rand(2, 64, 7, 7)).shape
+    torch.Size([2, 64, 7, 7])
+
+    Args:
+        spec: the channels C, or a whole `ulfd.UEMSpec`.
+        options: the other fields of `ulfd.UEMSpec`, when `spec` is a number of channels.
+    """
+
+    def __init__(self, spec: UEMSpec | int, **options: Any) -> None:
+        super().__init__()
+        if isinstance(spec, int):
+            spec = UEMSpec(spec, **options)
+        elif options:
+            raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
+        self.spec = spec
+        layers = {layer.name: layer for layer in spec.convolutions()}
+        self.deconv = _convolution(layers["deconv"])
+        self.blocks = nn.ModuleList(
+            _Bottleneck(spec, f"blocks.{index}") for index in range(spec.blocks)
+        )
+        self.pool = nn.AvgPool2d(2, 2)
+        self.head = _Bottleneck(spec, "head", last_relu=spec.output == "neg_relu")
+        if spec.variant == "reconstruct":
+            self.reconstruction = _Bottleneck(spec, "reconstruction")
+        if spec.log_variance != "element":
+            self.to_map = _convolution(layers["to_map"])
+
+    def forward(self, student: Tensor) -> Tensor | Reconstruction:
+        """σ for the features ẑ (B, C, H, W); the variant "reconstruct" adds the new feature.
+
+        Raises:
+            ValueError: the features have another number of channels.
+        """
+        self.spec.output_shape(tuple(student.shape))  # type: ignore[arg-type]
+        x = self.deconv(student).relu()
+        for block in self.blocks:
+            x = x + block(x)
+        middle = self.pool(x)
+        if self.spec.global_skip:
+            middle = student + middle
+        log_variance = -self._log_precision(middle)
+        if self.spec.variant == "side_branch":
+            return log_variance
+        return Reconstruction(log_variance, middle + self.reconstruction(middle))
+
+    def _log_precision(self, middle: Tensor) -> Tensor:
+        """−σ = log θ⁻²: the head's output, reduced to a map or a number where the spec says so."""
+        element = middle + self.head(middle)
+        if self.spec.log_variance == "element":
+            return element
+        one = self.to_map(element)
+        if self.spec.output == "neg_relu":
+            one = one.relu()
+        return one if self.spec.log_variance == "spatial" else one.mean((2, 3), keepdim=True)

@@ -1,0 +1,165 @@
+"""Eq. 10 as one module: cross entropy on both images plus the distillation between them."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ulfd_torch.features import FeatureTap
+from ulfd_torch.modules import UEM, ULFDLoss
+
+TEACHERS = ("self", "self_detached", "frozen")
+BATCH_NORMS = ("separate", "concatenated", "clean_statistics")
+
+
+class SelfDistillationLoss(NamedTuple):
+    """The joint loss and its parts; only `total` is to be backpropagated."""
+
+    total: Tensor  # Eq. 10
+    clean: Tensor  # CE(y, f(x))
+    degraded: Tensor  # CE(y, f(x̃))
+    distillation: Tensor  # λ·L_ULFD
+    log_variance: Tensor | None  # σ, for logging
+    clean_logits: Tensor
+    degraded_logits: Tensor
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation uses the batch's statistics but leaves its running averages alone."""
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+class SelfDistillation(nn.Module):
+    """L = CE(y, f(x)) + CE(y, f(x̃)) + λ·L_ULFD(z, ẑ, σ) (Eq. 10).
+
+    Holds the model and the UEM, so that one optimiser, one DistributedDataParallel and one
+    checkpoint serve both; the model's own weights stay those of the plain network.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    >>> step = SelfDistillation(model, layer="1", uem=UEM(8))
+    >>> clean, degraded = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)
+    >>> step(clean, degraded, torch.tensor([0, 1, 2, 3])).total.backward()
+
+    Args:
+        model: a classifier, images (B, 3, H, W) to logits (B, classes).
+        layer: the name of the layer whose output is distilled, as "layer4".
+        uem: predicts σ from ẑ; None for the deterministic version ("Ours w/o UEM").
+        loss: the distillation loss with its weight; `ULFDLoss(weight=0.1)` by default (λ of the
+            paper).
+        teacher: "self" (official code: gradients flow through z), "self_detached", or "frozen"
+            (a copy of the model as it is now, in eval mode, never trained).
+        batch_norm: "separate" (official code: two passes, degraded first, both update the running
+            averages), "concatenated" (one pass over both), or "clean_statistics" (two passes,
+            only the clean one updates the running averages).
+    Raises:
+        ValueError: an unknown option or layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layer: str,
+        uem: UEM | None = None,
+        loss: nn.Module | None = None,
+        teacher: str = "self",
+        batch_norm: str = "separate",
+    ) -> None:
+        super().__init__()
+        for name, value, allowed in (
+            ("teacher", teacher, TEACHERS),
+            ("batch_norm", batch_norm, BATCH_NORMS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"SelfDistillation: {name} is {value!r}; use one of {allowed}.")
+        # The copy comes before the tap, which would otherwise be copied along.
+        frozen = copy.deepcopy(model).eval().requires_grad_(False) if teacher == "frozen" else None
+        self.model = model
+        self.uem = uem
+        self.loss = ULFDLoss(weight=0.1) if loss is None else loss
+        self.teacher = teacher
+        self.batch_norm = batch_norm
+        self._tap = FeatureTap(model, layer)
+        # In a tuple, so that it is neither trained, nor saved, nor switched to train mode.
+        self._frozen = (frozen, FeatureTap(frozen, layer)) if frozen is not None else None
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(images)
+        return logits, self._tap.take()
+
+    def _both(self, clean: Tensor, degraded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits and feature of the clean, then of the degraded images."""
+        if self.batch_norm == "concatenated":
+            logits, feature = self._run(torch.cat([clean, degraded]))
+            (y, y_hat), (z, z_hat) = logits.chunk(2), feature.chunk(2)
+            return y, z, y_hat, z_hat
+        if self.batch_norm == "clean_statistics":
+            with _frozen_statistics(self.model):
+                y_hat, z_hat = self._run(degraded)
+        else:
+            y_hat, z_hat = self._run(degraded)
+        y, z = self._run(clean)
+        return y, z, y_hat, z_hat
+
+    def _teacher_feature(self, clean: Tensor, z: Tensor) -> Tensor:
+        if self._frozen is not None:
+            model, tap = self._frozen
+            with torch.no_grad():
+                model.to(clean.device)(clean)
+            return tap.take()
+        return z.detach() if self.teacher == "self_detached" else z
+
+    def forward(self, clean: Tensor, degraded: Tensor, labels: Tensor) -> SelfDistillationLoss:
+        """The joint loss of a batch of pairs.
+
+        Args:
+            clean: x, (B, 3, H, W).
+            degraded: x̃, the same images degraded, the same shape.
+            labels: y, (B,), class indices.
+        Raises:
+            ValueError: clean and degraded differ in shape.
+        """
+        if clean.shape != degraded.shape:
+            raise ValueError(
+                f"SelfDistillation: clean images {tuple(clean.shape)} and degraded ones "
+                f"{tuple(degraded.shape)} must be pairs of one shape."
+            )
+        y, z, y_hat, z_hat = self._both(clean, degraded)
+        log_variance = None
+        if self.uem is not None:
+            predicted = self.uem(z_hat)
+            if isinstance(predicted, Tensor):
+                log_variance = predicted
+            else:
+                raise ValueError(
+                    "SelfDistillation: a UEM of the variant 'reconstruct' replaces the feature "
+                    "inside the classifier; use the variant 'side_branch' here."
+                )
+        distillation = self.loss(z_hat, self._teacher_feature(clean, z), log_variance)
+        clean_loss = functional.cross_entropy(y, labels)
+        degraded_loss = functional.cross_entropy(y_hat, labels)
+        return SelfDistillationLoss(
+            total=clean_loss + degraded_loss + distillation,
+            clean=clean_loss,
+            degraded=degraded_loss,
+            distillation=distillation,
+            log_variance=log_variance,
+            clean_logits=y,
+            degraded_logits=y_hat,
+        )

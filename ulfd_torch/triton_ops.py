@@ -1,0 +1,452 @@
+"""The fused Triton kernels as torch operators: `torch.ops.ulfd.fused_*`.
+
+Three operators, of which each is one pass over memory: `fused_loss` (read 3), `fused_gradients`
+(read 3, write 2 or 3) and `fused_value_and_gradients` (the same, with the loss).
+
+Which one runs. Autograd does not know the upstream gradient while it computes the loss, and a
+weighted loss never has upstream 1. Saved gradients would have to be scaled later: 4 more words
+per element, out of reach of float16's range if stored unscaled. So `loss` runs `fused_loss`
+forward and `fused_gradients` backward, with the upstream gradient read on the device: 3 + 5 words,
+right for any upstream and any number of backward passes. Who knows the upstream gradient
+beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
+
+Features are used where they lie if they are dense in any order of the axes; a student with gaps,
+or a teacher or full-size σ in another order than the student's, is copied once. Gradients come
+in the student's order. The second derivative goes through `composite`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from ulfd.broadcasting import Run, memory_order, plan
+from ulfd.kernels import triton_configs
+from ulfd.losses import denominator
+from ulfd_torch import composite
+
+_INPUTS = "Tensor student, Tensor teacher, Tensor? log_variance"
+_OPTIONS = "float prior_weight, float weight, str reduction, float beta, float[]? clamp"
+
+
+def _options(
+    prior_weight: float,
+    weight: float,
+    reduction: str,
+    beta: float,
+    clamp: Sequence[float] | None,
+) -> dict[str, Any]:
+    return {
+        "prior_weight": prior_weight,
+        "weight": weight,
+        "reduction": reduction,
+        "beta": beta,
+        "clamp": None if clamp is None else (clamp[0], clamp[1]),
+    }
+
+
+def _sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
+    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
+    lead = features.dim() - log_variance.dim()
+    order = memory_order(features.shape, features.stride()) or range(features.dim())
+    stride, strides = 1, [0] * log_variance.dim()
+    for axis in reversed(order):
+        if axis >= lead:
+            strides[axis - lead] = stride
+            stride = stride * log_variance.shape[axis - lead]
+    return log_variance.new_empty_strided(log_variance.shape, strides)
+
+
+def _in_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
+    if all(
+        mine == theirs or size == 1
+        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+    ):
+        return tensor
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+@lru_cache
+def _architecture(device: torch.device) -> str:
+    """'sm_90', 'gfx942', ...: the key of `triton_configs.CONFIGS`."""
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+@lru_cache(maxsize=1024)
+def _launch(
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    log_variance: tuple[int, ...] | None,
+    itemsize: int,
+    config: triton_configs.Config,
+) -> tuple[triton_configs.Launch, bool]:
+    """The launch for dense features, and whether σ must be expanded to full size for it."""
+    size = prod(shape)
+    if log_variance is None:
+        return triton_configs.launch(size, None, itemsize, config), False
+    runs = plan(shape, log_variance, memory_order(shape, stride))
+    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
+        return triton_configs.launch(size, (Run(size, True),), itemsize, config), True
+    return triton_configs.launch(size, runs, itemsize, config), False
+
+
+def _outputs(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
+    like = torch.empty_like(student)
+    by_student = like if needs[0] else student.new_empty(0)
+    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
+    if log_variance is None or not needs[2]:
+        return by_student, by_teacher, student.new_empty(0)
+    return by_student, by_teacher, _sigma_like(log_variance, like)
+
+
+def _run(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    options: dict[str, Any],
+    *,
+    loss: Tensor | None,
+    outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> None:
+    """The kernels, on the tensors' device and the current stream."""
+    from ulfd.kernels import triton_fused  # here, for it needs Triton and the operators do not
+
+    by_student, by_teacher, by_sigma = outputs
+    like = student
+    if memory_order(student.shape, student.stride()) is None:
+        like = torch.empty_like(student).copy_(student)
+    itemsize = min(student.element_size(), teacher.element_size())
+    launch, expanded = _launch(
+        like.shape,
+        like.stride(),
+        None if log_variance is None else log_variance.shape,
+        itemsize,
+        triton_configs.config(_architecture(like.device), itemsize),
+    )
+    given, by_given = log_variance, by_sigma
+    if log_variance is not None and expanded:  # its gradient is summed below
+        given = torch.empty_like(like, dtype=log_variance.dtype)
+        given.copy_(log_variance.expand_as(like))
+        by_given = None if by_sigma is None else torch.empty_like(like, dtype=torch.float32)
+    elif log_variance is not None:
+        given = _in_order(log_variance, _sigma_like(log_variance, like))
+
+    def scratch(shape: Sequence[int]) -> Tensor:
+        return like.new_empty(prod(shape), dtype=torch.float32)
+
+    with torch.cuda.device_of(like):
+        triton_fused.run(
+            launch,
+            student=like,
+            teacher=_in_order(teacher, like),
+            log_variance=given,
+            upstream=upstream,
+            by_student=by_student,
+            by_teacher=by_teacher,
+            by_sigma=by_given,
+            loss=loss,
+            losses=None if loss is None else scratch((launch.grid,)),
+            sums=None if by_given is None or launch.sums is None else scratch(launch.sums),
+            scale=options["weight"] / denominator(student.shape, options["reduction"]),
+            prior_weight=options["prior_weight"],
+            beta=options["beta"],
+            clamp=options["clamp"],
+        )
+    if by_sigma is not None and by_given is not None and expanded:
+        by_sigma.copy_(by_given.sum_to_size(by_sigma.shape))
+
+
+def _compute(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    options: dict[str, Any],
+    *,
+    value: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss and gradients; what is not wanted comes back empty."""
+    loss = student.new_empty((), dtype=torch.float32)
+    outputs = _outputs(student, teacher, log_variance, needs)
+    if student.numel() == 0:  # a sum over nothing
+        return loss.zero_(), outputs[0], outputs[1], outputs[2].zero_()
+    wanted = [output if need else None for output, need in zip(outputs, needs, strict=True)]
+    if log_variance is None:
+        wanted[2] = None
+    if value or any(output is not None for output in wanted):
+        _run(
+            student,
+            teacher,
+            log_variance,
+            upstream,
+            options,
+            loss=loss if value else None,
+            outputs=(wanted[0], wanted[1], wanted[2]),
+        )
+    return loss, *outputs
+
+
+# ---------------------------------------------------------------------------- the three operators
+
+
+@custom_op("ulfd::fused_loss", mutates_args=(), schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor")
+def fused_loss(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
+) -> Tensor:
+    """The scalar loss, float32. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
+    given = _options(*options)
+    inputs = (student, teacher, log_variance)
+    return _compute(*inputs, None, given, value=True, needs=(False, False, False))[0]
+
+
+@custom_op(
+    "ulfd::fused_gradients",
+    mutates_args=(),
+    schema=f"({_INPUTS}, Tensor upstream, {_OPTIONS}, bool[] needs) -> (Tensor, Tensor, Tensor)",
+)
+def fused_gradients(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by student, teacher and σ under an upstream gradient on the device.
+
+    `needs` says which are computed; the others come back empty.
+    """
+    *most, needs = options
+    given = _options(*most)
+    _, *gradients = _compute(
+        student, teacher, log_variance, upstream, given, value=False, needs=needs
+    )
+    return gradients[0], gradients[1], gradients[2]
+
+
+@custom_op(
+    "ulfd::fused_value_and_gradients",
+    mutates_args=(),
+    schema=f"({_INPUTS}, Tensor? upstream, {_OPTIONS}, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+)
+def fused_value_and_gradients(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`fused_loss` and `fused_gradients` in one pass; upstream None is 1."""
+    *most, needs = options
+    given = _options(*most)
+    return _compute(student, teacher, log_variance, upstream, given, value=True, needs=needs)
+
+
+@fused_loss.register_fake
+def _fake_loss(student: Tensor, *others: Any) -> Tensor:
+    return student.new_empty((), dtype=torch.float32)
+
+
+@fused_gradients.register_fake
+def _fake_gradients(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(student, teacher, log_variance, options[-1])
+
+
+@fused_value_and_gradients.register_fake
+def _fake_value_and_gradients(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    loss = student.new_empty((), dtype=torch.float32)
+    return loss, *_outputs(student, teacher, log_variance, options[-1])
+
+
+# ------------------------------------------------------- the same in plain torch, for derivatives
+
+
+def _plain_loss(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
+) -> Tensor:
+    return composite.loss(student, teacher, log_variance, **_options(*options))
+
+
+def _plain_gradients(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    *most, needs = options
+    given = composite.gradients(upstream, student, teacher, log_variance, **_options(*most))
+    first, second, third = (
+        gradient if need and gradient is not None else student.new_empty(0)
+        for gradient, need in zip(given, needs, strict=True)
+    )
+    return first, second, third
+
+
+def _plain_value_and_gradients(*arguments: Any) -> tuple[Tensor, ...]:
+    student, teacher, log_variance, _, *options = arguments
+    loss = _plain_loss(student, teacher, log_variance, *options[:-1])
+    return loss, *_plain_gradients(*arguments)
+
+
+def _keep(tensors: int) -> Callable[..., None]:
+    """A `setup_context` that saves the first `tensors` arguments and remembers the others."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.others = inputs[tensors:]
+
+    return setup
+
+
+def _loss_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    """Recomputes in one pass over the inputs; see the module's docstring for why."""
+    needs = list(ctx.needs_input_grad[:3])
+    gradients = _call(fused_gradients, _Gradients, *ctx.saved_tensors, upstream, *ctx.others, needs)
+    wanted = (grad if need else None for grad, need in zip(gradients, needs, strict=True))
+    return *wanted, *(None for _ in ctx.others)
+
+
+def _second_backward(plain: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The backward pass of an operator that returns gradients, through plain torch operations."""
+
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        saved, others = ctx.saved_tensors, ctx.others
+        present = [index for index, tensor in enumerate(saved) if tensor is not None]
+
+        def function(*tensors: Tensor) -> Any:
+            arguments: list[Tensor | None] = [None] * len(saved)
+            for index, tensor in zip(present, tensors, strict=True):
+                arguments[index] = tensor
+            return plain(*arguments, *others)
+
+        pull: Callable[..., Any] = torch.func.vjp(function, *(saved[index] for index in present))[1]
+        results: list[Tensor | None] = [None] * (len(saved) + len(others))
+        for index, gradient in zip(present, pull(cotangents), strict=True):
+            results[index] = gradient if ctx.needs_input_grad[index] else None
+        return tuple(results)
+
+    return backward
+
+
+def _batched(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The vmap rule: `torch.vmap` of the plain form, which needs no kernel for a batch axis."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        out = torch.vmap(plain, in_dims)(*arguments)
+        return out, 0 if isinstance(out, Tensor) else (0,) * len(out)
+
+    return rule
+
+
+fused_loss.register_autograd(_loss_backward, setup_context=_keep(3))
+fused_gradients.register_autograd(_second_backward(_plain_gradients), setup_context=_keep(4))
+fused_value_and_gradients.register_autograd(
+    _second_backward(_plain_value_and_gradients), setup_context=_keep(4)
+)
+fused_loss.register_vmap(_batched(_plain_loss))
+fused_gradients.register_vmap(_batched(_plain_gradients))
+fused_value_and_gradients.register_vmap(_batched(_plain_value_and_gradients))
+
+
+# torch.library's autograd formulas refuse torch.func transforms; these say the same to them.
+
+
+class _Loss(torch.autograd.Function):
+    forward = staticmethod(lambda *arguments: fused_loss(*arguments))
+    setup_context = staticmethod(_keep(3))
+    backward = staticmethod(_loss_backward)
+    vmap = staticmethod(_batched(_plain_loss))
+
+
+class _Gradients(torch.autograd.Function):
+    forward = staticmethod(lambda *arguments: fused_gradients(*arguments))
+    setup_context = staticmethod(_keep(4))
+    backward = staticmethod(_second_backward(_plain_gradients))
+    vmap = staticmethod(_batched(_plain_gradients))
+
+
+class _ValueAndGradients(torch.autograd.Function):
+    forward = staticmethod(lambda *arguments: fused_value_and_gradients(*arguments))
+    setup_context = staticmethod(_keep(4))
+    backward = staticmethod(_second_backward(_plain_value_and_gradients))
+    vmap = staticmethod(_batched(_plain_value_and_gradients))
+
+
+def _call(operator: Any, function: Any, *arguments: Any) -> Any:
+    """The operator; inside a torch.func transform, its `autograd.Function`."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return operator(*arguments)
+    return function.apply(*arguments)
+
+
+# ----------------------------------------------------------------------- for `functional` to call
+
+
+def loss(student: Tensor, teacher: Tensor, log_variance: Tensor | None, **options: Any) -> Tensor:
+    """`ulfd_torch.ulfd_loss` by the fused kernels."""
+    return _call(fused_loss, _Loss, student, teacher, log_variance, *_flat(**options))
+
+
+def value_and_gradients(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    *,
+    teacher_gradient: bool = True,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """`ulfd_torch.value_and_grad` by the fused kernel, in one pass."""
+    needs = [True, teacher_gradient, log_variance is not None]
+    value, by_student, by_teacher, by_sigma = _call(
+        fused_value_and_gradients,
+        _ValueAndGradients,
+        student,
+        teacher,
+        log_variance,
+        upstream,
+        *_flat(**options),
+        needs,
+    )
+    return (
+        value,
+        by_student,
+        by_teacher if teacher_gradient else None,
+        None if log_variance is None else by_sigma,
+    )
+
+
+def _flat(
+    *,
+    prior_weight: float,
+    weight: float,
+    reduction: str,
+    beta: float,
+    clamp: tuple[float, float] | None,
+) -> tuple[Any, ...]:
+    """The options in the operators' order."""
+    bounds = None if clamp is None else [float(clamp[0]), float(clamp[1])]
+    return float(prior_weight), float(weight), reduction, float(beta), bounds

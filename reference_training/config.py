@@ -1,0 +1,159 @@
+"""Every number of the recipes has one home: frozen dataclasses, overridable from the command line.
+
+`PAPER` and `OFFICIAL_CODE` are the two published recipes as data (they differ; see their
+comments); `PRESETS` are complete runs by dataset, the paper's recipe shortened to fit.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from ulfd.uem import UEMSpec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Robust fine-tuning with Eq. 10. The defaults are the paper's Sec. 4."""
+
+    iterations: int = 40_000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    """L2 term of Adam; the paper names none."""
+    milestones: tuple[float, ...] = (0.125, 0.3125, 0.625)
+    """Fractions of the iterations after which the learning rate is divided by 10."""
+    distillation_weight: Annotated[float, arg(name="lambda", prefix_name=False)] = 0.1
+    """λ of Eq. 10, for L_ULFD and for the MSE of the version without UEM alike."""
+    prior_weight: float = 2.0
+    """k of the log-variance term: 2 with Jeffreys' prior (Eq. 9)."""
+    beta: float = 0.0
+    """β of the β-weighted likelihood; 0 is the paper."""
+    clamp: tuple[float, float] = (-10.0, 10.0)
+    """Limits of the log-variance; the loss is unbounded below where both features are 0."""
+    teacher: str = "self"
+    """Whose feature is z: self, self_detached or frozen."""
+    batch_norm: str = "separate"
+    """separate, concatenated or clean_statistics."""
+
+
+PAPER = Recipe()
+
+OFFICIAL_CODE = Recipe(
+    # The authors' training script: batch 512, weight decay 1e-3, λ = 0.01 on Eq. 8, which is half
+    # of Eq. 9; up to 100 epochs of 625 iterations, /10 after 10, 20, 40 and 70 of them.
+    iterations=62_500,
+    batch_size=512,
+    weight_decay=1e-3,
+    milestones=(0.1, 0.2, 0.4, 0.7),
+    distillation_weight=0.005,
+)
+
+# Scaled down in proportion, a run of 200 iterations would leave 25 at the full learning rate, and
+# the UEM, which starts from random weights, is then never trained: seen top-1 of ULFD fell four
+# points below that of the MSE (240 iterations, two seeds). So very short runs, all methods of
+# them alike, keep the full rate for most of the time.
+SHORT = Recipe(iterations=200, batch_size=128, milestones=(0.6, 0.8, 0.95))
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Training of the vanilla network on clean images, where no pretrained weights exist.
+
+    Not in the paper, which starts from torchvision's: Adam with a cosine schedule.
+    """
+
+    iterations: int = 400
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Network:
+    """A CIFAR-style ResNet: three stages of `blocks` basic blocks each."""
+
+    widths: tuple[int, int, int] = (16, 32, 64)
+    blocks: int = 1
+    stem_stride: int = 2
+    """2 halves the resolution at once, which makes the default run fit a laptop; 1 is CIFAR's."""
+
+
+@dataclass(frozen=True)
+class UEMOptions:
+    """The UEM's options; see `ulfd.UEMSpec`. The channels are the network's last width."""
+
+    width: int | None = None
+    blocks: int = 6
+    output: str = "neg_relu"
+    log_variance: str = "element"
+    normalization: str = "none"
+    global_skip: bool = True
+
+    def spec(self, channels: int) -> UEMSpec:
+        """The specification for features of that many channels."""
+        return UEMSpec(channels, **vars(self))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a dataset, the methods to compare, the seeds to repeat."""
+
+    dataset: str = "fashion-mnist-subset"
+    """fashion-mnist-subset (embedded), fashion-mnist, cifar10 or digits."""
+    methods: tuple[str, ...] = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
+    """What to compare; vanilla is always trained, for the others start from it."""
+    seeds: tuple[int, ...] = (0, 1)
+    recipe: Recipe = SHORT
+    pretraining: Pretraining = Pretraining()
+    network: Network = Network()
+    uem: UEMOptions = UEMOptions()
+    evaluation_images: int = 500
+    """How many test images each of the 96 evaluation sets has (balanced over the classes)."""
+    frost: str = "procedural"
+    """Overlays of the corruption frost: procedural (needs nothing), or photographs (ImageNet-C's,
+    from the installed package imagecorruptions-imaug)."""
+    data_root: Path | None = None
+    """The folder with the dataset's files, for those that are not embedded."""
+    out: Path | None = None
+    """The run's folder; runs/<dataset> by default. An unfinished run there is continued."""
+    jobs: int | None = None
+    """Worker processes, each on one seed or one evaluation set; all cores by default."""
+    threads: int = 1
+    """Threads of each worker. Bit-identical results need the same number, whatever the jobs."""
+    checkpoint_every: int = 50
+    """Iterations between checkpoints."""
+    dry_run: bool = False
+    """Print what would be done, and stop."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything."""
+        return self.out or Path("runs") / self.dataset
+
+
+PRESETS: dict[str, Run] = {
+    "fashion-mnist-subset": Run(),
+    "digits": Run(
+        dataset="digits",
+        recipe=replace(SHORT, iterations=100),
+        pretraining=Pretraining(iterations=150),
+    ),
+    "fashion-mnist": Run(
+        dataset="fashion-mnist",
+        recipe=replace(PAPER, iterations=4_000, batch_size=128),
+        pretraining=Pretraining(iterations=5_000),
+        network=Network(stem_stride=1),
+        evaluation_images=10_000,
+        checkpoint_every=200,
+    ),
+    "cifar10": Run(
+        dataset="cifar10",
+        recipe=replace(PAPER, iterations=8_000, batch_size=128),
+        pretraining=Pretraining(iterations=12_000),
+        network=Network(blocks=3, stem_stride=1),
+        evaluation_images=10_000,
+        checkpoint_every=200,
+    ),
+}
+"""The default run of each dataset."""

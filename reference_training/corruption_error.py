@@ -1,0 +1,238 @@
+"""Accuracies over corruptions, condensed to the paper's numbers, and their spread over seeds.
+
+Everything is a fraction (0.25 is 25 %); multiply by 100 to print. Accuracies and errors come as
+{corruption: [severity 1, ..., severity 5]}, with more corruptions than a function needs allowed.
+
+Source: Hendrycks & Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions
+and Perturbations", Sec. 4, and Table 1 of the ULFD paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from statistics import correlation, fmean, stdev
+from types import MappingProxyType
+
+from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
+
+PerSeverity = Mapping[str, Sequence[float]]
+
+# Top-1 errors of torchvision's AlexNet (weights alexnet-owt-4df8aa71) on ImageNet-C, full
+# precision: README of github.com/hendrycks/robustness as of commit 76d9393.
+ALEXNET_ERRORS: PerSeverity = MappingProxyType(
+    {
+        "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
+        "shot_noise": (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
+        "impulse_noise": (0.78374, 0.89808, 0.94870, 0.98720, 0.99548),
+        "defocus_blur": (0.65624, 0.73202, 0.85036, 0.91364, 0.94714),
+        "glass_blur": (0.64308, 0.75054, 0.88806, 0.91622, 0.93344),
+        "motion_blur": (0.58430, 0.70048, 0.82108, 0.89750, 0.92638),
+        "zoom_blur": (0.70008, 0.76992, 0.80784, 0.84198, 0.87198),
+        "snow": (0.71726, 0.88392, 0.86468, 0.91870, 0.94952),
+        "frost": (0.61390, 0.79734, 0.88790, 0.89942, 0.93430),
+        "fog": (0.67474, 0.76050, 0.84378, 0.87260, 0.94500),
+        "brightness": (0.45140, 0.48502, 0.54048, 0.62166, 0.72440),
+        "contrast": (0.64548, 0.76150, 0.88874, 0.97760, 0.99270),
+        "elastic_transform": (0.52596, 0.70116, 0.55686, 0.64076, 0.80554),
+        "pixelate": (0.52218, 0.54620, 0.73728, 0.87092, 0.91262),
+        "jpeg_compression": (0.51002, 0.54718, 0.57294, 0.65458, 0.74778),
+        "speckle_noise": (0.66192, 0.74440, 0.90246, 0.94548, 0.97268),
+        "gaussian_blur": (0.54732, 0.70444, 0.82574, 0.89864, 0.95940),
+        "spatter": (0.47196, 0.62194, 0.75052, 0.84132, 0.90182),
+        "saturate": (0.59342, 0.65514, 0.51174, 0.70834, 0.82260),
+    }
+)
+# torchvision's documentation of AlexNet_Weights.IMAGENET1K_V1: 56.522 % top-1.
+ALEXNET_CLEAN_ERROR = 0.43478
+
+
+def errors_of(accuracies: PerSeverity) -> dict[str, list[float]]:
+    """E = 1 − accuracy, for each corruption and severity (fractions)."""
+    return {name: [1.0 - value for value in row] for name, row in accuracies.items()}
+
+
+def seen_accuracy(accuracies: PerSeverity) -> float:
+    """Unweighted mean top-1 over the 15 seen corruptions × 5 severities ("Seen" of Table 1).
+
+    Raises:
+        ValueError: a corruption or severity is missing, or a value is not a fraction.
+    """
+    return _mean(accuracies, SEEN)
+
+
+def unseen_accuracy(accuracies: PerSeverity) -> float:
+    """Unweighted mean top-1 over the 4 held-out corruptions × 5 severities ("Unseen", Table 1).
+
+    Raises:
+        ValueError: a corruption or severity is missing, or a value is not a fraction.
+    """
+    return _mean(accuracies, UNSEEN)
+
+
+def mean_corruption_error(accuracies: PerSeverity) -> float:
+    """Plain mean error over the 15 seen corruptions × 5 severities: 1 − Seen, not normalised.
+
+    Raises:
+        ValueError: a corruption or severity is missing, or a value is not a fraction.
+    """
+    return 1.0 - seen_accuracy(accuracies)
+
+
+def corruption_errors(
+    errors: PerSeverity, reference_errors: PerSeverity, *, corruptions: Sequence[str] = SEEN
+) -> dict[str, float]:
+    """CE_c = Σ_s E(s, c) / Σ_s E_ref(s, c), for each corruption c.
+
+    Args:
+        errors: top-1 errors of the network in question, fractions.
+        reference_errors: those of the reference; `ALEXNET_ERRORS` for ImageNet-C.
+        corruptions: the ones to report.
+
+    Returns:
+        {corruption: CE}, where 1.0 means "as wrong as the reference".
+
+    Raises:
+        ValueError: something is missing, not a fraction, or the reference makes no error at all.
+    """
+    return {
+        name: _ratio(
+            sum(_row(errors, name)), sum(_row(reference_errors, name)), name, "makes no error on"
+        )
+        for name in corruptions
+    }
+
+
+def normalised_corruption_error(errors: PerSeverity, reference_errors: PerSeverity) -> float:
+    """mCE: the mean over the 15 seen corruptions of CE_c = Σ_s E(s, c) / Σ_s E_ref(s, c).
+
+    The reference is AlexNet in the paper's mCE columns. Errors are top-1, as fractions; 1.0 means
+    as wrong as the reference.
+
+    Raises:
+        ValueError: something is missing, not a fraction, or the reference makes no error at all.
+    """
+    return fmean(corruption_errors(errors, reference_errors).values())
+
+
+def relative_corruption_errors(
+    errors: PerSeverity,
+    clean_error: float,
+    reference_errors: PerSeverity,
+    reference_clean_error: float,
+    *,
+    corruptions: Sequence[str] = SEEN,
+) -> dict[str, float]:
+    """Relative CE_c = Σ_s (E(s, c) − E_clean) / Σ_s (E_ref(s, c) − E_ref,clean).
+
+    It asks how much a corruption costs, whatever the clean error is. Errors are top-1 fractions.
+
+    Raises:
+        ValueError: something is missing, not a fraction, or a corruption costs the reference
+            nothing.
+    """
+    _check_fractions([clean_error], "the clean error")
+    _check_fractions([reference_clean_error], "the reference's clean error")
+    return {
+        name: _ratio(
+            sum(error - clean_error for error in _row(errors, name)),
+            sum(error - reference_clean_error for error in _row(reference_errors, name)),
+            name,
+            "loses nothing by",
+        )
+        for name in corruptions
+    }
+
+
+def relative_normalised_corruption_error(
+    errors: PerSeverity,
+    clean_error: float,
+    reference_errors: PerSeverity,
+    reference_clean_error: float,
+) -> float:
+    """Relative mCE: the mean of the relative CE_c over the 15 seen corruptions (fraction).
+
+    Raises:
+        ValueError: as `relative_corruption_errors`.
+    """
+    return fmean(
+        relative_corruption_errors(
+            errors, clean_error, reference_errors, reference_clean_error
+        ).values()
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n − 1) over seeds; None where one seed has none."""
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of the seeds' values.
+
+        Raises:
+            ValueError: there is no value.
+        """
+        values = list(values)
+        if not values:
+            raise ValueError("Spread.of: no values given; at least one seed is needed.")
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's ρ: Pearson's correlation of the ranks, ties sharing their mean rank.
+
+    Returns:
+        ρ in [−1, 1], or NaN where one side is constant and has no order.
+    """
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return nan
+    return correlation(_ranks(first), _ranks(second))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    return [
+        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2
+        for value in values
+    ]
+
+
+def _mean(accuracies: PerSeverity, corruptions: Sequence[str]) -> float:
+    return fmean(value for name in corruptions for value in _row(accuracies, name))
+
+
+def _row(values: PerSeverity, corruption: str) -> Sequence[float]:
+    if corruption not in values:
+        raise ValueError(
+            f"corruption error: {corruption!r} is missing from {sorted(values)}; evaluate all "
+            f"{len(SEEN)} seen and {len(UNSEEN)} unseen corruptions first."
+        )
+    row = values[corruption]
+    if len(row) != len(SEVERITIES):
+        raise ValueError(
+            f"corruption error: {corruption!r} has {len(row)} values, but needs one for each of "
+            f"the severities {tuple(SEVERITIES)}."
+        )
+    _check_fractions(row, repr(corruption))
+    return row
+
+
+def _check_fractions(values: Sequence[float], what: str) -> None:
+    if not all(isfinite(value) and 0.0 <= value <= 1.0 for value in values):
+        raise ValueError(
+            f"corruption error: {what} holds {list(values)}, but accuracies and errors are "
+            "fractions from 0 to 1; divide percentages by 100."
+        )
+
+
+def _ratio(numerator: float, denominator: float, corruption: str, why: str) -> float:
+    if denominator == 0.0:
+        raise ValueError(
+            f"corruption error: the reference {why} {corruption!r}, so dividing by it is "
+            "undefined; use another reference, or the plain `mean_corruption_error`."
+        )
+    return numerator / denominator

@@ -1,0 +1,51 @@
+"""`Dataset`: labelled 8-bit images, and how smaller or grey ones become 32×32 RGB."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in memory. `images` are uint8 (N, 3, 32, 32), `labels` int64 (N,)."""
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    flips: bool  # whether a mirrored image keeps its label
+    description: str
+    licence: str
+
+    def sha256(self) -> str:
+        """A fingerprint of all images and labels, for `run.json`."""
+        digest = hashlib.sha256()
+        for tensor in (
+            self.train_images,
+            self.train_labels,
+            self.test_images,
+            self.test_labels,
+        ):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def grey_to_rgb(images: Tensor) -> Tensor:
+    """uint8 (N, H, W) with H, W <= 32 to (N, 3, 32, 32), black around, three equal channels."""
+    height, width = images.shape[1:]
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    padded = functional.pad(images, (left, SIDE - width - left, top, SIDE - height - top))
+    return padded[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def balanced(labels: Tensor, per_class: int, classes: int) -> Tensor:
+    """The indices of the first `per_class` samples of each class, in ascending order."""
+    chosen = [torch.nonzero(labels == label)[:per_class, 0] for label in range(classes)]
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,89 @@
+"""Batches of (clean, degraded) pairs, each a pure function of (seed, iteration).
+
+Which sample, which flip, which corruption: all of it is computed from the seed and the iteration,
+never from a generator's state, so that a run continues at any iteration exactly as it would have
+gone on.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from reference_training.corruptions import SEEN, SEVERITIES, corrupt
+from reference_training.corruptions.random import Random, splitmix64
+from reference_training.data.images import Dataset
+from reference_training.methods.base import Batch
+
+CHUNK = 16
+"""Iterations degraded together: large groups of one corruption make it several times faster."""
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [−1, 1], in channels-last memory."""
+    scaled = images.float().div_(127.5).sub_(1.0)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+class Pairs:
+    """The training batches of one run.
+
+    Args:
+        dataset: whose training images are paired.
+        batch_size: pairs in a batch.
+        seed: of the run; methods with one seed see the same pairs in the same order.
+        degrades: False leaves the second image of each pair clean, and costs nothing.
+        frost: which frost overlays; see `corruptions.frost_source`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, batch_size: int, seed: int, degrades: bool, frost: str
+    ) -> None:
+        self.dataset = dataset
+        self.frost = frost
+        self.batch_size = batch_size
+        self.seed = seed
+        self.degrades = degrades
+
+    def samples(self, first: int, last: int) -> Tensor:
+        """The indices of the samples of the iterations first, ..., last − 1, in order.
+
+        The epochs' shuffled orders follow one another, so a batch may span two of them.
+        """
+        total = len(self.dataset.train_labels)
+        positions = torch.arange(first * self.batch_size, last * self.batch_size)
+        epochs = positions // total
+        chosen = torch.empty_like(positions)
+        for epoch in epochs.unique().tolist():
+            order = Random(torch.tensor([self.seed]), domain=epoch).uniform(total)[0].argsort()
+            members = epochs == epoch
+            chosen[members] = order[positions[members] % total]
+        return chosen
+
+    def _chunk(self, first: int, last: int) -> Iterator[Batch]:
+        samples = self.samples(first, last)
+        clean = self.dataset.train_images[samples]
+        labels = self.dataset.train_labels[samples]
+        # One number for each (seed, iteration, sample): the root of all that is random in a pair.
+        step_of = torch.arange(first, last).repeat_interleave(self.batch_size)
+        seeds = splitmix64(splitmix64(torch.tensor(self.seed), step_of), samples)
+        draws = Random(seeds)
+        degraded = clean
+        if self.degrades:
+            kinds = draws.integers(0, len(SEEN), 1)[:, 0].tolist()
+            severities = draws.integers(SEVERITIES[0], SEVERITIES[-1] + 1, 1)[:, 0]
+            names = [SEEN[kind] for kind in kinds]
+            degraded = corrupt(clean, names, severities, seeds=seeds, frost=self.frost)
+        if self.dataset.flips:
+            flip = (draws.uniform(1) < 0.5).view(-1, 1, 1, 1)
+            clean = torch.where(flip, clean.flip(-1), clean)
+            degraded = torch.where(flip, degraded.flip(-1), degraded) if self.degrades else clean
+        for start in range(0, len(samples), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            pair = normalised(clean[rows])
+            yield Batch(pair, normalised(degraded[rows]) if self.degrades else pair, labels[rows])
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of the iterations first, ..., last − 1."""
+        for start in range(first, last, CHUNK):
+            yield from self._chunk(start, min(start + CHUNK, last))

@@ -1,0 +1,224 @@
+"""The report's figures: functions from numbers to matplotlib figures, without files.
+
+Every figure comes in two themes, so that a dark page does not hold white rectangles. Colours are
+Okabe & Ito's (2008), distinguishable by colour-blind readers; markers differ as well.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
+# instead would make the right one of two falling curves look the better one.
+DASHES = ("-", (0, (4, 2)))
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one look: the page, its text, thin lines, and the curves in order."""
+
+    page: str
+    ink: str
+    grid: str
+    curves: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff",
+    "#1c2024",
+    "#d9dee3",
+    ("#5c6570", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#56b4e9"),
+)
+DARK = Theme(
+    "#14171a",
+    "#e6e9ec",
+    "#353c44",
+    ("#9aa5b1", "#e69f00", "#00b98a", "#56b4e9", "#dd8fba", "#f0733a", "#3f8fd0"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: its values at severity 0 (the clean images) to 5, and their spread.
+
+    `style` picks colour and marker, so that one method looks the same in every figure; `spreads`
+    holds sample standard deviations over seeds, or None where one seed has none.
+    """
+
+    label: str
+    style: int
+    values: Sequence[float]
+    spreads: Sequence[float] | None = None
+
+
+def severity_figure(
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    ylabel: str,
+    columns: int,
+    panel_size: tuple[float, float] = (4.4, 3.4),
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Small multiples of curves against severity, on common axes.
+
+    Args:
+        panels: title → its curves.
+        ylabel: what the values are, with their unit.
+        columns: panels side by side.
+        panel_size: (width, height) of a panel, in inches.
+        theme: colours.
+
+    Returns:
+        The figure, its legend above the panels when they hold more than one curve.
+
+    Raises:
+        ValueError: there is no panel.
+    """
+    if not panels:
+        raise ValueError("severity_figure: no panels given; skip the figure instead.")
+    rows = ceil(len(panels) / columns)
+    width, height = panel_size[0] * columns, panel_size[1] * rows
+    figure = Figure(figsize=(width, height + 0.6), facecolor=theme.page, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+        _decorate(axes, theme)
+        axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
+        for curve in curves:
+            _draw(axes, curve, theme)
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
+            axes.set_visible(False)
+        elif index + columns >= len(panels):
+            # Where the last row is short, the panels above its gap are the lowest ones.
+            axes.tick_params(labelbottom=True)
+    figure.supxlabel("severity (0: clean images)", color=theme.ink, fontsize=11)
+    figure.supylabel(ylabel, color=theme.ink, fontsize=11)
+    handles = {
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if len(handles) > 1:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper center",
+            ncols=min(len(handles), 2 if width < 7 else 3),
+            frameon=False,
+            labelcolor=theme.ink,
+            fontsize=10,
+        )
+    return figure
+
+
+def corruption_sheet(
+    image: Tensor, seed: int, *, frost: str = "auto", theme: Theme = LIGHT
+) -> Figure:
+    """One image under all corruptions: 20 rows in two blocks, five severities from left to right.
+
+    Args:
+        image: uint8, (3, H, W); its clean self opens the sheet.
+        seed: of every corruption's randomness.
+        frost: which overlays, as for `corrupt`.
+        theme: colours.
+
+    Raises:
+        ValueError: the image is not uint8 of shape (3, H, W).
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"corruption_sheet: needs a uint8 image (3, H, W), not {image.dtype} of shape "
+            f"{tuple(image.shape)}; for a batch give images[0], for grey repeat the channel."
+        )
+    seeds = torch.tensor([seed], dtype=torch.int64)
+    strips = {"clean": [image]}
+    for name in CORRUPTIONS:
+        strips[name] = [
+            corrupt(image[None], name, severity, seeds=seeds, frost=frost)[0]
+            for severity in SEVERITIES
+        ]
+    names = list(strips)
+    half = ceil(len(names) / 2)
+    height, width = image.shape[1:]
+    figure = Figure(
+        figsize=(10, 0.4 + 3.4 * half / len(SEVERITIES) * height / width),
+        facecolor=theme.page,
+        layout="constrained",
+    )
+    for axes, block in zip(figure.subplots(1, 2), (names[:half], names[half:]), strict=True):
+        rows = [_strip(strips[name]) for name in block]
+        pixels = np.concatenate(rows, axis=0)
+        row_height, cell_width = rows[0].shape[0], pixels.shape[1] / len(SEVERITIES)
+        # Nearest neighbour, for a reader must see the pixels that the network sees.
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set_facecolor(theme.page)
+        axes.set_yticks(
+            [(index + 0.5) * row_height for index in range(len(block))],
+            [name.replace("_", " ") for name in block],
+        )
+        axes.set_xticks(
+            [(index + 0.5) * cell_width for index in range(len(SEVERITIES))], map(str, SEVERITIES)
+        )
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=10, colors=theme.ink)
+        axes.spines[:].set_visible(False)
+    figure.suptitle("severity", color=theme.ink, fontsize=10)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as the bytes of a PNG file; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _strip(images: Sequence[Tensor]) -> np.ndarray:
+    """Up to five images (3, H, W) side by side with transparent gaps, RGBA (H', W', 4) uint8."""
+    height, width = images[0].shape[1:]
+    gap = max(1, width // 16)
+    strip = np.zeros((height + gap, len(SEVERITIES) * (width + gap), 4), dtype=np.uint8)
+    for index, image in enumerate(images):
+        cell = strip[:height, index * (width + gap) :][:, :width]
+        cell[..., :3] = image.permute(1, 2, 0).cpu().numpy()
+        cell[..., 3] = 255
+    return strip
+
+
+def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:
+    colour = theme.curves[curve.style % len(theme.curves)]
+    axes.errorbar(
+        range(len(curve.values)),
+        curve.values,
+        yerr=curve.spreads,
+        color=colour,
+        marker=MARKERS[curve.style % len(MARKERS)],
+        markersize=4.5,
+        linestyle=DASHES[curve.style % len(DASHES)],
+        linewidth=1.5,
+        elinewidth=1.2,
+        capsize=2.5,
+        label=curve.label,
+    )
+
+
+def _decorate(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.page)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.grid)
+    axes.tick_params(colors=theme.ink, labelsize=9, length=0)
+    axes.set_xticks(range(len(SEVERITIES) + 1))

@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM end a run at the next safe point instead of in the middle of a step."""
+
+import signal
+from multiprocessing.synchronize import Event
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and everything up to here is saved."""
+
+
+class StopOnSignal:
+    """While active, the first SIGINT or SIGTERM only sets `event`; a second one kills."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._previous: dict[int, object] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.event.set()
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._restore()

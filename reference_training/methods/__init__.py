@@ -1,0 +1,23 @@
+"""The methods that are compared, one file each, by name."""
+
+from reference_training.methods import (
+    cross_entropy,
+    feature_distillation,
+    ulfd,
+    vanilla,
+)
+from reference_training.methods.base import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        vanilla.METHOD,
+        cross_entropy.METHOD,
+        cross_entropy.DEGRADED_ONLY,
+        feature_distillation.METHOD,
+        ulfd.METHOD,
+    )
+}
+"""A new method is one file with a `Method` and one line here."""
+
+__all__ = ["METHODS", "Method"]

@@ -1,0 +1,46 @@
+"""Self-feature distillation without uncertainty ("Ours w/o UEM"): Table 5, second column."""
+
+from reference_training.config import Recipe
+from reference_training.methods.base import Batch, Method, StepResult
+from reference_training.networks import ResNet
+from ulfd_torch import UEM, SelfDistillation, ULFDLoss
+
+
+class DistillationStep(SelfDistillation):
+    """Eq. 10; without a UEM its distillation loss is the mean squared error."""
+
+    def __init__(self, model: ResNet, recipe: Recipe, uem: UEM | None = None) -> None:
+        super().__init__(
+            model,
+            layer=model.feature_layer,
+            uem=uem,
+            loss=ULFDLoss(
+                weight=recipe.distillation_weight,
+                prior_weight=recipe.prior_weight,
+                beta=recipe.beta,
+                clamp=recipe.clamp,
+            ),
+            teacher=recipe.teacher,
+            batch_norm=recipe.batch_norm,
+        )
+        self.clamp = recipe.clamp
+
+    def forward(self, batch: Batch) -> StepResult:  # type: ignore[override]
+        result = super().forward(*batch)
+        logs = {
+            "clean": result.clean,
+            "degraded": result.degraded,
+            "distillation": result.distillation,
+        }
+        if result.log_variance is not None:
+            sigma = result.log_variance.detach()
+            low, high = self.clamp
+            logs |= {
+                "log_variance_min": sigma.min(),
+                "log_variance_mean": sigma.mean(),
+                "log_variance_clamped": ((sigma < low) | (sigma > high)).float().mean(),
+            }
+        return StepResult(result.total, logs)
+
+
+METHOD = Method("feature_distillation", lambda model, recipe, uem: DistillationStep(model, recipe))

@@ -1,0 +1,15 @@
+"""The paper's method: self-feature distillation weighted by the UEM: Table 5, third column."""
+
+from reference_training.config import Recipe, UEMOptions
+from reference_training.methods.base import Method
+from reference_training.methods.feature_distillation import DistillationStep
+from reference_training.networks import ResNet
+from ulfd_torch import UEM
+
+
+def make_step(model: ResNet, recipe: Recipe, options: UEMOptions) -> DistillationStep:
+    """Eq. 10 with a UEM on the network's last feature."""
+    return DistillationStep(model, recipe, UEM(options.spec(model.fc.in_features)))
+
+
+METHOD = Method("ulfd", make_step)

@@ -1,0 +1,61 @@
+"""The CIFAR-style residual network of the small runs (He et al. 2016, Sec. 4.2)."""
+
+from torch import Tensor, nn
+
+from reference_training.config import Network
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with batch normalisation and a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.bn1(self.conv1(x)).relu()
+        return (self.shortcut(x) + self.bn2(self.conv2(branch))).relu()
+
+
+class ResNet(nn.Module):
+    """Images (B, 3, 32, 32) to logits (B, classes); `layer3` is the feature that is distilled."""
+
+    feature_layer = "layer3"
+
+    def __init__(self, config: Network, classes: int) -> None:
+        super().__init__()
+        first, second, third = config.widths
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, first, 3, config.stem_stride, 1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+        )
+        self.layer1 = self._stage(first, first, 1, config.blocks)
+        self.layer2 = self._stage(first, second, 2, config.blocks)
+        self.layer3 = self._stage(second, third, 2, config.blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(third, classes)
+
+    @staticmethod
+    def _stage(channels_in: int, channels_out: int, stride: int, blocks: int) -> nn.Sequential:
+        rest = (BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1))
+        return nn.Sequential(BasicBlock(channels_in, channels_out, stride), *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer3(self.layer2(self.layer1(self.stem(x))))
+        return self.fc(self.pool(x).flatten(1))
+
+
+def describe(config: Network) -> str:
+    """The network's name for the report, as "ResNet-8 (16, 32, 64)"."""
+    depth = 6 * config.blocks + 2
+    return f"ResNet-{depth}, widths {config.widths}, stem stride {config.stem_stride}"

@@ -1,0 +1,120 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from skimage.color import hsv2rgb, rgb2hsv
+
+from reference_training.corruptions.digital import (
+    brightness,
+    contrast,
+    elastic_transform,
+    inverse_affine,
+    jpeg_compression,
+    pixelate,
+    saturate,
+)
+from reference_training.corruptions.parameters import CIFAR32
+
+CLOSE = {"atol": 1e-12, "rtol": 0}
+
+
+def column(name):
+    """The five values of a table with one number for each severity."""
+    return [value for (value,) in CIFAR32[name]]
+
+
+def with_hsv(images, change):
+    """Apply `change` to (N, H, W, 3) HSV in place and come back, by scikit-image."""
+    hsv = rgb2hsv(images.permute(0, 2, 3, 1).numpy())
+    change(hsv)
+    return hsv2rgb(hsv).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("shift", [*column("brightness"), -0.3])
+def test_brightness_is_scikit_images(unit, draws, shift):
+    def change(hsv):
+        hsv[..., 2] = np.clip(hsv[..., 2] + shift, 0, 1)
+
+    np.testing.assert_allclose(brightness(unit, draws(), shift), with_hsv(unit, change), **CLOSE)
+
+
+@pytest.mark.parametrize(("gain", "shift"), CIFAR32["saturate"] + ((20, 0.2),))
+def test_saturate_is_scikit_images(unit, draws, gain, shift):
+    def change(hsv):
+        hsv[..., 1] = np.clip(hsv[..., 1] * gain + shift, 0, 1)
+
+    np.testing.assert_allclose(
+        saturate(unit, draws(), gain, shift), with_hsv(unit, change), **CLOSE
+    )
+
+
+@pytest.mark.parametrize("gain", column("contrast"))
+def test_contrast(unit, draws, gain):
+    x = unit.numpy()
+    mean = x.mean(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(contrast(unit, draws(), gain), (x - mean) * gain + mean, **CLOSE)
+
+
+def affine_matrix(before, after):
+    """The 2x3 matrix that maps three points onto three others, by its six equations."""
+    equations, targets = [], []
+    for (x, y), (u, v) in zip(before, after, strict=True):
+        equations += [[x, y, 1, 0, 0, 0], [0, 0, 0, x, y, 1]]
+        targets += [u, v]
+    return np.linalg.solve(equations, targets).reshape(2, 3)
+
+
+@pytest.mark.parametrize(("alpha", "sigma", "affine"), CIFAR32["elastic_transform"])
+def test_elastic_transform(unit, draws, alpha, sigma, affine):
+    random = draws()
+    moves = random.uniform(3, 2, low=-affine, high=affine).numpy()
+    noise = random.uniform(2, 32, 32, low=-1, high=1).numpy()
+    result = elastic_transform(unit, draws(), alpha, sigma, affine)
+    corners = np.array([[26, 26], [26, 6], [6, 6]])
+    grid = np.stack([*np.meshgrid(np.arange(32), np.arange(32)), np.ones((32, 32))])
+    for i, image in enumerate(unit.numpy()):
+        forward = affine_matrix(corners, corners + moves[i])
+        backward = np.linalg.inv(np.vstack([forward, [0, 0, 1]]))
+        x, y, _ = np.tensordot(backward, grid, axes=1)
+        dx, dy = (
+            alpha * ndimage.gaussian_filter(noise[i, k], sigma, mode="reflect", truncate=3)
+            for k in (0, 1)
+        )
+        for channel, actual in zip(image, result[i], strict=True):
+            warped = ndimage.map_coordinates(channel, [y, x], order=1, mode="mirror")
+            expected = ndimage.map_coordinates(
+                warped, [grid[1] + dy, grid[0] + dx], order=1, mode="reflect"
+            )
+            np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+def test_inverse_affine_of_no_move_is_the_identity():
+    identity = inverse_affine(40, 30, torch.zeros(1, 3, 2, dtype=torch.float64))[0]
+    expected = torch.tensor([[1, 0], [0, 1], [0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(identity, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 57, 224])
+@pytest.mark.parametrize("scale", [*column("pixelate"), 0.5, 0.3, 0.25])
+def test_pixelate_is_pillows(draws, size, scale):
+    levels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    images = torch.from_numpy(levels).permute(0, 3, 1, 2) / 255.0
+    result = pixelate(images.double(), draws(), scale).permute(0, 2, 3, 1) * 255
+    small = (int(size * scale),) * 2
+    for image, actual in zip(levels, result, strict=True):
+        shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
+        expected = np.asarray(shrunk.resize((size, size), Image.Resampling.BOX))
+        np.testing.assert_array_equal(actual.round().numpy(), expected)
+
+
+@pytest.mark.parametrize("quality", [*column("jpeg_compression"), 7, 100])
+def test_jpeg_compression_is_pillows(images, unit, draws, quality):
+    result = jpeg_compression(unit, draws(), quality) * 255
+    for image, actual in zip(images, result, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+        expected = np.asarray(Image.open(buffer)).transpose(2, 0, 1)
+        assert np.abs(actual.numpy() - expected).max() <= 2

@@ -1,0 +1,286 @@
+"""The report from fabricated numbers: cells to the letter, honest verdicts, one whole page."""
+
+import html.parser
+import json
+import re
+
+import matplotlib.image
+import pytest
+import torch
+
+from reference_training import figures, report
+from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
+from reference_training.errors import RunError
+from reference_training.tables import Heading, Paragraph, Table, html_document, markdown_document
+
+TABLE_5 = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
+RUN = {
+    "command": "python -m reference_training.run --seeds 0 1",
+    "config": {"frost": "procedural", "recipe": {"iterations": 10}},
+    "versions": {"torch": "2.9"},
+    "git": {"commit": "c0ffee", "dirty": True},
+    "wall_seconds": 123.4,
+    "frost": "procedural",
+    "dataset": {"description": "<b>&", "licence": "MIT", "train": 80, "test": 20, "sha256": "5a"},
+    "network": "ResNet-8",
+    "parameters": {"network": 7, "uem": 9},
+}
+VOID = {"meta", "img", "source"}
+
+
+def result(seen, unseen=0.5, clean=0.9, uncertainty=False):
+    rows = {name: [seen] * 5 for name in SEEN} | {name: [unseen] * 5 for name in UNSEEN}
+    theta = {name: [0.2, 0.3, 0.4, 0.5, 0.6] for name in CORRUPTIONS} | {"fog": [0.3] * 5}
+    sigma = {"mean": -2.0, "min": -9.5}
+    return {
+        "clean": clean,
+        "corruptions": rows,
+        "uncertainty": {"clean": 0.1, "corruptions": theta} if uncertainty else None,
+        "log_variance": {"clean": sigma, "corruptions": {n: [sigma] * 5 for n in CORRUPTIONS}}
+        if uncertainty
+        else None,
+    }
+
+
+def metrics(**seen_by_method):
+    """{method: Seen of each seed} → metrics.json."""
+    seeds = range(max(map(len, seen_by_method.values())))
+    return {
+        "dataset": "toy",
+        "evaluation_images": 100,
+        "seeds": list(seeds),
+        "methods": list(seen_by_method),
+        "results": {
+            name: {str(s): result(v, uncertainty=name == "ulfd") for s, v in enumerate(values)}
+            for name, values in seen_by_method.items()
+        },
+    }
+
+
+def full():
+    return metrics(
+        vanilla=(0.2, 0.4),
+        cross_entropy=(0.6, 0.6),
+        feature_distillation=(0.70, 0.70),
+        ulfd=(0.71, 0.73),
+    )
+
+
+def column(table, name):
+    return [row[table.header.index(name)] for row in table.rows]
+
+
+def test_main_table_cells():
+    table = report.main_table(full())
+    assert column(table, "Method") == [report.LABELS[name] for name in TABLE_5]
+    assert column(table, "Clean ↑") == ["90.0 ± 0.0"] * 4
+    # Sample deviations: √2 · 10 and √2 · 1.
+    assert column(table, "Seen ↑") == ["30.0 ± 14.1", "60.0 ± 0.0", "70.0 ± 0.0", "72.0 ± 1.4"]
+    assert column(table, "Unseen ↑") == ["50.0 ± 0.0"] * 4
+    assert column(table, "Mean corruption error ↓")[3] == "28.0 ± 1.4"
+    # Each seed by its own vanilla network: 0.4/0.8 and 0.4/0.6.
+    assert column(table, "mCE (vanilla = 100) ↓")[:2] == ["100.0 ± 0.0", "58.3 ± 11.8"]
+    assert column(table, "Paper: clean ↑") == ["–", "75.11", "75.81", "76.23"]
+    assert column(table, "Paper: mCE (AlexNet = 100) ↓") == ["–", "51.31", "49.50", "46.37"]
+    assert "over 2 seeds" in table.caption
+    assert "ImageNet with ResNet-50" in table.notes[1]
+
+
+def test_missing_vanilla_leaves_the_normalised_column_out_and_says_why():
+    table = report.main_table(metrics(ulfd=(0.7,), my_method=(0.6,)))
+    assert not [title for title in table.header if title.startswith("mCE")]
+    assert "vanilla network, which is not in this run" in table.notes[0]
+    assert column(table, "Method") == ["+ uncertainty (ULFD)", "my_method"]
+
+
+def test_perfect_vanilla_leaves_the_normalised_column_out_too():
+    table = report.main_table(metrics(vanilla=(1.0,), ulfd=(0.7,)))
+    assert "makes no error on" in table.notes[0]
+
+
+def test_one_seed_has_no_spread():
+    table = report.main_table(metrics(ulfd=(0.7,)))
+    assert column(table, "Seen ↑") == ["70.0"]
+    assert table.caption.endswith("one seed, no spread")
+
+
+def test_difference_table_cells():
+    table = report.difference_table(full())
+    assert table.header == ("Difference", "Mean", "Seed 0", "Seed 1", "Paper")
+    assert table.rows == (
+        ("ulfd − feature_distillation", "+2.00 ± 1.41", "+1.00", "+3.00", "+1.79"),
+        ("ulfd − cross_entropy", "+12.00 ± 1.41", "+11.00", "+13.00", "+5.01"),
+        ("feature_distillation − cross_entropy", "+10.00 ± 0.00", "+10.00", "+10.00", "+3.22"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ulfd", "said"),
+    [
+        ((0.71, 0.73), "beat plain MSE: +2.00 ± 1.41 points of seen top-1 over 2 seeds, beyond"),
+        ((0.69, 0.706), "did not beat plain MSE: −0.20 ± 1.13 points of seen top-1 over 2 seeds"),
+        ((0.69, 0.72), "did not beat plain MSE: +0.50 ± 2.12 points"),
+        ((0.60, 0.61), "did not beat plain MSE: −9.50 ± 0.71 points"),
+        ((0.70, 0.70), "did not beat plain MSE: 0.00 ± 0.00 points"),
+        ((0.70,), "did not beat plain MSE: 0.00 points of seen top-1 in one seed, no spread"),
+        ((0.72,), "in one seed only: without a spread over seeds that does not show a gain"),
+    ],
+)
+def test_verdict_says_what_the_numbers_say(ulfd, said):
+    data = metrics(feature_distillation=(0.70,) * len(ulfd), ulfd=ulfd)
+    verdict = report.verdict(data, *report.PAIRS[0])
+    assert said in verdict
+    assert ("did not beat" in verdict) == ("did not beat" in said)
+
+
+def test_verdict_is_within_or_beyond_the_spread():
+    data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.69, 0.72))
+    assert "within the seeds' spread" in report.verdict(data, *report.PAIRS[0])
+    data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.60, 0.61))
+    assert "worse beyond the seeds' spread" in report.verdict(data, *report.PAIRS[0])
+
+
+def test_few_seeds_are_called_few():
+    many = metrics(feature_distillation=(0.70,) * 5, ulfd=(0.71, 0.72, 0.73, 0.72, 0.71))
+    assert "So few seeds" not in report.verdict(many, *report.PAIRS[0])
+    assert "So few seeds" in report.verdict(full(), *report.PAIRS[0])
+
+
+def test_no_pair_no_differences():
+    blocks = report.report_blocks(metrics(vanilla=(0.5,)), RUN, [])
+    assert not [b for b in blocks if isinstance(b, Heading) and "Differences" in b.text]
+    assert [b for b in blocks if isinstance(b, Paragraph) and "No verdict" in b.text]
+
+
+def test_corruption_table_has_every_corruption():
+    table = report.corruption_table(full())
+    assert [row[0].replace(" ", "_") for row in table.rows] == list(CORRUPTIONS)
+    assert table.rows[0] == ("gaussian noise", "seen", "30.0", "60.0", "70.0", "72.0")
+    assert table.rows[-1][1:3] == ("unseen", "50.0")
+
+
+def test_uncertainty_table():
+    table, sigma = report.uncertainty_tables(full())
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["snow"] == ("0.2000", "0.3000", "0.4000", "0.5000", "0.6000", "+1.00 ± 0.00")
+    assert rows["fog"][-1] == "–"
+    assert "in every seed for 18 of 19" in table.notes[0]
+    assert "minimum −9.50" in sigma.text
+    assert report.uncertainty_tables(metrics(vanilla=(0.5,))) == []
+
+
+def test_terminal_table_is_aligned_and_ends_with_the_verdict():
+    text = report.terminal_table(full(), RUN)
+    lines = text.splitlines()
+    rows = [line for line in lines if line.startswith(tuple(report.LABELS.values()))]
+    assert len(rows) == 4
+    assert len({len(row) for row in rows}) == 1
+    assert "beat plain MSE: +2.00 ± 1.41" in text.replace("\n", " ")
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what the page loads, and fails on tags that do not nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.images, self.cells = [], [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.images += tag == "img"
+        self.loads += [v for k, v in attrs if k in {"src", "srcset", "href", "data", "action"}]
+        assert tag not in {"script", "link", "iframe"}
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.cells.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "metrics.json").write_text(json.dumps(full()))
+    (folder / "run.json").write_text(json.dumps(RUN))
+    report.write_report(folder)
+    return folder
+
+
+def test_html_is_one_well_formed_file_that_loads_nothing(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    assert page.images == 2
+    assert len(page.loads) == 4  # a light and a dark one each
+    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "<b>&;" in "".join(page.cells)  # the description, escaped and read back
+    assert "72.0 ± 1.4" in page.cells
+
+
+def test_markdown_has_the_tables_and_its_figures_exist(folder):
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| + uncertainty (ULFD) | 90.0 ± 0.0 | 72.0 ± 1.4 | 50.0 ± 0.0 |" in text
+    assert "2 min 3 s of all starts" in text
+    assert "c0ffee, with uncommitted changes" in text
+    assert "| recipe.iterations | 10 |" in text
+    paths = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert paths == ["figures/accuracy.png", "figures/uncertainty.png"]
+    for path in paths:
+        pixels = matplotlib.image.imread(folder / path)
+        assert pixels.std() > 0.02
+
+
+def test_missing_metrics_are_explained(tmp_path):
+    with pytest.raises(RunError, match=r"no .*metrics\.json: run"):
+        report.write_report(tmp_path)
+
+
+def test_blocks_escape_their_text():
+    blocks = [Paragraph("+ a <i> *b* `c`"), Table(("x", "y|z"), (("a_b", "<script>"),), "t")]
+    text = markdown_document(blocks)
+    assert text.startswith("\\+ a \\<i> \\*b\\* \\`c\\`")
+    assert "| x | y\\|z |" in text
+    assert "| a_b | \\<script> |" in text
+    page = html_document("<t>", blocks)
+    assert "<script>" not in page
+    assert "<i>" not in page
+    assert "<title>&lt;t&gt;</title>" in page
+
+
+def test_a_row_that_does_not_fit_its_header_is_refused():
+    with pytest.raises(ValueError, match="2 cells under 1"):
+        Table(("a",), (("1", "2"),), "t")
+
+
+def test_corruption_sheet_shows_every_corruption_and_severity(monkeypatch):
+    asked = []
+
+    def corrupt(images, name, severity, *, seeds, frost):
+        assert images.shape == (1, 3, 32, 32)
+        asked.append((name, severity, seeds.tolist(), frost))
+        return images
+
+    monkeypatch.setattr(figures, "corrupt", corrupt)
+    image = torch.full((3, 32, 32), 77, dtype=torch.uint8)
+    sheet = figures.corruption_sheet(image, 4, frost="procedural")
+    assert asked == [(c, s, [4], "procedural") for c in CORRUPTIONS for s in range(1, 6)]
+    labels = [label.get_text() for axes in sheet.axes for label in axes.get_yticklabels()]
+    assert labels == ["clean", *(name.replace("_", " ") for name in CORRUPTIONS)]
+    shown = [axes.images[0].get_array() for axes in sheet.axes]
+    pixels = sum(int((block[..., 3] == 255).sum()) for block in shown)
+    assert pixels == (1 + 19 * 5) * 32 * 32
+    with pytest.raises(ValueError, match="uint8 image"):
+        figures.corruption_sheet(image.float(), 0)
+
+
+def test_severity_figure_draws_each_curve_once_in_the_legend():
+    curves = [figures.Curve("a", 0, [1, 2, 3, 4, 5, 6]), figures.Curve("b", 1, [2] * 6, [1] * 6)]
+    figure = figures.severity_figure({"p": curves, "q": curves}, ylabel="%", columns=2)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["p", "q"]
+    assert figures.png(figure) == figures.png(figure)

@@ -1,0 +1,219 @@
+"""The main job as its users run it: whole, killed, interrupted, misused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reference_training.config import OFFICIAL_CODE, PAPER, PRESETS
+from reference_training.run import main, parse
+
+SMALL = (
+    "--dataset digits --seeds 0 --pretraining.iterations 12 --recipe.iterations 12 "
+    "--recipe.batch-size 64 --pretraining.batch-size 64 --evaluation-images 100 "
+    "--checkpoint-every 4 --threads 1"
+).split()
+
+
+def start(folder: Path, *more: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "reference_training.run", *SMALL, "--out", str(folder), *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def wait_for(path: Path, process: subprocess.Popen, *, lines: int = 0) -> None:
+    """Waits until a file is there (and has so many lines) while the run goes on."""
+    for _ in range(6000):
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One run from beginning to end."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    code, out, err = finish(start(folder))
+    assert code == 0, err
+    return folder, out
+
+
+def test_leaves_what_it_promises(whole):
+    folder, out = whole
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["results"]) == set(PRESETS["digits"].methods)
+    entry = metrics["results"]["ulfd"]["0"]
+    assert len(entry["corruptions"]) == 19
+    assert all(len(row) == 5 for row in entry["corruptions"].values())
+    assert 0 < entry["uncertainty"]["clean"] <= 1  # the official UEM's θ
+    assert metrics["results"]["cross_entropy"]["0"]["uncertainty"] is None
+    run = json.loads((folder / "run.json").read_text())
+    assert run["config"]["recipe"]["iterations"] == 12
+    assert run["wall_seconds"] > 0
+    assert {"torch", "ulfd", "python"} <= set(run["versions"])
+    for name in ("report.md", "report.html"):
+        assert (folder / name).stat().st_size > 1000
+    assert "report.html" in out
+    losses = (folder / "seed-0/ulfd/metrics.jsonl").read_text().splitlines()
+    assert {"loss", "log_variance_min", "distillation"} <= set(json.loads(losses[0]))
+
+
+@pytest.mark.parametrize(
+    ("moment", "lines"),
+    [("seed-0/ulfd/00000004.json", 0), ("evaluation.jsonl", 30)],
+    ids=["training", "evaluation"],
+)
+def test_killed_and_started_again_ends_with_identical_metrics(whole, tmp_path, moment, lines):
+    folder = tmp_path / "killed"
+    process = start(folder)
+    wait_for(folder / moment, process, lines=lines)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "metrics.json").exists()
+    code, out, err = finish(start(folder))
+    assert code == 0, err
+    assert "resuming the run" in out
+    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
+def test_interrupted_says_how_to_continue(whole, tmp_path):
+    folder = tmp_path / "interrupted"
+    process = start(folder)
+    wait_for(folder / "seed-0/cross_entropy/00000004.json", process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    message = re.search(r"continue with: (python -m reference_training.run .*)", err)
+    assert message
+    assert str(folder) in message[1]
+    code, _, _ = finish(start(folder))
+    assert code == 0
+    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
+def test_a_finished_run_is_not_computed_again(whole):
+    folder, _ = whole
+    before = (folder / "metrics.json").read_bytes()
+    began = time.monotonic()
+    assert main([*SMALL, "--out", str(folder)]) == 0
+    assert time.monotonic() - began < 30
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_another_configuration_is_not_mixed_in(whole, capsys):
+    folder, _ = whole
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    assert main([*SMALL, "--out", str(folder), "--lambda", "0.5"]) == 1
+    assert "holds another run" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.json*")}
+
+
+def test_a_damaged_checkpoint_ends_with_a_message(whole, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(whole[0], folder)
+    path = folder / "seed-0/ulfd/00000012.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert main([*SMALL, "--out", str(folder)]) == 1
+    message = capsys.readouterr().err
+    assert "00000012.safetensors is damaged" in message
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    assert main([*SMALL, "--out", str(folder)]) == 0  # as the message advises
+    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
+def test_a_full_disk_loses_nothing(whole, tmp_path):
+    """A limit on the size of files stands for the disk; lifted, the run continues."""
+    import resource
+
+    folder = tmp_path / "full"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    code, _, err = finish(start(folder, preexec_fn=limit))
+    assert code == 1
+    assert re.search(r"error: cannot write .*\.safetensors: File too large.*Make room", err)
+    assert "Traceback" not in err
+    code, _, _ = finish(start(folder))
+    assert code == 0
+    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
+BAD = {
+    "dataset": (["--dataset", "imagenet-1"], "unknown dataset 'imagenet-1'"),
+    "method": (["--methods", "ulfd", "magic"], "unknown method 'magic'"),
+    "seeds": (["--seeds", "1", "1"], "named twice"),
+    "iterations": (["--recipe.iterations", "0"], "--recipe.iterations is 0"),
+    "frost": (["--frost", "snowy"], "--frost"),
+    "data root": (["--data-root", "no/such/folder"], "does not exist"),
+    "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
+    "uem": (["--uem.log-variance", "pixel"], "log_variance is 'pixel'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_a_message(name, tmp_path, capsys):
+    arguments, message = BAD[name]
+    assert main([*SMALL, "--out", str(tmp_path / "run"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_folder_ends_with_a_message(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*SMALL, "--out", str(tmp_path / "file" / "run")]) == 1
+    assert re.search(r"error: cannot write .*--out", capsys.readouterr().err)
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    assert main([*SMALL, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "48 iterations, then 96 evaluation sets" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_number_is_overridable():
+    run = parse(
+        "--lambda 0.3 --recipe.prior-weight 1 --uem.width 4 --network.blocks 2 --seeds 4 5".split()
+    )
+    assert (run.recipe.distillation_weight, run.recipe.prior_weight) == (0.3, 1.0)
+    assert (run.uem.width, run.network.blocks, run.seeds) == (4, 2, (4, 5))
+    assert parse(["--dataset", "cifar10"]) == PRESETS["cifar10"]
+
+
+def test_the_published_recipes():
+    """Paper, Sec. 4: /10 after 5k, 12.5k and 25k of 40k; the official script's own numbers."""
+    assert [PAPER.iterations * part for part in PAPER.milestones] == [5_000, 12_500, 25_000]
+    assert (PAPER.batch_size, PAPER.distillation_weight) == (256, 0.1)
+    parts = [OFFICIAL_CODE.iterations * part for part in OFFICIAL_CODE.milestones]
+    assert parts == [6_250, 12_500, 25_000, 43_750]
+
+
+def test_environment_is_not_needed(tmp_path):
+    """No network, no home folder: everything is in the package."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    process = start(tmp_path / "run", "--dry-run", env=environment)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "training" in out

@@ -6,7 +6,7 @@ ARGS ?=
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test check format bench clean help
+.PHONY: help run test check format bench test-gpu bench-gpu clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -26,6 +26,15 @@ check: $(VENV)/.dev   ## style, formatting, types, the direction of imports
 format: $(VENV)/.dev  ## mends what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench ## the loss on this CPU against torch eager, torch.compile and NumPy
+	$(BIN)/python -m benchmarks.cpu --out runs/benchmarks/cpu.json $(ARGS)
+
+test-gpu: $(VENV)/.test ## the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+bench-gpu: $(VENV)/.bench ## the fused kernels on this GPU
+	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
 
 clean:   ## removes the environment and all that was made, except runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,5 +9,14 @@ from ulfd.extras import require
 # passively costs little on a quiet one. Only effective before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-for _module in ("torch", "torchvision", "tyro", "tqdm", "safetensors", "matplotlib", "sklearn"):
-    require(_module, extra="train")
+require(
+    "torch",
+    "torchvision",
+    "PIL",
+    "tyro",
+    "tqdm",
+    "safetensors",
+    "matplotlib",
+    "sklearn",
+    extra="train",
+)

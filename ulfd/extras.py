@@ -1,21 +1,17 @@
 """Optional dependencies: a missing one is an ImportError that prints the exact pip line."""
 
-from importlib import import_module
-from types import ModuleType
+from importlib.util import find_spec
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Imports `module`, which the extra `extra` brings.
+def require(*modules: str, extra: str) -> None:
+    """Checks, without importing them, that the modules which the extra `extra` brings are there.
 
     Raises:
-        ImportError: it is not installed, with the command that installs it.
+        ImportError: some are not, with the command that installs them.
     """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name.split(".")[0]):
-            raise  # something that the module itself needs is broken: say that, not this
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
         raise ImportError(
-            f"{error.name} is not installed, but this part of ulfd needs it. Install it with:\n"
-            f"    pip install 'ulfd[{extra}]'"
-        ) from error
+            f"{', '.join(missing)} not installed, but this part of ulfd needs it. Install it "
+            f"with:\n    pip install 'ulfd[{extra}]'"
+        )

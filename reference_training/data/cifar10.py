@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision import datasets
 
 from reference_training.data.images import Dataset
 from reference_training.errors import RunError
@@ -26,6 +25,8 @@ def load_cifar10(data_root: Path | None = None) -> Dataset:
     Raises:
         RunError: the files are missing or are not the published ones.
     """
+    from torchvision import datasets  # slow to import, and only this dataset needs it
+
     root = data_root or Path("data")
     try:
         train = datasets.CIFAR10(root, train=True, download=False)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from sklearn import datasets
 from torch.nn import functional
 
 from reference_training.data.images import Dataset, grey_to_rgb
@@ -13,6 +12,8 @@ TRAIN = 1297  # the rest, 500 images, is the test set
 
 def load_digits(data_root: Path | None = None) -> Dataset:
     """1,297 training and 500 test images, enlarged to 24×24 and padded to 32×32 RGB."""
+    from sklearn import datasets  # slow to import, and only this dataset needs it
+
     digits = datasets.load_digits()
     # The file is ordered by writer in parts, so split a fixed permutation instead.
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))

@@ -15,9 +15,10 @@ from reference_training.config import OFFICIAL_CODE, PAPER, PRESETS
 from reference_training.run import main, parse
 
 SMALL = (
-    "--dataset digits --seeds 0 --pretraining.iterations 12 --recipe.iterations 12 "
-    "--recipe.batch-size 64 --pretraining.batch-size 64 --evaluation-images 100 "
-    "--checkpoint-every 4 --threads 1"
+    "--dataset digits --methods vanilla ulfd --seeds 0 "
+    "--pretraining.iterations 12 --pretraining.batch-size 32 "
+    "--recipe.iterations 12 --recipe.batch-size 32 "
+    "--evaluation-images 50 --checkpoint-every 4"
 ).split()
 
 
@@ -55,12 +56,12 @@ def whole(tmp_path_factory):
 def test_leaves_what_it_promises(whole):
     folder, out = whole
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics["results"]) == set(PRESETS["digits"].methods)
+    assert set(metrics["results"]) == {"vanilla", "ulfd"}
     entry = metrics["results"]["ulfd"]["0"]
     assert len(entry["corruptions"]) == 19
     assert all(len(row) == 5 for row in entry["corruptions"].values())
     assert 0 < entry["uncertainty"]["clean"] <= 1  # the official UEM's θ
-    assert metrics["results"]["cross_entropy"]["0"]["uncertainty"] is None
+    assert metrics["results"]["vanilla"]["0"]["uncertainty"] is None
     run = json.loads((folder / "run.json").read_text())
     assert run["config"]["recipe"]["iterations"] == 12
     assert run["wall_seconds"] > 0
@@ -93,7 +94,7 @@ def test_killed_and_started_again_ends_with_identical_metrics(whole, tmp_path, m
 def test_interrupted_says_how_to_continue(whole, tmp_path):
     folder = tmp_path / "interrupted"
     process = start(folder)
-    wait_for(folder / "seed-0/cross_entropy/00000004.json", process)
+    wait_for(folder / "seed-0/vanilla/00000004.json", process)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130
@@ -104,6 +105,13 @@ def test_interrupted_says_how_to_continue(whole, tmp_path):
     code, _, _ = finish(start(folder))
     assert code == 0
     assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
+def test_the_number_of_jobs_changes_nothing(whole, tmp_path):
+    code, _, err = finish(start(tmp_path / "alone", "--jobs", "1"))
+    assert code == 0, err
+    alone = (tmp_path / "alone" / "metrics.json").read_bytes()
+    assert alone == (whole[0] / "metrics.json").read_bytes()
 
 
 def test_a_finished_run_is_not_computed_again(whole):
@@ -189,7 +197,7 @@ def test_an_unwritable_folder_ends_with_a_message(tmp_path, capsys):
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main([*SMALL, "--out", str(tmp_path / "run"), "--dry-run"]) == 0
-    assert "48 iterations, then 96 evaluation sets" in capsys.readouterr().out
+    assert "24 iterations, then 96 evaluation sets" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

@@ -15,7 +15,7 @@ run: $(VENV)/.train   ## the main job: train, evaluate and report on embedded im
 	$(BIN)/python -m reference_training.run $(ARGS)
 
 test: $(VENV)/.test   ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(VENV)/.dev   ## style, formatting, types, the direction of imports
 	$(BIN)/ruff check .

@@ -10,24 +10,19 @@ forward and `fused_gradients` backward, with the upstream gradient read on the d
 right for any upstream and any number of backward passes. Who knows the upstream gradient
 beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
 
-Features are used where they lie if they are dense in any order of the axes; a student with gaps,
-or a teacher or full-size σ in another order than the student's, is copied once. Gradients come
-in the student's order. The second derivative goes through `composite`.
+The second derivative goes through `composite`, and so does vmap. What is copied, and how memory
+is walked, is in `triton_launch`.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from ulfd.broadcasting import Run, memory_order, plan
-from ulfd.kernels import triton_configs
-from ulfd.losses import denominator
 from ulfd_torch import composite
+from ulfd_torch.triton_launch import compute, outputs
 
 _INPUTS = "Tensor student, Tensor teacher, Tensor? log_variance"
 _OPTIONS = "float prior_weight, float weight, str reduction, float beta, float[]? clamp"
@@ -49,161 +44,6 @@ def _options(
     }
 
 
-def _sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
-    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
-    lead = features.dim() - log_variance.dim()
-    order = memory_order(features.shape, features.stride()) or range(features.dim())
-    stride, strides = 1, [0] * log_variance.dim()
-    for axis in reversed(order):
-        if axis >= lead:
-            strides[axis - lead] = stride
-            stride = stride * log_variance.shape[axis - lead]
-    return log_variance.new_empty_strided(log_variance.shape, strides)
-
-
-def _in_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
-    if all(
-        mine == theirs or size == 1
-        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
-    ):
-        return tensor
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-
-
-@lru_cache
-def _architecture(device: torch.device) -> str:
-    """'sm_90', 'gfx942', ...: the key of `triton_configs.CONFIGS`."""
-    if device.type != "cuda":
-        return "interpreter"
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"sm_{major}{minor}"
-
-
-@lru_cache(maxsize=1024)
-def _launch(
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    log_variance: tuple[int, ...] | None,
-    itemsize: int,
-    config: triton_configs.Config,
-) -> tuple[triton_configs.Launch, bool]:
-    """The launch for dense features, and whether σ must be expanded to full size for it."""
-    size = prod(shape)
-    if log_variance is None:
-        return triton_configs.launch(size, None, itemsize, config), False
-    runs = plan(shape, log_variance, memory_order(shape, stride))
-    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
-        return triton_configs.launch(size, (Run(size, True),), itemsize, config), True
-    return triton_configs.launch(size, runs, itemsize, config), False
-
-
-def _outputs(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
-    like = torch.empty_like(student)
-    by_student = like if needs[0] else student.new_empty(0)
-    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
-    if log_variance is None or not needs[2]:
-        return by_student, by_teacher, student.new_empty(0)
-    return by_student, by_teacher, _sigma_like(log_variance, like)
-
-
-def _run(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    upstream: Tensor | None,
-    options: dict[str, Any],
-    *,
-    loss: Tensor | None,
-    outputs: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> None:
-    """The kernels, on the tensors' device and the current stream."""
-    from ulfd.kernels import triton_fused  # here, for it needs Triton and the operators do not
-
-    by_student, by_teacher, by_sigma = outputs
-    like = student
-    if memory_order(student.shape, student.stride()) is None:
-        like = torch.empty_like(student).copy_(student)
-    itemsize = min(student.element_size(), teacher.element_size())
-    launch, expanded = _launch(
-        like.shape,
-        like.stride(),
-        None if log_variance is None else log_variance.shape,
-        itemsize,
-        triton_configs.config(_architecture(like.device), itemsize),
-    )
-    given, by_given = log_variance, by_sigma
-    if log_variance is not None and expanded:  # its gradient is summed below
-        given = torch.empty_like(like, dtype=log_variance.dtype)
-        given.copy_(log_variance.expand_as(like))
-        by_given = None if by_sigma is None else torch.empty_like(like, dtype=torch.float32)
-    elif log_variance is not None:
-        given = _in_order(log_variance, _sigma_like(log_variance, like))
-
-    def scratch(shape: Sequence[int]) -> Tensor:
-        return like.new_empty(prod(shape), dtype=torch.float32)
-
-    with torch.cuda.device_of(like):
-        triton_fused.run(
-            launch,
-            student=like,
-            teacher=_in_order(teacher, like),
-            log_variance=given,
-            upstream=upstream,
-            by_student=by_student,
-            by_teacher=by_teacher,
-            by_sigma=by_given,
-            loss=loss,
-            losses=None if loss is None else scratch((launch.grid,)),
-            sums=None if by_given is None or launch.sums is None else scratch(launch.sums),
-            scale=options["weight"] / denominator(student.shape, options["reduction"]),
-            prior_weight=options["prior_weight"],
-            beta=options["beta"],
-            clamp=options["clamp"],
-        )
-    if by_sigma is not None and by_given is not None and expanded:
-        by_sigma.copy_(by_given.sum_to_size(by_sigma.shape))
-
-
-def _compute(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    upstream: Tensor | None,
-    options: dict[str, Any],
-    *,
-    value: bool,
-    needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss and gradients; what is not wanted comes back empty."""
-    loss = student.new_empty((), dtype=torch.float32)
-    outputs = _outputs(student, teacher, log_variance, needs)
-    if student.numel() == 0:  # a sum over nothing
-        return loss.zero_(), outputs[0], outputs[1], outputs[2].zero_()
-    wanted = [output if need else None for output, need in zip(outputs, needs, strict=True)]
-    if log_variance is None:
-        wanted[2] = None
-    if value or any(output is not None for output in wanted):
-        _run(
-            student,
-            teacher,
-            log_variance,
-            upstream,
-            options,
-            loss=loss if value else None,
-            outputs=(wanted[0], wanted[1], wanted[2]),
-        )
-    return loss, *outputs
-
-
 # ---------------------------------------------------------------------------- the three operators
 
 
@@ -214,7 +54,7 @@ def fused_loss(
     """The scalar loss, float32. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
     given = _options(*options)
     inputs = (student, teacher, log_variance)
-    return _compute(*inputs, None, given, value=True, needs=(False, False, False))[0]
+    return compute(*inputs, None, given, value=True, needs=(False, False, False))[0]
 
 
 @custom_op(
@@ -231,7 +71,7 @@ def fused_gradients(
     """
     *most, needs = options
     given = _options(*most)
-    _, *gradients = _compute(
+    _, *gradients = compute(
         student, teacher, log_variance, upstream, given, value=False, needs=needs
     )
     return gradients[0], gradients[1], gradients[2]
@@ -253,7 +93,7 @@ def fused_value_and_gradients(
     """`fused_loss` and `fused_gradients` in one pass; upstream None is 1."""
     *most, needs = options
     given = _options(*most)
-    return _compute(student, teacher, log_variance, upstream, given, value=True, needs=needs)
+    return compute(student, teacher, log_variance, upstream, given, value=True, needs=needs)
 
 
 @fused_loss.register_fake
@@ -265,7 +105,7 @@ def _fake_loss(student: Tensor, *others: Any) -> Tensor:
 def _fake_gradients(
     student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(student, teacher, log_variance, options[-1])
+    return outputs(student, teacher, log_variance, options[-1])
 
 
 @fused_value_and_gradients.register_fake
@@ -277,7 +117,7 @@ def _fake_value_and_gradients(
     *options: Any,
 ) -> tuple[Tensor, ...]:
     loss = student.new_empty((), dtype=torch.float32)
-    return loss, *_outputs(student, teacher, log_variance, options[-1])
+    return loss, *outputs(student, teacher, log_variance, options[-1])
 
 
 # ------------------------------------------------------- the same in plain torch, for derivatives

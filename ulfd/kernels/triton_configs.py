@@ -7,9 +7,13 @@ What may change from call to call without a recompilation (the batch size, λ, t
 gradient) is a runtime argument; what a model fixes (channels, height × width) is a constant.
 """
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import gcd, prod
+from pathlib import Path
 from types import MappingProxyType
 
 from ulfd.broadcasting import Run
@@ -54,14 +58,45 @@ class Config:
 
 
 DEFAULT = {4: Config(), 2: Config(columns=Columns(width=2048))}
+# sm_90 is measured (benchmarks/results/gpu_h100.json); the others have not met their GPU yet.
 CONFIGS: Mapping[str, Mapping[int, Config]] = MappingProxyType(
-    {"sm_80": DEFAULT, "sm_90": DEFAULT, "sm_100": DEFAULT, "sm_120": DEFAULT, "gfx942": DEFAULT}
+    {
+        "sm_80": DEFAULT,
+        "sm_90": {
+            4: Config(columns=Columns(4096, 8, width=512, programs=512, stages=3)),
+            2: Config(columns=Columns(2048, 4, width=1024, programs=1024, stages=3)),
+        },
+        "sm_100": DEFAULT,
+        "sm_120": DEFAULT,
+        "gfx942": DEFAULT,
+    }
 )
 
 
+TUNED_FILE = "ULFD_TRITON_CONFIGS"
+
+
+@lru_cache
+def _tuned(path: str) -> dict[str, dict[int, Config]]:
+    """The configurations in a file that `python -m benchmarks.gpu --tune` wrote."""
+    return {
+        architecture: {
+            int(itemsize): Config(**{**values, "columns": Columns(**values["columns"])})
+            for itemsize, values in table.items()
+        }
+        for architecture, table in json.loads(Path(path).read_text()).items()
+    }
+
+
 def config(architecture: str, itemsize: int) -> Config:
-    """The numbers for features of `itemsize` bytes; other architectures take the default's."""
-    return CONFIGS.get(architecture, DEFAULT)[itemsize]
+    """The numbers for features of `itemsize` bytes; other architectures take the default's.
+
+    A file of tuned ones, named by the environment variable ULFD_TRITON_CONFIGS, goes first.
+    """
+    path = os.environ.get(TUNED_FILE)
+    tuned = _tuned(path) if path else {}
+    table = {**CONFIGS.get(architecture, DEFAULT), **tuned.get(architecture, {})}
+    return table[itemsize]
 
 
 @dataclass(frozen=True)

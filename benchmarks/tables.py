@@ -1,0 +1,116 @@
+"""Tables from the measured data: `python -m benchmarks.tables` writes benchmarks/RESULTS.md."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+FORWARD, BOTH = "forward", "forward and backward"
+COLUMNS = (
+    (BOTH, "fused, one pass"),
+    (BOTH, "fused, recomputed"),
+    (BOTH, "save and scale"),
+    (BOTH, "torch.compile"),
+    (BOTH, "eager"),
+    (FORWARD, "fused"),
+    (FORWARD, "torch.compile"),
+    (FORWARD, "eager"),
+)
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table, its first column left-aligned and the others right-aligned."""
+    header = list(header)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def gpu_table(results: dict[str, Any], columns: Iterable[tuple[str, str]] = COLUMNS) -> str:
+    """Device time in µs by problem and implementation, and what the one pass reaches."""
+    times: dict[tuple[str, str, str], dict[tuple[str, str], dict[str, Any]]] = {}
+    for row in results["rows"]:
+        key = (row["sigma"], row["layout"], row["dtype"])
+        times.setdefault(key, {})[row["task"], row["implementation"]] = row
+    columns = list(columns)
+    body = []
+    for (sigma, layout, dtype), found in times.items():
+        one = found[BOTH, "fused, one pass"]
+        cells = (f"{1e6 * found[column]['seconds']:.0f}" for column in columns)
+        body.append((f"{sigma}, {layout}, {dtype}", *cells, f"{one['share of the copy']:.0%}"))
+    titles = (name if task == BOTH else f"forward: {name}" for task, name in columns)
+    return markdown(("σ, memory, dtype", *titles, "one pass, share of a copy"), body)
+
+
+def readme_table(results: dict[str, Any]) -> str:
+    """The README's excerpt of `gpu_table`: the full σ, value and gradients."""
+    rows = [row for row in results["rows"] if row["sigma"] == "full"]
+    return gpu_table({"rows": rows}, [column for column in COLUMNS if column[0] == BOTH])
+
+
+def ahead_of_time_table(results: dict[str, Any]) -> str:
+    """What the compilers made of the one-pass kernels for every target."""
+
+    def widths(counts: dict[str, int]) -> str:
+        return ", ".join(f"{count}×{width}" for width, count in counts.items())
+
+    body = (
+        (
+            f"{row['target']}, {row['dtype']}, {row['sigma']}, {row['layout']}",
+            row["registers"],
+            row["spills"],
+            row["stack"],
+            row["float64"],
+            f"{row['bytes_read']:g} + {row['bytes_written']:g}",
+            widths(row["loads"]),
+            widths(row["stores"]),
+            ", ".join(f"{gpu} {time:.0f}" for gpu, time in row["predicted_microseconds"].items()),
+        )
+        for row in results["rows"]
+    )
+    header = "target, dtype, σ, memory|registers|spills|stack|f64|bytes read + written per element"
+    header += "|loads by bits|stores by bits|predicted µs"
+    return markdown(header.split("|"), body)
+
+
+def load(name: str) -> dict[str, Any]:
+    """A file of measurements."""
+    return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
+
+
+def document() -> str:
+    """All of RESULTS.md."""
+    gpu, compiled = load("gpu_h100.json"), load("ahead_of_time.json")
+    machine, copies = gpu["machine"], gpu["copies"]["float32"]
+    copy = copies["3 read 2 written"]["TB/s"]
+    first = max(
+        row["first_call_seconds"] for row in gpu["rows"] if "fused" in row["implementation"]
+    )
+    return f"""# Measured and compiled
+
+Made by `python -m benchmarks.tables` from `results/*.json`; do not edit.
+
+## {machine["gpu"]}
+
+Features {tuple(gpu["shape"])}, device time in µs, cold second-level cache, medians (method:
+`benchmarks/gpu.py`). torch {machine["torch"]}, Triton {machine["triton"]}, driver
+{machine["driver"]}. The copy is the fastest found on the same card with the same mix of reads and
+writes: {copy:.2f} TB/s for 3 reads and 2 writes in float32, of {machine["datasheet TB/s"]} TB/s in
+the datasheet. "One pass" is `ulfd_torch.value_and_grad`, "recomputed" is `ulfd_loss` with
+`backward`; "save and scale" is what other fused-loss libraries do. The slowest first call of a
+fused kernel, which compiles it, took {first:.1f} s.
+
+{gpu_table(gpu)}
+
+## Ahead of time
+
+Triton {compiled["triton"]}, no GPU: `python -m ulfd.kernels.ahead_of_time`. Bytes are counted from
+the machine code of the interior; the predicted time is these bytes at the datasheet's bandwidth,
+a lower bound and not a measurement.
+
+{ahead_of_time_table(compiled)}
+"""
+
+
+if __name__ == "__main__":
+    (HERE / "RESULTS.md").write_text(document(), encoding="utf-8")

@@ -1,0 +1,173 @@
+"""Between torch tensors and the fused Triton kernels: memory, layouts, the launch.
+
+Features are used where they lie if they are dense in any order of the axes; a student with gaps,
+or a teacher or full-size σ in another order than the student's, is copied once. Gradients come
+in the student's order.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ulfd.broadcasting import Run, memory_order, plan
+from ulfd.kernels import triton_configs
+from ulfd.losses import denominator
+
+
+def _sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
+    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
+    lead = features.dim() - log_variance.dim()
+    order = memory_order(features.shape, features.stride()) or range(features.dim())
+    stride, strides = 1, [0] * log_variance.dim()
+    for axis in reversed(order):
+        if axis >= lead:
+            strides[axis - lead] = stride
+            stride = stride * log_variance.shape[axis - lead]
+    return log_variance.new_empty_strided(log_variance.shape, strides)
+
+
+def _in_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
+    if all(
+        mine == theirs or size == 1
+        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+    ):
+        return tensor
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+@lru_cache
+def _architecture(device: torch.device) -> str:
+    """'sm_90', 'gfx942', ...: the key of `triton_configs.CONFIGS`."""
+    if device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+@lru_cache(maxsize=1024)
+def _launch(
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    log_variance: tuple[int, ...] | None,
+    itemsize: int,
+    config: triton_configs.Config,
+) -> tuple[triton_configs.Launch, bool]:
+    """The launch for dense features, and whether σ must be expanded to full size for it."""
+    size = prod(shape)
+    if log_variance is None:
+        return triton_configs.launch(size, None, itemsize, config), False
+    runs = plan(shape, log_variance, memory_order(shape, stride))
+    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
+        return triton_configs.launch(size, (Run(size, True),), itemsize, config), True
+    return triton_configs.launch(size, runs, itemsize, config), False
+
+
+def outputs(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
+    like = torch.empty_like(student)
+    by_student = like if needs[0] else student.new_empty(0)
+    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
+    if log_variance is None or not needs[2]:
+        return by_student, by_teacher, student.new_empty(0)
+    return by_student, by_teacher, _sigma_like(log_variance, like)
+
+
+def _run(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    options: dict[str, Any],
+    *,
+    loss: Tensor | None,
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> None:
+    """The kernels, on the tensors' device and the current stream."""
+    from ulfd.kernels import triton_fused  # here, for it needs Triton and the operators do not
+
+    by_student, by_teacher, by_sigma = gradients
+    like = student
+    if memory_order(student.shape, student.stride()) is None:
+        like = torch.empty_like(student).copy_(student)
+    itemsize = min(student.element_size(), teacher.element_size())
+    launch, expanded = _launch(
+        like.shape,
+        like.stride(),
+        None if log_variance is None else log_variance.shape,
+        itemsize,
+        triton_configs.config(_architecture(like.device), itemsize),
+    )
+    given, by_given = log_variance, by_sigma
+    if log_variance is not None and expanded:  # its gradient is summed below
+        given = torch.empty_like(like, dtype=log_variance.dtype)
+        given.copy_(log_variance.expand_as(like))
+        by_given = None if by_sigma is None else torch.empty_like(like, dtype=torch.float32)
+    elif log_variance is not None:
+        given = _in_order(log_variance, _sigma_like(log_variance, like))
+
+    def scratch(shape: Sequence[int]) -> Tensor:
+        return like.new_empty(prod(shape), dtype=torch.float32)
+
+    with torch.cuda.device_of(like):
+        triton_fused.run(
+            launch,
+            student=like,
+            teacher=_in_order(teacher, like),
+            log_variance=given,
+            upstream=upstream,
+            by_student=by_student,
+            by_teacher=by_teacher,
+            by_sigma=by_given,
+            loss=loss,
+            losses=None if loss is None else scratch((launch.grid,)),
+            sums=None if by_given is None or launch.sums is None else scratch(launch.sums),
+            scale=options["weight"] / denominator(student.shape, options["reduction"]),
+            prior_weight=options["prior_weight"],
+            beta=options["beta"],
+            clamp=options["clamp"],
+        )
+    if by_sigma is not None and by_given is not None and expanded:
+        by_sigma.copy_(by_given.sum_to_size(by_sigma.shape))
+
+
+def compute(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    upstream: Tensor | None,
+    options: dict[str, Any],
+    *,
+    value: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss and gradients; what is not wanted comes back empty."""
+    loss = student.new_empty((), dtype=torch.float32)
+    gradients = outputs(student, teacher, log_variance, needs)
+    if student.numel() == 0:  # a sum over nothing
+        return loss.zero_(), gradients[0], gradients[1], gradients[2].zero_()
+    wanted = [output if need else None for output, need in zip(gradients, needs, strict=True)]
+    if log_variance is None:
+        wanted[2] = None
+    if value or any(output is not None for output in wanted):
+        _run(
+            student,
+            teacher,
+            log_variance,
+            upstream,
+            options,
+            loss=loss if value else None,
+            gradients=(wanted[0], wanted[1], wanted[2]),
+        )
+    return loss, *gradients

@@ -17,7 +17,9 @@ pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["interpreted_numerics", "interpreted_torch"])
+@pytest.mark.parametrize(
+    "name", ["interpreted_numerics", "interpreted_torch", "interpreted_distributed"]
+)
 def test_interpreted(name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -35,11 +35,18 @@ def devices() -> list[str]:
     return seen
 
 
+def _state(kernel: registry.Kernel, seen: list[str]) -> str:
+    reason = kernel.unavailable()
+    served = kernel.device is None or any(device.startswith(kernel.device) for device in seen)
+    if reason is None and not served:
+        reason = f"it serves {kernel.device} devices, and this machine shows none"
+    return "available" if reason is None else f"unavailable: {reason}"
+
+
 def kernels() -> dict[str, str]:
-    """Every registered kernel: "available", or why this machine lacks it."""
-    return {
-        kernel.name: kernel.unavailable() or "available" for kernel in registry.KERNELS.values()
-    }
+    """Every registered kernel: "available", or why it is not on this machine."""
+    seen = devices()
+    return {kernel.name: _state(kernel, seen) for kernel in registry.KERNELS.values()}
 
 
 def report() -> str:

@@ -25,12 +25,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A way to compute the loss. `unavailable` says why this machine lacks it, if it does."""
+    """A way to compute the loss. `unavailable` says why this installation lacks it, if it does;
+    `device` is the kind of device that it serves, None for any."""
 
     name: str
     priority: int
     refuses: Callable[[Problem], str | None]
     unavailable: Callable[[], str | None] = lambda: None
+    device: str | None = None
 
 
 KERNELS: dict[str, Kernel] = {}
@@ -94,6 +96,12 @@ def _triton_refuses(problem: Problem) -> str | None:
 
 
 register(
-    Kernel("triton", priority=20, refuses=_triton_refuses, unavailable=lambda: _TRITON_MISSING)
+    Kernel(
+        "triton",
+        priority=20,
+        refuses=_triton_refuses,
+        unavailable=lambda: _TRITON_MISSING,
+        device="cuda",
+    )
 )
 register(Kernel("composite", priority=0, refuses=lambda problem: None))

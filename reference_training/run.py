@@ -30,7 +30,13 @@ def parse(arguments: list[str] | None = None) -> Run:
     dataset = first.parse_known_args(arguments)[0].dataset
     if dataset not in PRESETS:
         raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
-    return tyro.cli(Run, default=PRESETS[dataset], args=arguments, description=__doc__)
+    return tyro.cli(
+        Run,
+        prog="python -m reference_training.run",
+        default=PRESETS[dataset],
+        args=arguments,
+        description=__doc__,
+    )
 
 
 def check(run: Run) -> None:

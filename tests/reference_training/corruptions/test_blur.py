@@ -70,7 +70,7 @@ def scan(image, offsets, d):
     return image
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     d=st.integers(1, 4),
     height=st.integers(8, 20),

@@ -117,7 +117,7 @@ def test_batch_of_one(images, alone, name, severity):
     assert torch.equal(run(images[5:], name, severity, 5), alone[name, severity][5:])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_independent_of_batch_and_order(images, data):
     size = data.draw(st.integers(2, 9))

@@ -10,13 +10,15 @@ class Interrupted(Exception):
 
 
 class StopOnSignal:
-    """While active, the first SIGINT or SIGTERM only sets `event`; a second one kills."""
+    """While active, the first SIGINT or SIGTERM sets `event` and `came`; a second one kills."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
+        self.came = False
         self._previous: dict[int, object] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
         self.event.set()
         self._restore()
 

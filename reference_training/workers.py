@@ -133,11 +133,12 @@ def pool(jobs: int | None, threads: int) -> Iterator[Pool]:
         initializer=_begin,
         initargs=(link, threads),
     )
+    signals = StopOnSignal(link.stop)
     try:
-        with StopOnSignal(link.stop):
+        with signals:
             yield Pool(executor, link)
     except BrokenProcessPool as error:
-        if link.stop.is_set():
+        if signals.came:
             raise Interrupted from error
         raise RunError(
             "a worker process was killed, perhaps for want of memory. Run the same command again, "

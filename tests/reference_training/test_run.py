@@ -107,6 +107,46 @@ def test_interrupted_says_how_to_continue(whole, tmp_path):
     assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
 
 
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The process numbers of a run's workers, from Linux's /proc."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (folder / "cmdline").read_text()
+        except (OSError, IndexError):
+            continue  # it ended while we looked
+        if parent == process.pid and "spawn_main" in command:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_a_killed_worker_is_named_and_a_killed_parent_leaves_none(whole, tmp_path):
+    folder = tmp_path / "worker"
+    process = start(folder)
+    wait_for(folder / "seed-0/ulfd/00000004.json", process)
+    for worker in workers_of(process):
+        os.kill(worker, signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 1
+    assert "a worker process was killed" in err
+    process = start(folder)
+    wait_for(folder / "evaluation.jsonl", process, lines=3)
+    left = workers_of(process)
+    assert left
+    process.kill()
+    process.communicate()
+    for _ in range(100):
+        if not any(Path(f"/proc/{worker}").exists() for worker in left):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("workers outlived their parent")
+    assert finish(start(folder))[0] == 0
+    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+
+
 def test_the_number_of_jobs_changes_nothing(whole, tmp_path):
     code, _, err = finish(start(tmp_path / "alone", "--jobs", "1"))
     assert code == 0, err

@@ -256,6 +256,7 @@ def test_frost_source_names_the_overlays():
         frost_source("ice")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_same_on_a_gpu(images, alone, name):

@@ -99,6 +99,7 @@ def test_torch_global_generator_is_left_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_same_words_on_a_gpu():
     seeds = torch.arange(-500, 500)

@@ -4,9 +4,9 @@ import os
 
 from ulfd.extras import require
 
-# torch's OpenMP threads spin while they wait for each other. On a machine that does anything else
-# at the same time, small networks then train up to twenty times slower (measured); waiting
-# passively costs little on a quiet one. Only effective before torch is loaded.
+# With more than one thread, torch's OpenMP threads spin while they wait for each other. Beside
+# another busy process a small network then trained sixteen times slower than with passive waiting
+# (two cores, two threads). Only effective before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 require(

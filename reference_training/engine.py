@@ -109,7 +109,17 @@ def train(
     log.keep(log_lines)
     step.train()
 
+    def diverged(iteration: int, what: str) -> RunError:
+        return RunError(
+            f"{what} of {folder} is not finite at iteration {iteration}; lower "
+            "--recipe.learning-rate or --lambda, or narrow --recipe.clamp. The last checkpoint "
+            "is from before and intact."
+        )
+
     def save(iteration: int) -> None:
+        # The loss is looked at less often than this, and a finite one can have such a gradient.
+        if not all(value.isfinite().all() for value in step.state_dict().values()):
+            raise diverged(iteration, "a weight")
         tensors = {f"step.{name}": value for name, value in step.state_dict().items()}
         tensors |= _optimizer_tensors(optimizer)
         state: dict[str, Any] = {"random": checkpoint.random_states(), "log_lines": log_lines}
@@ -126,11 +136,7 @@ def train(
         if done % LOG_EVERY == 0 or done == schedule.iterations:
             values = {name: value.item() for name, value in result.logs.items()}
             if not math.isfinite(result.loss.item()):
-                raise RunError(
-                    f"the loss of {folder} is {result.loss.item()} at iteration {iteration} "
-                    f"({values}); lower --recipe.learning-rate or --lambda, or narrow "
-                    "--recipe.clamp. The last checkpoint is intact."
-                )
+                raise diverged(done, "the loss")
             row = {"iteration": done, "learning_rate": schedule.rate(iteration)}
             log.append(row | {"loss": result.loss.item()} | values)
             log_lines += 1

@@ -131,17 +131,33 @@ def test_stopped_at_any_iteration_it_continues_bit_by_bit(tmp_path):
 
 
 class Exploding(Step):
-    """A loss that is not finite."""
+    """A loss that is not finite after some iterations, or whose gradient alone is not."""
+
+    def __init__(self, model, healthy, factor):
+        super().__init__(model)
+        self.healthy, self.factor = healthy, factor
 
     def forward(self, batch):
-        loss = self.model(batch.clean).mean() * math.inf
+        self.healthy -= 1
+        loss = self.model(batch.clean).square().mean()
+        if self.healthy < 0:
+            loss = loss * self.factor
+        if self.healthy < 0 and self.factor == 1.0:
+            loss.register_hook(lambda gradient: gradient * math.nan)
         return StepResult(loss, {"clean": loss})
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(RunError, match=r"at iteration 9.*--recipe.learning-rate.*intact"):
-        train(tmp_path, Counter(), Exploding(model()))
-    assert checkpoint.read_latest(tmp_path).iteration == 8
+@pytest.mark.parametrize(
+    ("healthy", "factor", "what"),
+    [(9, math.inf, "the loss.*iteration 10"), (5, math.inf, "a weight.*iteration 8"),
+     (5, 1.0, "a weight.*iteration 8")],
+)  # fmt: skip
+def test_what_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, healthy, factor, what):
+    with pytest.raises(RunError, match=rf"(?s){what}.*--recipe.learning-rate.*intact"):
+        train(tmp_path, Counter(), Exploding(model(), healthy, factor))
+    kept = checkpoint.read_latest(tmp_path)
+    assert kept.iteration == (8 if healthy == 9 else 4)
+    assert all(tensor.isfinite().all() for tensor in kept.tensors.values())
 
 
 def test_a_stage_that_was_deleted_is_named(tmp_path):

@@ -1,20 +1,69 @@
 """The loss for NumPy arrays: the same names and arguments as `ulfd_torch` and `ulfd_jax`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from array_api_compat import numpy as xp
 
-from ulfd import checks, gradients, losses
+from ulfd import checks, losses
+from ulfd.gradients import Gradients, closed_form
 from ulfd.kernels import registry
+from ulfd.kernels.cpu import arrays as native
 
 Array = np.ndarray[Any, Any]
+Results = tuple[Array, Gradients | None]
 
 
-def _arrays(
+def _composite(
+    student: Array,
+    teacher: Array,
+    log_variance: Array | None,
+    *,
+    gradients: bool = False,
+    upstream: Any = 1.0,
+    **options: Any,
+) -> Results:
+    """The core's own functions over NumPy."""
+    inputs = (student, teacher, log_variance)
+    loss = np.asarray(losses.ulfd_loss(*inputs, xp=xp, **options))
+    if not gradients:
+        return loss, None
+    exact = closed_form(*inputs, **options, upstream=upstream, dtype=loss.dtype.type)
+    by_sigma = exact.log_variance
+    if log_variance is not None and by_sigma is not None:
+        by_sigma = by_sigma.astype(log_variance.dtype)
+    by_student, by_teacher = (
+        exact.student.astype(student.dtype),
+        exact.teacher.astype(teacher.dtype),
+    )
+    return loss, Gradients(by_student, by_teacher, by_sigma)
+
+
+IMPLEMENTATIONS: dict[str, Callable[..., Results]] = {
+    "composite": _composite,
+    "native": native.compute,
+}
+"""What computes the loss, and its gradients, by the kernel's name in `ulfd.kernels.registry`."""
+
+
+def _compute(
+    student: Any,
+    teacher: Any,
+    log_variance: Any,
+    implementation: str | None,
+    options: dict[str, Any],
+    **wanted: Any,
+) -> Results:
+    """Checks the inputs, chooses the kernel and calls it."""
+    inputs, name = _checked(student, teacher, log_variance, implementation, options)
+    return IMPLEMENTATIONS[name](*inputs, **options, **wanted)
+
+
+def _checked(
     student: Any, teacher: Any, log_variance: Any, implementation: str | None, options: dict
-) -> tuple[Array, Array, Array | None]:
-    """The inputs as checked NumPy arrays."""
+) -> tuple[tuple[Array, Array, Array | None], str]:
+    """The inputs as checked NumPy arrays, and the name of the kernel that serves them."""
     for array in (student, teacher, log_variance):
         module = type(array).__module__.split(".")[0]
         if module in ("torch", "jax", "jaxlib"):
@@ -38,8 +87,7 @@ def _arrays(
     checks.check_options(beta=options["beta"], clamp=options["clamp"])
     names = tuple(checks.dtype_name(dtype) for dtype in dtypes.values())
     problem = registry.Problem("numpy", "cpu", names, student.shape, shape, options["reduction"])
-    registry.select(problem, implementation)
-    return student, teacher, log_variance
+    return (student, teacher, log_variance), registry.select(problem, implementation)
 
 
 def ulfd_loss(
@@ -83,8 +131,7 @@ def ulfd_loss(
         "beta": beta,
         "clamp": clamp,
     }
-    arrays = _arrays(student, teacher, log_variance, implementation, options)
-    return np.asarray(losses.ulfd_loss(*arrays, xp=xp, **options))
+    return _compute(student, teacher, log_variance, implementation, options)[0]
 
 
 def value_and_grad(
@@ -99,7 +146,7 @@ def value_and_grad(
     clamp: tuple[float, float] | None = None,
     upstream: Any = 1.0,
     implementation: str | None = None,
-) -> tuple[Array, gradients.Gradients]:
+) -> tuple[Array, Gradients]:
     """The loss of `ulfd_loss` and its gradients, each in its own input's shape and dtype.
 
     >>> import numpy as np, ulfd
@@ -122,12 +169,12 @@ def value_and_grad(
         "beta": beta,
         "clamp": clamp,
     }
-    arrays = _arrays(student, teacher, log_variance, implementation, options)
-    loss = np.asarray(losses.ulfd_loss(*arrays, xp=xp, **options))
-    exact = gradients.closed_form(*arrays, **options, upstream=upstream, dtype=loss.dtype.type)
-    student, teacher, log_variance = arrays
-    return loss, gradients.Gradients(
-        exact.student.astype(student.dtype),
-        exact.teacher.astype(teacher.dtype),
-        None if exact.log_variance is None else exact.log_variance.astype(log_variance.dtype),
-    )
+    if reduction != "none" and np.ndim(upstream) != 0:
+        raise ValueError(
+            f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "
+            "be equal."
+        )
+    wanted = {"gradients": True, "upstream": upstream}
+    loss, found = _compute(student, teacher, log_variance, implementation, options, **wanted)
+    assert found is not None
+    return loss, found

@@ -1,6 +1,7 @@
 """The loss for PyTorch tensors: checks, the choice of a kernel, and the call."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,17 +11,17 @@ from torch import Tensor
 from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
-from ulfd_torch import composite, triton_ops
+from ulfd_torch import composite, fused_ops
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "composite": composite.loss,
-    "triton": triton_ops.loss,
+    **{kernel: partial(fused_ops.loss, kernel) for kernel in fused_ops.KERNELS},
 }
 """What computes the loss, by the kernel's name in `ulfd.kernels.registry`."""
 
 VALUE_AND_GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...]]] = {
     "composite": composite.value_and_gradients,
-    "triton": triton_ops.value_and_gradients,
+    **{kernel: partial(fused_ops.value_and_gradients, kernel) for kernel in fused_ops.KERNELS},
 }
 """What computes the loss and its gradients together, by the same names."""
 

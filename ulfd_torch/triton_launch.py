@@ -1,9 +1,4 @@
-"""Between torch tensors and the fused Triton kernels: memory, layouts, the launch.
-
-Features are used where they lie if they are dense in any order of the axes; a student with gaps,
-or a teacher or full-size σ in another order than the student's, is copied once. Gradients come
-in the student's order.
-"""
+"""Between torch tensors and the fused Triton kernels: the launch."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,28 +11,7 @@ from torch import Tensor
 from ulfd.broadcasting import Run, memory_order, plan
 from ulfd.kernels import triton_configs
 from ulfd.losses import denominator
-
-
-def _sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
-    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
-    lead = features.dim() - log_variance.dim()
-    order = memory_order(features.shape, features.stride()) or range(features.dim())
-    stride, strides = 1, [0] * log_variance.dim()
-    for axis in reversed(order):
-        if axis >= lead:
-            strides[axis - lead] = stride
-            stride = stride * log_variance.shape[axis - lead]
-    return log_variance.new_empty_strided(log_variance.shape, strides)
-
-
-def _in_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
-    if all(
-        mine == theirs or size == 1
-        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
-    ):
-        return tensor
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+from ulfd_torch.memory import dense, in_order, outputs, sigma_like
 
 
 @lru_cache
@@ -69,21 +43,6 @@ def _launch(
     return triton_configs.launch(size, runs, itemsize, config), False
 
 
-def outputs(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
-    like = torch.empty_like(student)
-    by_student = like if needs[0] else student.new_empty(0)
-    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
-    if log_variance is None or not needs[2]:
-        return by_student, by_teacher, student.new_empty(0)
-    return by_student, by_teacher, _sigma_like(log_variance, like)
-
-
 def _run(
     student: Tensor,
     teacher: Tensor,
@@ -98,9 +57,7 @@ def _run(
     from ulfd.kernels import triton_fused  # here, for it needs Triton and the operators do not
 
     by_student, by_teacher, by_sigma = gradients
-    like = student
-    if memory_order(student.shape, student.stride()) is None:
-        like = torch.empty_like(student).copy_(student)
+    like = dense(student)
     itemsize = min(student.element_size(), teacher.element_size())
     launch, expanded = _launch(
         like.shape,
@@ -115,7 +72,7 @@ def _run(
         given.copy_(log_variance.expand_as(like))
         by_given = None if by_sigma is None else torch.empty_like(like, dtype=torch.float32)
     elif log_variance is not None:
-        given = _in_order(log_variance, _sigma_like(log_variance, like))
+        given = in_order(log_variance, sigma_like(log_variance, like))
 
     def scratch(shape: Sequence[int]) -> Tensor:
         return like.new_empty(prod(shape), dtype=torch.float32)
@@ -124,7 +81,7 @@ def _run(
         triton_fused.run(
             launch,
             student=like,
-            teacher=_in_order(teacher, like),
+            teacher=in_order(teacher, like),
             log_variance=given,
             upstream=upstream,
             by_student=by_student,

@@ -8,10 +8,13 @@ import torch
 
 import ulfd
 import ulfd_torch
-from tests.oracle import Case
+from tests.oracle import REDUCTIONS, Case
 from ulfd.gradients import Gradients
 
 Result = tuple[np.ndarray, Gradients]
+SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
+SERVED = {"composite": REDUCTIONS, "native": SCALARS}
+"""The kernels that run on any CPU, and the reductions that they serve."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Backend:
     dtype: str
     rounded: Callable[[np.ndarray], np.ndarray]  # float64 in, float64 out, exact in the dtype
     run: Callable[..., Result]  # (case, upstream, **options)
+    reductions: tuple[str, ...] = REDUCTIONS
 
     @property
     def computed(self) -> str:
@@ -29,12 +33,13 @@ class Backend:
         return "float64" if self.dtype == "float64" else "float32"
 
 
-def _numpy(dtype: str) -> Backend:
+def _numpy(dtype: str, implementation: str) -> Backend:
     def run(case: Case, upstream, **options) -> Result:
         arrays = [
             None if array is None else np.asarray(array).astype(dtype)
             for array in (case.student, case.teacher, case.log_variance)
         ]
+        options = {**options, "implementation": implementation}
         loss, gradients = ulfd.value_and_grad(*arrays, upstream=upstream, **options)
         assert np.array_equal(loss, ulfd.ulfd_loss(*arrays, **options))
         for gradient, array in zip(gradients, arrays, strict=True):
@@ -45,7 +50,7 @@ def _numpy(dtype: str) -> Backend:
     def rounded(array: np.ndarray) -> np.ndarray:
         return np.asarray(array).astype(dtype).astype(np.float64)
 
-    return Backend("numpy", dtype, rounded, run)
+    return Backend(f"numpy-{implementation}", dtype, rounded, run, SERVED[implementation])
 
 
 def _torch(dtype: str, implementation: str) -> Backend:
@@ -68,9 +73,14 @@ def _torch(dtype: str, implementation: str) -> Backend:
     def rounded(array: np.ndarray) -> np.ndarray:
         return torch.tensor(np.asarray(array)).to(kind).double().numpy()
 
-    return Backend(f"torch-{implementation}", dtype, rounded, run)
+    return Backend(f"torch-{implementation}", dtype, rounded, run, SERVED[implementation])
 
 
-BACKENDS = [_numpy(dtype) for dtype in ("float16", "float32", "float64")] + [
-    _torch(dtype, "composite") for dtype in ("float16", "bfloat16", "float32", "float64")
+BACKENDS = [
+    *(_numpy(dtype, name) for name in SERVED for dtype in ("float16", "float32", "float64")),
+    *(
+        _torch(dtype, name)
+        for name in SERVED
+        for dtype in ("float16", "bfloat16", "float32", "float64")
+    ),
 ]

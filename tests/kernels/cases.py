@@ -4,6 +4,7 @@ The tolerance is a rounding analysis, not a choice. With u = 2⁻²⁴, an expon
 e(x) = (|x| + 2)·2⁻²² relative (`triton_fused`), each multiplication and addition by u, a sum in
 which a term passes h additions by h·u of the sum of magnitudes, and the final store by half a unit
 in the last place of its dtype. Below the smallest normal float32 the hardware may flush to zero.
+The native kernel stays inside the same bounds: its exponential is exacter, its sums are shorter.
 """
 
 import os
@@ -17,6 +18,8 @@ from array_api_compat import numpy as xp
 from ulfd import losses
 from ulfd.gradients import closed_form, sum_to
 
+KERNEL = os.environ.get("ULFD_TEST_KERNEL", "triton")
+"""The kernel that `numerics` and `operators` test in this process: "triton" or "native"."""
 U = 2.0**-24
 ADDITIONS = 64  # a thread's ≤ 16 + ≤ 8 tiles, trees of ≤ 10 + 13, and two loops of a few rounds
 STEPS = 12  # roundings of one element: inputs are exact, each formula has fewer than 12 operations

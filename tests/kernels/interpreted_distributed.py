@@ -1,6 +1,6 @@
 """The operators below DistributedDataParallel and FSDP2, run by Triton's interpreter.
 
-Not collected by itself: `test_interpreted.py` runs it in a process with TRITON_INTERPRET=1.
+Not collected by itself: `test_fused.py` runs it in a process with TRITON_INTERPRET=1.
 """
 
 from collections.abc import Iterator

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from ulfd.kernels.cpu import library
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -102,6 +104,25 @@ register(
         refuses=_triton_refuses,
         unavailable=lambda: _TRITON_MISSING,
         device="cuda",
+    )
+)
+
+
+def _native_refuses(problem: Problem) -> str | None:
+    if problem.device != "cpu":
+        return f"student is on {problem.device}, not on the CPU"
+    if problem.reduction == "none":
+        return "reduction='none' keeps every element, which leaves nothing to fuse"
+    return library.MISSING
+
+
+register(
+    Kernel(
+        "native",
+        priority=10,
+        refuses=_native_refuses,
+        unavailable=lambda: library.MISSING,
+        device="cpu",
     )
 )
 register(Kernel("composite", priority=0, refuses=lambda problem: None))

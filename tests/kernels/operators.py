@@ -1,6 +1,6 @@
 """The torch operators, run by Triton's interpreter: autograd, compile, transforms.
 
-Not collected by itself: `test_interpreted.py` runs it in a process with TRITON_INTERPRET=1.
+Not collected by itself: `test_fused.py` runs it for each kernel, for Triton's in its interpreter.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import ulfd_torch
-from tests.kernels.cases import DTYPES, NHWC, Case, expected, inputs
+from tests.kernels.cases import DTYPES, KERNEL, NHWC, Case, expected, inputs
 from ulfd.kernels import triton_configs
-from ulfd_torch import triton_ops
+from ulfd_torch import fused_ops
 
-OPTIONS = (2.0, 0.1, "mean", 0.5, [-2.0, 2.0])
+OPTIONS = (KERNEL, 2.0, 0.1, "mean", 0.5, [-2.0, 2.0])
 NAMED = {"weight": 0.1, "beta": 0.5, "clamp": (-2.0, 2.0)}
 CASE = Case((2, 6, 4, 4), (2, 1, 4, 4), options=NAMED)
 SHAPES = [(2, 6, 4, 4), (2, 1, 4, 4), (1, 6, 1, 1), (), None]
@@ -49,7 +49,7 @@ def count() -> Iterator[Count]:
 
 
 def fused(*tensors: Any, **options: Any) -> torch.Tensor:
-    return ulfd_torch.ulfd_loss(*tensors, implementation="triton", **{**NAMED, **options})
+    return ulfd_torch.ulfd_loss(*tensors, implementation=KERNEL, **{**NAMED, **options})
 
 
 def leaves(case: Case = CASE, seed: int = 0) -> list[Any]:
@@ -65,10 +65,10 @@ def test_opcheck(sigma: Any, order: Any) -> None:
     tensors = leaves(Case(CASE.shape, sigma, order))
     upstream = torch.tensor(0.5, requires_grad=True)
     needs = [True, True, sigma is not None]
-    torch.library.opcheck(triton_ops.fused_loss, (*tensors, *OPTIONS))
-    torch.library.opcheck(triton_ops.fused_gradients, (*tensors, upstream, *OPTIONS, needs))
+    torch.library.opcheck(fused_ops.fused_loss, (*tensors, *OPTIONS))
+    torch.library.opcheck(fused_ops.fused_gradients, (*tensors, upstream, *OPTIONS, needs))
     torch.library.opcheck(
-        triton_ops.fused_value_and_gradients, (*tensors, upstream, *OPTIONS, needs)
+        fused_ops.fused_value_and_gradients, (*tensors, upstream, *OPTIONS, needs)
     )
 
 
@@ -81,17 +81,21 @@ def test_autograd_recomputes(count: Count) -> None:
 
 
 def test_value_and_grad_is_one_pass(count: Count) -> None:
-    ulfd_torch.value_and_grad(*inputs(CASE), implementation="triton")
+    ulfd_torch.value_and_grad(*inputs(CASE), implementation=KERNEL)
     assert count.names == ["fused_value_and_gradients"]
 
 
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of every launch from now on."""
-    from ulfd.kernels import triton_fused
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, ...]]:
+    """The gradients that every launch from now on writes: by student, by teacher, by σ."""
+    seen: list[tuple[bool, ...]] = []
+    compute = fused_ops.KERNELS[KERNEL]
 
-    seen: list[dict[str, Any]] = []
-    run = triton_fused.run
-    monkeypatch.setattr(triton_fused, "run", lambda *a, **k: (seen.append(k), run(*a, **k)))
+    def record(*arguments: Any, needs: Any, **options: Any) -> Any:
+        results = compute(*arguments, needs=needs, **options)
+        seen.append(tuple(gradient.numel() > 0 for gradient in results[1:]))
+        return results
+
+    monkeypatch.setattr(fused_ops, "KERNELS", {KERNEL: record})
     return seen
 
 
@@ -101,13 +105,11 @@ def test_the_teachers_gradient_is_written_only_when_needed(
     seen = launched(monkeypatch)
     student, teacher, sigma = leaves()
     fused(student, teacher.detach(), sigma).backward()
-    assert seen[-1]["by_teacher"] is None
-    assert seen[-1]["by_student"] is not None
+    assert seen[-1] == (True, False, True)
     fused(student, teacher, sigma.detach()).backward()
-    assert seen[-1]["by_teacher"] is not None
-    assert seen[-1]["by_sigma"] is None
-    ulfd_torch.value_and_grad(student, teacher, teacher_gradient=False, implementation="triton")
-    assert seen[-1]["by_teacher"] is None
+    assert seen[-1] == (True, True, False)
+    ulfd_torch.value_and_grad(student, teacher, teacher_gradient=False, implementation=KERNEL)
+    assert seen[-1] == (True, False, False)
 
 
 # ------------------------------------------------------------------------------------ autograd
@@ -141,7 +143,7 @@ def test_gradient_penalty_is_exact() -> None:
         tensors = leaves(Case(CASE.shape, sigma))
         doubles = [t if t is None else t.detach().double().requires_grad_() for t in tensors]
         results = []
-        for given, implementation in ((tensors, "triton"), (doubles, "composite")):
+        for given, implementation in ((tensors, KERNEL), (doubles, "composite")):
             present = [t for t in given if t is not None]
             loss = ulfd_torch.ulfd_loss(
                 *given, implementation=implementation, reduction="sum", **NAMED
@@ -157,7 +159,7 @@ def test_gradient_penalty_is_exact() -> None:
 def test_the_penalty_of_one_number() -> None:
     """L = d², (∂L/∂ẑ)² = 4d², whose derivative at d = 7 is 56; a constant gradient gives 0."""
     student = torch.tensor([7.0], requires_grad=True)
-    loss = ulfd_torch.ulfd_loss(student, torch.zeros(1), implementation="triton")
+    loss = ulfd_torch.ulfd_loss(student, torch.zeros(1), implementation=KERNEL)
     (first,) = torch.autograd.grad(loss, student, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), student)
     assert second.item() == 56.0
@@ -166,7 +168,7 @@ def test_the_penalty_of_one_number() -> None:
 def test_value_and_grad_is_differentiable() -> None:
     student, teacher, sigma = leaves()
     loss, gradients = ulfd_torch.value_and_grad(
-        student, teacher, sigma, implementation="triton", **NAMED
+        student, teacher, sigma, implementation=KERNEL, **NAMED
     )
     plain_loss, plain = ulfd_torch.value_and_grad(
         student, teacher, sigma, implementation="composite", **NAMED

@@ -1,4 +1,4 @@
-"""The fused Triton kernels as torch operators: `torch.ops.ulfd.fused_*`.
+"""The fused kernels as torch operators: `torch.ops.ulfd.fused_*`, on GPUs and on CPUs.
 
 Three operators, of which each is one pass over memory: `fused_loss` (read 3), `fused_gradients`
 (read 3, write 2 or 3) and `fused_value_and_gradients` (the same, with the loss).
@@ -10,31 +10,39 @@ forward and `fused_gradients` backward, with the upstream gradient read on the d
 right for any upstream and any number of backward passes. Who knows the upstream gradient
 beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
 
-The second derivative goes through `composite`, and so does vmap. What is copied, and how memory
-is walked, is in `triton_launch`.
+The second derivative goes through `composite`, and so does vmap. The kernel, an argument of every
+operator, is one of `KERNELS`; its module says what is copied and how memory is walked.
 """
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from array_api_compat import torch as xp
 from torch import Tensor
 from torch.library import custom_op
 
-from ulfd_torch import composite
-from ulfd_torch.triton_launch import compute, outputs
+from ulfd.losses import compute_dtype
+from ulfd_torch import composite, native_launch, triton_launch
+from ulfd_torch.memory import outputs
+
+KERNELS = MappingProxyType({"triton": triton_launch.compute, "native": native_launch.compute})
+"""What runs a kernel on tensors, by the kernel's name in `ulfd.kernels.registry`."""
 
 _INPUTS = "Tensor student, Tensor teacher, Tensor? log_variance"
-_OPTIONS = "float prior_weight, float weight, str reduction, float beta, float[]? clamp"
+_OPTIONS = "str kernel, float prior_weight, float weight, str reduction, float beta, float[]? clamp"
 
 
 def _options(
+    kernel: str,
     prior_weight: float,
     weight: float,
     reduction: str,
     beta: float,
     clamp: Sequence[float] | None,
 ) -> dict[str, Any]:
+    """The options of the loss by name; `kernel`, which comes first, is none of them."""
     return {
         "prior_weight": prior_weight,
         "weight": weight,
@@ -51,10 +59,10 @@ def _options(
 def fused_loss(
     student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
 ) -> Tensor:
-    """The scalar loss, float32. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
-    given = _options(*options)
+    """The scalar loss. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
     inputs = (student, teacher, log_variance)
-    return compute(*inputs, None, given, value=True, needs=(False, False, False))[0]
+    needs = (False, False, False)
+    return KERNELS[options[0]](*inputs, None, _options(*options), value=True, needs=needs)[0]
 
 
 @custom_op(
@@ -70,11 +78,9 @@ def fused_gradients(
     `needs` says which are computed; the others come back empty.
     """
     *most, needs = options
-    given = _options(*most)
-    _, *gradients = compute(
-        student, teacher, log_variance, upstream, given, value=False, needs=needs
-    )
-    return gradients[0], gradients[1], gradients[2]
+    inputs = (student, teacher, log_variance, upstream)
+    _, *found = KERNELS[options[0]](*inputs, _options(*most), value=False, needs=needs)
+    return found[0], found[1], found[2]
 
 
 @custom_op(
@@ -92,13 +98,15 @@ def fused_value_and_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`fused_loss` and `fused_gradients` in one pass; upstream None is 1."""
     *most, needs = options
-    given = _options(*most)
-    return compute(student, teacher, log_variance, upstream, given, value=True, needs=needs)
+    inputs = (student, teacher, log_variance, upstream)
+    return KERNELS[options[0]](*inputs, _options(*most), value=True, needs=needs)
 
 
 @fused_loss.register_fake
-def _fake_loss(student: Tensor, *others: Any) -> Tensor:
-    return student.new_empty((), dtype=torch.float32)
+def _fake_loss(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
+) -> Tensor:
+    return student.new_empty((), dtype=compute_dtype(student, teacher, log_variance, xp=xp))
 
 
 @fused_gradients.register_fake
@@ -116,7 +124,7 @@ def _fake_value_and_gradients(
     upstream: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, ...]:
-    loss = student.new_empty((), dtype=torch.float32)
+    loss = _fake_loss(student, teacher, log_variance)
     return loss, *outputs(student, teacher, log_variance, options[-1])
 
 
@@ -245,12 +253,16 @@ def _call(operator: Any, function: Any, *arguments: Any) -> Any:
 # ----------------------------------------------------------------------- for `functional` to call
 
 
-def loss(student: Tensor, teacher: Tensor, log_variance: Tensor | None, **options: Any) -> Tensor:
-    """`ulfd_torch.ulfd_loss` by the fused kernels."""
-    return _call(fused_loss, _Loss, student, teacher, log_variance, *_flat(**options))
+def loss(
+    kernel: str, student: Tensor, teacher: Tensor, log_variance: Tensor | None, **options: Any
+) -> Tensor:
+    """`ulfd_torch.ulfd_loss` by a fused kernel."""
+    flat = _flat(kernel, **options)
+    return _call(fused_loss, _Loss, student, teacher, log_variance, *flat)
 
 
 def value_and_gradients(
+    kernel: str,
     student: Tensor,
     teacher: Tensor,
     log_variance: Tensor | None,
@@ -259,7 +271,7 @@ def value_and_gradients(
     teacher_gradient: bool = True,
     **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """`ulfd_torch.value_and_grad` by the fused kernel, in one pass."""
+    """`ulfd_torch.value_and_grad` by a fused kernel, in one pass."""
     needs = [True, teacher_gradient, log_variance is not None]
     value, by_student, by_teacher, by_sigma = _call(
         fused_value_and_gradients,
@@ -268,7 +280,7 @@ def value_and_gradients(
         teacher,
         log_variance,
         upstream,
-        *_flat(**options),
+        *_flat(kernel, **options),
         needs,
     )
     return (
@@ -280,6 +292,7 @@ def value_and_gradients(
 
 
 def _flat(
+    kernel: str,
     *,
     prior_weight: float,
     weight: float,
@@ -289,4 +302,4 @@ def _flat(
 ) -> tuple[Any, ...]:
     """The options in the operators' order."""
     bounds = None if clamp is None else [float(clamp[0]), float(clamp[1])]
-    return float(prior_weight), float(weight), reduction, float(beta), bounds
+    return kernel, float(prior_weight), float(weight), reduction, float(beta), bounds

@@ -1,0 +1,46 @@
+"""Runs the tests that the fused kernels share, for each kernel in a process of its own.
+
+Triton decides when a kernel is defined whether it is interpreted or compiled, so that one process
+cannot do both; the ahead-of-time tests in this folder need the compiler.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERPRETED = {"ULFD_TEST_KERNEL": "triton", "TRITON_INTERPRET": "1"}
+NATIVE = {"ULFD_TEST_KERNEL": "native"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [
+        pytest.param(name, environment, id=f"{name}-{environment['ULFD_TEST_KERNEL']}")
+        for name, environment in (
+            ("numerics", INTERPRETED),
+            ("operators", INTERPRETED),
+            ("interpreted_distributed", INTERPRETED),
+            ("numerics", NATIVE),
+            ("operators", NATIVE),
+        )
+    ],
+)
+def test_fused(name: str, environment: dict[str, str]) -> None:
+    if environment is INTERPRETED:
+        pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/kernels/{name}.py"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

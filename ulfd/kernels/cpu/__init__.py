@@ -1,0 +1,1 @@
+"""The native CPU kernel: C++ sources, and the call from Python (`library`)."""

@@ -1,0 +1,152 @@
+// The entry points: plans the pass over memory, picks the instruction set, runs, adds up the loss.
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "problem.hpp"
+#include "threads.hpp"
+
+namespace ulfd {
+
+#define ULFD_DECLARE(name) \
+  namespace name {         \
+  extern const Kernels kernels; \
+  }
+#if defined(__x86_64__)
+ULFD_DECLARE(avx512)
+ULFD_DECLARE(avx2)
+#endif
+ULFD_DECLARE(baseline)
+
+namespace {
+
+const Kernels *const instruction_sets[] = {
+#if defined(__x86_64__)
+    &avx512::kernels, &avx2::kernels,
+#endif
+    &baseline::kernels};
+constexpr int SETS = sizeof instruction_sets / sizeof *instruction_sets;
+
+bool supported(int index) {
+#if defined(__x86_64__)
+  if (index == 0)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (index == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return index >= 0 && index < SETS;
+}
+
+int best() {
+  int index = 0;
+  while (!supported(index)) ++index;
+  return index;
+}
+
+// Outputs of this many bytes or more go around the caches: about half the last level that a few
+// cores share. A constant, because systems misreport the size (glibc by a factor of ten, on AMD).
+constexpr int64_t STREAMED = int64_t(16) << 20;
+
+int64_t quotient(int64_t a, int64_t b) { return (a + b - 1) / b; }  // rounded up
+
+Plan plan_of(const Problem &p) {
+  Plan plan{};
+  plan.problem = p;
+  plan.size = p.outer * p.middle * p.inner;
+  const int64_t width = has_double(p) ? 8 : 4;
+  const int outputs = (p.by_student != nullptr) + (p.by_teacher != nullptr) +
+                      (p.by_log_variance != nullptr && p.form == FULL);
+  plan.streams = outputs * plan.size * width >= STREAMED;
+  const int32_t computed = has_double(p) ? FLOAT64 : FLOAT32;
+  const auto fits = [&](const void *output, int32_t dtype) {
+    return !output || (dtype == computed && reinterpret_cast<uintptr_t>(output) % 64 == 0);
+  };
+  plan.direct = fits(p.by_student, p.student_dtype) && fits(p.by_teacher, p.teacher_dtype) &&
+                (p.form != FULL || fits(p.by_log_variance, p.log_variance_dtype));
+  plan.parts = plan.repeat = plan.sigma_outer = plan.first = plan.second = 1;
+  if (p.form == FULL) {
+    plan.items = quotient(plan.size, ITEM);
+    return plan;
+  }
+  plan.sigma_inner = p.middle;
+  if (p.form == ROWS) {
+    plan.parts = std::max<int64_t>(quotient(p.inner, ITEM), 1);
+    plan.group = std::clamp<int64_t>(ITEM / std::max<int64_t>(p.inner, 1), 1, MOST_ROWS);
+    if (plan.group > 16) plan.group -= plan.group % 16;  // items begin on a whole line of memory
+    plan.items = plan.parts > 1 ? p.outer * p.middle * plan.parts
+                                : quotient(p.outer * p.middle, plan.group);
+    plan.first = p.outer;
+    plan.second = plan.parts;
+    plan.reduced = p.outer * p.inner;
+  } else {
+    plan.repeat = std::max<int64_t>(1, TILE / std::max<int64_t>(p.inner, 1));
+    if (plan.repeat > 16) plan.repeat -= plan.repeat % 16;
+    plan.repeat = std::clamp<int64_t>(p.middle, 1, plan.repeat);
+    plan.stack = STACKED * plan.repeat;
+    plan.row_blocks = quotient(p.middle, plan.stack);
+    plan.column_blocks = quotient(p.inner, TILE);
+    plan.items = p.outer * plan.row_blocks * plan.column_blocks;
+    plan.sigma_outer = p.outer;
+    plan.first = plan.row_blocks;
+    plan.sigma_inner = p.inner;
+    plan.reduced = p.middle;
+  }
+  if (plan.size == 0) plan.items = plan.first = 0;  // sums of nothing
+  plan.finishes = quotient(plan.sigma_outer * plan.sigma_inner, TILE);
+  return plan;
+}
+
+struct Work {
+  Plan plan;
+  const Kernels *kernels;
+};
+
+}  // namespace
+}  // namespace ulfd
+
+int ulfd_fused(const ulfd::Problem *problem) {
+  using namespace ulfd;
+  const int index = problem->instructions < 0 ? best() : problem->instructions;
+  if (!supported(index)) return 2;
+  Work work{plan_of(*problem), instruction_sets[index]};
+  Plan &plan = work.plan;
+  const bool wide = has_double(*problem);
+  const int64_t sums = plan.sigma_outer * plan.first * plan.sigma_inner * plan.second;
+  const int64_t addends = plan.finishes ? plan.finishes : plan.items;
+  const std::unique_ptr<double[]> losses(new (std::nothrow) double[addends]);
+  const std::unique_ptr<double[]> partials(new (std::nothrow) double[wide ? sums : sums / 2 + 1]);
+  if (!losses || !partials) return 1;
+  plan.losses = losses.get();
+  plan.partials = partials.get();
+  parallel_for(
+      plan.items, problem->threads,
+      [](const void *context, int64_t item) {
+        const Work &work = *static_cast<const Work *>(context);
+        work.kernels->pass(work.plan, item);
+      },
+      &work);
+  if (plan.finishes && (problem->loss || problem->by_log_variance))
+    parallel_for(
+        plan.finishes, problem->threads,
+        [](const void *context, int64_t item) {
+          const Work &work = *static_cast<const Work *>(context);
+          work.kernels->finish(work.plan, item);
+        },
+        &work);
+  if (problem->loss) {
+    double loss = 0;
+    for (int64_t addend = 0; addend < addends; ++addend) loss += losses[addend];
+    loss *= problem->scale;
+    if (wide)
+      *static_cast<double *>(problem->loss) = loss;
+    else
+      *static_cast<float *>(problem->loss) = static_cast<float>(loss);
+  }
+  return 0;
+}
+
+const char *ulfd_instructions(int32_t index) {
+  if (index < 0) index = ulfd::best();
+  return ulfd::supported(index) ? ulfd::instruction_sets[index]->name : nullptr;
+}

@@ -1,0 +1,320 @@
+// The fused kernel: the loss of ulfd/losses.py and the gradients of ulfd/gradients.py in one pass
+// over memory. Compiled once for each instruction set; api.cpp picks one when it is called.
+//
+// With d = ẑ − z, w = exp(−σ), b = exp(β·σ), g = scale·upstream, an element has
+//   loss  b·(w·d² + k·σ)      ∂/∂ẑ = −∂/∂z = 2·g·b·w·d      ∂/∂σ = g·b·(k − w·d²).
+// Where R elements share one σ, both the loss and ∂/∂σ follow from P = Σ w·d² alone: `pass` leaves
+// partial sums of P, and `finish` adds them up, b·(P + R·k·σ) and g·b·(R·k − P).
+#include <cmath>
+
+#include "vector.hpp"
+
+namespace ulfd::ULFD_INSTRUCTIONS {
+namespace {
+
+constexpr int64_t PAD = 64;  // room for the lanes of the last vector
+
+template <class T>
+struct Constants {
+  T prior, beta, low, high, factor;
+  bool plain;  // neither β nor a clamp
+  explicit Constants(const Problem &p)
+      : prior(T(p.prior_weight)), beta(T(p.beta)), low(T(p.low)), high(T(p.high)),
+        plain(p.beta == 0 && p.low == -INFINITY && p.high == INFINITY) {
+    T upstream = 1;
+    if (p.upstream) std::memcpy(&upstream, p.upstream, sizeof upstream);
+    factor = upstream * T(p.scale);
+  }
+};
+
+template <class T>
+inline Vector<T> clamped(Vector<T> sigma, const Constants<T> &c) {  // NaN stays NaN
+  sigma = sigma < c.low ? all(c.low) : sigma;
+  return sigma > c.high ? all(c.high) : sigma;
+}
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Where a tile's gradients are written: the outputs themselves if they are `direct`, otherwise
+// buffers that `close` converts and copies. The tile functions write whole vectors, with stores
+// around the caches if `streams`.
+template <class T>
+struct Outputs {
+  T *student, *teacher, *sigma;  // teacher is null if it is not wanted
+  bool direct, streams;
+  alignas(64) T buffers[3][TILE + PAD];
+
+  void open(const Plan &plan, int64_t at, int64_t count, bool whole_vectors) {
+    const Problem &p = plan.problem;
+    direct = plan.direct && whole_vectors && at % (64 / sizeof(T)) == 0 && count % LANES<T> == 0;
+    streams = direct && plan.streams;
+    student = place(p.by_student, at, buffers[0]);
+    teacher = p.by_teacher ? place(p.by_teacher, at, buffers[1]) : nullptr;
+    sigma = place(p.by_log_variance, at, buffers[2]);
+    // A buffer among outputs takes no streaming store well; it happens only where one is unwanted.
+  }
+  T *place(void *array, int64_t at, T *buffer) const {
+    return direct && array ? static_cast<T *>(array) + at : buffer;
+  }
+  void close(const Plan &plan, int64_t at, int64_t count, bool with_sigma) const {
+    const Problem &p = plan.problem;
+    if (direct) return;
+    if (p.by_student) write(student, p.by_student, p.student_dtype, at, count, plan.streams);
+    if (p.by_teacher) write(teacher, p.by_teacher, p.teacher_dtype, at, count, plan.streams);
+    if (p.by_log_variance && with_sigma)
+      write(sigma, p.by_log_variance, p.log_variance_dtype, at, count, plan.streams);
+  }
+};
+
+template <bool STREAMS, class T>
+inline void put_features(const Outputs<T> &out, int64_t i, Vector<T> gradient) {
+  put<STREAMS>(out.student + i, gradient);
+  if (out.teacher) put<STREAMS>(out.teacher + i, -gradient);
+}
+
+// What one σ means for its elements: w, and the slope 2·g·b·w of ∂/∂ẑ. Writes whole vectors.
+template <class T>
+void prepare(const T *sigma, int64_t count, const Constants<T> &c, T *precision, T *slope) {
+  for (int64_t i = 0; i < count; i += LANES<T>) {
+    const Vector<T> s = clamped(load(sigma + i), c);
+    const Vector<T> w = exp(-s);
+    Vector<T> factor = all(c.factor);
+    if (c.beta != 0) factor *= exp(c.beta * s);
+    store(precision + i, w);
+    store(slope + i, 2 * factor * w);
+  }
+}
+
+// ------------------------------------------------------------------- one σ an element: no sums
+
+// PLAIN is the usual case, in which the compiler can leave out half the work.
+template <class T, bool GRADIENTS, bool PLAIN, bool STREAMS>
+double full_tile(const T *student, const T *teacher, const T *sigma, int64_t count,
+                 const Constants<T> &given, const Outputs<T> &out) {
+  const Constants<T> c = given;
+  const auto vector = [&](int64_t i) {
+    const Vector<T> raw = load(sigma + i), s = PLAIN ? raw : clamped(raw, c);
+    const Vector<T> d = load(student + i) - load(teacher + i);
+    const Vector<T> wd = exp(-s) * d, q = wd * d;
+    const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
+    if (GRADIENTS) {
+      const Vector<T> factor = c.factor * boost, slope = factor * (c.prior - q);
+      put_features<STREAMS>(out, i, 2 * factor * wd);
+      put<STREAMS>(out.sigma + i,
+                   PLAIN ? slope : (raw < c.low) | (raw > c.high) ? Vector<T>{} : slope);
+    }
+    return boost * fma(all(c.prior), s, q);
+  };
+  Vector<T> total{};
+  int64_t i = 0;
+  for (; i + LANES<T> <= count; i += LANES<T>) total += vector(i);
+  return sum<T>(total) + (i < count ? sum<T>(vector(i), count - i) : 0);
+}
+
+template <class T, bool GRADIENTS>
+void full_item(const Plan &plan, int64_t item) {
+  const Problem &p = plan.problem;
+  const Constants<T> c(p);
+  alignas(64) T buffer[3][TILE + PAD];
+  Outputs<T> out;
+  const auto tile = [&](auto... arguments) {
+    if (!c.plain) return full_tile<T, GRADIENTS, false, false>(arguments..., c, out);
+    return out.streams ? full_tile<T, GRADIENTS, true, true>(arguments..., c, out)
+                       : full_tile<T, GRADIENTS, true, false>(arguments..., c, out);
+  };
+  double total = 0;
+  const int64_t end = smaller((item + 1) * ITEM, plan.size);
+  for (int64_t at = item * ITEM; at < end; at += TILE) {
+    const int64_t count = smaller(TILE, end - at);
+    out.open(plan, at, count, true);
+    total += tile(read(p.student, p.student_dtype, at, count, plan.size, buffer[0]),
+                  read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]),
+                  read(p.log_variance, p.log_variance_dtype, at, count, plan.size, buffer[2]),
+                  count);
+    out.close(plan, at, count, true);
+  }
+  plan.losses[item] = total;
+}
+
+// ------------------------------------------------------------------ σ is constant along each row
+
+// The sum of w·d² over elements [begin, end) of a tile, and their gradients.
+template <class T, bool GRADIENTS, bool STREAMS>
+double row_piece(const T *student, const T *teacher, int64_t begin, int64_t end, T precision,
+                 T slope, const Outputs<T> &out) {
+  const auto vector = [&](int64_t i) {
+    const Vector<T> d = load(student + i) - load(teacher + i);
+    if (GRADIENTS) put_features<STREAMS>(out, i, slope * d);
+    return (precision * d) * d;
+  };
+  Vector<T> total{};
+  int64_t i = begin;
+  for (; i + LANES<T> <= end; i += LANES<T>) total += vector(i);
+  return sum<T>(total) + (i < end ? sum<T>(vector(i), end - i) : 0);
+}
+
+template <class T, bool GRADIENTS>
+void rows_item(const Plan &plan, int64_t item) {
+  const Problem &p = plan.problem;
+  const Constants<T> c(p);
+  alignas(64) T buffer[2][TILE + PAD];
+  alignas(64) T sigma[MOST_ROWS + PAD] = {}, precision[MOST_ROWS + PAD], slope[MOST_ROWS + PAD];
+  Outputs<T> out;
+  const int64_t rows = p.outer * p.middle, part = item % plan.parts;
+  const int64_t first_row = item / plan.parts * plan.group;
+  const int64_t count_rows = smaller(plan.group, rows - first_row);
+  for (int64_t row = 0; p.log_variance && row < count_rows; ++row)
+    convert(p.log_variance, p.log_variance_dtype, (first_row + row) % p.middle, 1, sigma + row);
+  prepare(sigma, count_rows, c, precision, slope);
+
+  const int64_t begin = first_row * p.inner + part * ITEM;
+  const int64_t end = plan.parts > 1 ? smaller(begin + ITEM, (first_row + 1) * p.inner)
+                                     : (first_row + count_rows) * p.inner;
+  T *partials = static_cast<T *>(plan.partials) + first_row * plan.parts + part;
+  int64_t row = 0, row_end = plan.parts > 1 ? end : begin + p.inner;
+  double total = 0;
+  for (int64_t at = begin; at < end; at += TILE) {
+    const int64_t count = smaller(TILE, end - at);
+    const T *student = read(p.student, p.student_dtype, at, count, plan.size, buffer[0]);
+    const T *teacher = read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]);
+    // A piece's last vector reaches into the next piece, which then overwrites it.
+    out.open(plan, at, count, p.inner % LANES<T> == 0);
+    for (int64_t i = 0; i < count;) {
+      const int64_t piece = smaller(count, row_end - at);
+      const auto sum_of = out.streams ? row_piece<T, GRADIENTS, true> : row_piece<T, GRADIENTS, false>;
+      total += sum_of(student, teacher, i, piece, precision[row], slope[row], out);
+      i = piece;
+      if (at + i == row_end) {
+        partials[row++] = T(total);
+        total = 0, row_end += p.inner;
+      }
+    }
+    out.close(plan, at, count, false);
+  }
+}
+
+// ------------------------------------------------------- σ is one row, used for row after row
+
+template <class T, bool GRADIENTS, bool STREAMS>
+void columns_tile(const T *student, const T *teacher, int64_t count, const T *precision,
+                  const T *slope, T *sums, const Outputs<T> &out) {
+  for (int64_t i = 0; i < count; i += LANES<T>) {
+    const Vector<T> d = load(student + i) - load(teacher + i);
+    if (GRADIENTS) put_features<STREAMS>(out, i, load(slope + i) * d);
+    store(sums + i, fma(load(precision + i) * d, d, load(sums + i)));
+  }
+}
+
+template <class T, bool GRADIENTS>
+void columns_item(const Plan &plan, int64_t item) {
+  const Problem &p = plan.problem;
+  const Constants<T> c(p);
+  alignas(64) T buffer[2][TILE + PAD];
+  alignas(64) T sigma[TILE + PAD] = {}, precision[TILE + PAD], slope[TILE + PAD];
+  alignas(64) T sums[TILE + PAD] = {}, scratch[TILE + PAD];
+  Outputs<T> out;
+  const int64_t column_block = item % plan.column_blocks;
+  const int64_t row_block = item / plan.column_blocks % plan.row_blocks;
+  const int64_t outer = item / plan.column_blocks / plan.row_blocks;
+  const int64_t first_column = column_block * TILE;
+  const int64_t columns = smaller(TILE, p.inner - first_column), stacked = plan.repeat * columns;
+  for (int64_t copy = 0; copy < plan.repeat; ++copy)
+    convert(p.log_variance, p.log_variance_dtype, outer * p.inner + first_column, columns,
+            sigma + copy * columns);
+  prepare(sigma, stacked, c, precision, slope);
+
+  const int64_t first_row = row_block * plan.stack;
+  const int64_t end_row = smaller(first_row + plan.stack, p.middle);
+  for (int64_t row = first_row; row < end_row; row += plan.repeat) {
+    const int64_t count = smaller(plan.repeat, end_row - row) * columns;
+    const int64_t at = (outer * p.middle + row) * p.inner + first_column;
+    const T *student = read(p.student, p.student_dtype, at, count, plan.size, buffer[0]);
+    const T *teacher = read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]);
+    const bool short_of_rows = count < stacked;
+    T *into = short_of_rows ? scratch : sums;  // the lanes beyond `count` must not reach the sums
+    if (short_of_rows) std::memcpy(scratch, sums, sizeof sums);
+    out.open(plan, at, count, true);
+    const auto tile =
+        out.streams ? columns_tile<T, GRADIENTS, true> : columns_tile<T, GRADIENTS, false>;
+    tile(student, teacher, count, precision, slope, into, out);
+    out.close(plan, at, count, false);
+    if (short_of_rows) std::memcpy(sums, scratch, count * sizeof(T));
+  }
+  T *partials = static_cast<T *>(plan.partials) +
+                (outer * plan.row_blocks + row_block) * p.inner + first_column;
+  for (int64_t column = 0; column < columns; ++column) {
+    double total = 0;
+    for (int64_t copy = 0; copy < plan.repeat; ++copy) total += sums[copy * columns + column];
+    partials[column] = T(total);
+  }
+}
+
+// ----------------------------------------------------------------------- what the sums amount to
+
+template <class T>
+void finish_item(const Plan &plan, int64_t item) {
+  const Problem &p = plan.problem;
+  const Constants<T> c(p);
+  const int64_t begin = item * TILE;
+  const int64_t count = smaller(TILE, plan.sigma_outer * plan.sigma_inner - begin);
+  double sums[TILE] = {}, loss = 0;
+  const T *partials[TILE];
+  alignas(64) T given[TILE + PAD] = {}, sigma[TILE + PAD], boost[TILE + PAD], by_sigma[TILE];
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t outer = (begin + i) / plan.sigma_inner, inner = (begin + i) % plan.sigma_inner;
+    partials[i] = static_cast<const T *>(plan.partials) +
+                  (outer * plan.first * plan.sigma_inner + inner) * plan.second;
+  }
+  for (int64_t first = 0; first < plan.first; ++first)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t second = 0; second < plan.second; ++second)
+        sums[i] += partials[i][first * plan.sigma_inner * plan.second + second];
+  if (p.log_variance) convert(p.log_variance, p.log_variance_dtype, begin, count, given);
+  for (int64_t i = 0; i < count; i += LANES<T>) {
+    const Vector<T> s = clamped(load(given + i), c);
+    store(sigma + i, s);
+    store(boost + i, c.beta != 0 ? exp(c.beta * s) : all(T(1)));
+  }
+  const double prior = p.log_variance ? p.prior_weight * double(plan.reduced) : 0;
+  for (int64_t i = 0; i < count; ++i) {
+    loss += boost[i] * (sums[i] + prior * sigma[i]);
+    const bool acts = given[i] < c.low || given[i] > c.high;
+    by_sigma[i] = acts ? T(0) : T(c.factor * boost[i] * (prior - sums[i]));
+  }
+  if (p.by_log_variance)
+    write(by_sigma, p.by_log_variance, p.log_variance_dtype, begin, count, false);
+  plan.losses[item] = loss;
+}
+
+// -------------------------------------------------------------------------------- the entrances
+
+template <class T, bool GRADIENTS>
+void pass_as(const Plan &plan, int64_t item) {
+  switch (plan.problem.form) {
+    case FULL: return full_item<T, GRADIENTS>(plan, item);
+    case ROWS: return rows_item<T, GRADIENTS>(plan, item);
+    default: return columns_item<T, GRADIENTS>(plan, item);
+  }
+}
+
+void pass(const Plan &plan, int64_t item) {
+  const Problem &p = plan.problem;
+  const bool gradients = p.by_student || p.by_teacher || p.by_log_variance;
+  if (has_double(p))
+    gradients ? pass_as<double, true>(plan, item) : pass_as<double, false>(plan, item);
+  else
+    gradients ? pass_as<float, true>(plan, item) : pass_as<float, false>(plan, item);
+  if (plan.streams) fence();
+}
+
+void finish(const Plan &plan, int64_t item) {
+  has_double(plan.problem) ? finish_item<double>(plan, item) : finish_item<float>(plan, item);
+}
+
+}  // namespace
+
+#define ULFD_TEXT(name) ULFD_QUOTE(name)
+#define ULFD_QUOTE(name) #name
+extern const Kernels kernels{ULFD_TEXT(ULFD_INSTRUCTIONS), pass, finish};
+
+}  // namespace ulfd::ULFD_INSTRUCTIONS

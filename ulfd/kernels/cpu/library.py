@@ -1,0 +1,146 @@
+"""The native CPU kernel from Python: its shared library, the loop over memory, the call.
+
+The library has a plain C interface (`problem.hpp`) and is called through ctypes, which releases
+the GIL: one binary serves every Python version, NumPy, torch and, by its entry `ulfd_xla`, JAX.
+It is absent where there was no compiler when ulfd was installed; the composite form then serves.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from importlib import metadata
+from math import inf, prod
+from pathlib import Path
+from typing import NamedTuple
+
+from ulfd.broadcasting import plan
+
+NAME = "libulfd_cpu.so"
+DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+FULL, ROWS, COLUMNS = 0, 1, 2
+INSTALL = "reinstall ulfd where a C++17 compiler (g++ or clang++) is: pip install --force-reinstall"
+
+_POINTERS = "student teacher log_variance upstream loss by_student by_teacher by_log_variance"
+_SIZES = "outer middle inner"
+_NUMBERS = "scale prior_weight beta low high"
+_CODES = "student_dtype teacher_dtype log_variance_dtype form threads instructions"
+
+
+class Problem(ctypes.Structure):
+    """`ulfd::Problem` of problem.hpp, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _POINTERS.split()),
+        *((name, ctypes.c_int64) for name in _SIZES.split()),
+        *((name, ctypes.c_double) for name in _NUMBERS.split()),
+        *((name, ctypes.c_int32) for name in _CODES.split()),
+    ]
+
+
+class Loop(NamedTuple):
+    """How the kernel walks over the features; see `Form` in problem.hpp."""
+
+    form: int
+    outer: int
+    middle: int
+    inner: int
+
+
+def _load() -> ctypes.CDLL | None:
+    """The library beside this file (a wheel), or where an editable installation keeps it."""
+    places = [Path(__file__).with_name(NAME)]
+    with suppress(metadata.PackageNotFoundError):
+        installed = metadata.distribution("ulfd").locate_file(f"ulfd/kernels/cpu/{NAME}")
+        places.append(Path(str(installed)))
+    for place in places:
+        if place.is_file():
+            library = ctypes.CDLL(str(place))
+            library.ulfd_instructions.restype = ctypes.c_char_p
+            return library
+    return None
+
+
+LIBRARY = _load()
+MISSING = None if LIBRARY else f"its C++ library is not installed; {INSTALL} --no-binary ulfd ulfd"
+
+
+def instruction_sets() -> dict[str, int]:
+    """The instruction sets that this processor and the library have, best first, by number."""
+    names = {} if LIBRARY is None else {LIBRARY.ulfd_instructions(i): i for i in range(3)}
+    return {name.decode(): index for name, index in names.items() if name is not None}
+
+
+def threads() -> int:
+    """OMP_NUM_THREADS if it is set, as for NumPy's own libraries; otherwise the usable cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1024)
+def loop(
+    shape: Sequence[int], log_variance: Sequence[int] | None, order: Sequence[int] | None = None
+) -> Loop | None:
+    """The loop over dense features, or None if σ must be expanded to full size for it.
+
+    Args:
+        shape: the features' shape.
+        log_variance: σ's shape, which broadcasts to it; None without σ.
+        order: the features' axes in memory, as in `broadcasting.plan`.
+    """
+    if log_variance is None:
+        return Loop(ROWS, 1, 1, prod(shape))
+    runs = plan(shape, log_variance, order)
+    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
+        return None
+    outer, middle, inner = (1,) * (3 - len(runs)) + tuple(run.size for run in runs)
+    if not runs[-1].kept:
+        return Loop(ROWS, outer, middle, inner)
+    return Loop(FULL if len(runs) == 1 else COLUMNS, outer, middle, inner)
+
+
+def run(
+    loop: Loop,
+    *,
+    pointers: Sequence[int | None],
+    dtypes: Sequence[str],
+    scale: float,
+    prior_weight: float,
+    beta: float,
+    clamp: tuple[float, float] | None,
+    threads: int,
+    instructions: int = -1,
+) -> None:
+    """One call of the kernel.
+
+    Args:
+        loop: of `loop`.
+        pointers: the addresses of student, teacher, σ, upstream (a number in the arithmetic's
+            dtype), and of the outputs: loss (the same), the gradients by student, teacher and σ,
+            each in its input's dtype and memory order. None is absent, or not wanted.
+        dtypes: of student, teacher and, if there is one, σ.
+        scale: λ / denominator.
+        prior_weight, beta, clamp: as in `ulfd.losses.ulfd_loss`.
+        threads: the most threads to use, the calling one among them.
+        instructions: a number of `instruction_sets`; −1 is the best.
+    Raises:
+        MemoryError: no room for the partial sums.
+        ValueError: the processor lacks the instruction set.
+    """
+    assert LIBRARY is not None, MISSING
+    low, high = clamp or (-inf, inf)
+    codes = [DTYPES[name] for name in dtypes] + [0] * (3 - len(dtypes))
+    problem = Problem(
+        *pointers, *loop[1:], scale, prior_weight, beta, low, high, *codes,
+        loop.form, threads, instructions,
+    )  # fmt: skip
+    status = LIBRARY.ulfd_fused(ctypes.byref(problem))
+    if status == 1:
+        raise MemoryError("ulfd: no memory for the native kernel's partial sums.")
+    if status:
+        raise ValueError(f"ulfd: no instruction set {instructions}; use {instruction_sets()}.")

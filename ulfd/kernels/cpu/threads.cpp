@@ -1,0 +1,91 @@
+// A small thread pool. OpenMP would do the same in one line, but its common runtime hangs in a
+// child process after a fork (which is how data loaders start their workers), and each framework
+// brings its own copy, whose idle threads spin against one another.
+#include "threads.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace ulfd {
+namespace {
+
+class Pool {
+ public:
+  std::mutex busy;  // held by the caller whose work the pool does
+
+  void run(int64_t items, int helpers, void (*work)(const void *, int64_t), const void *context) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      while (threads_ < helpers && start(threads_)) ++threads_;
+      work_ = work, context_ = context, items_ = items, next_ = 0;
+      wanted_ = helpers < threads_ ? helpers : threads_;
+      working_ = wanted_;
+      ++round_;
+    }
+    wake_.notify_all();
+    take();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return working_ == 0; });
+  }
+
+ private:
+  bool start(int index) {
+    try {
+      std::thread([this, index, round = round_] { serve(index, round); }).detach();
+      return true;
+    } catch (const std::system_error &) {  // the system's limit: go on with those there are
+      return false;
+    }
+  }
+
+  void serve(int index, uint64_t seen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return round_ != seen; });
+      seen = round_;
+      if (index >= wanted_) continue;
+      lock.unlock();
+      take();
+      lock.lock();
+      if (--working_ == 0) done_.notify_one();
+    }
+  }
+
+  void take() {
+    for (int64_t item; (item = next_.fetch_add(1)) < items_;) work_(context_, item);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::atomic<int64_t> next_{0};
+  void (*work_)(const void *, int64_t) = nullptr;
+  const void *context_ = nullptr;
+  int64_t items_ = 0;
+  int threads_ = 0, wanted_ = 0, working_ = 0;
+  uint64_t round_ = 0;
+};
+
+// Never destroyed: its threads wait on it until the process ends. A forked child has none of the
+// threads, and locks in whatever state they were, so it begins with a new pool.
+Pool *pool = new Pool;
+const int registered = pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+
+}  // namespace
+
+void parallel_for(int64_t items, int threads, void (*work)(const void *, int64_t),
+                  const void *context) {
+  if (threads > items) threads = static_cast<int>(items);
+  if (threads > 1) {
+    const std::unique_lock<std::mutex> lock(pool->busy, std::try_to_lock);
+    if (lock.owns_lock()) return pool->run(items, threads - 1, work, context);
+  }
+  // Alone, also when another caller has the pool: waiting for it would be no faster.
+  for (int64_t item = 0; item < items; ++item) work(context, item);
+}
+
+}  // namespace ulfd

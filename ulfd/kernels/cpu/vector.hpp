@@ -1,0 +1,279 @@
+// Vectors by the compiler's own extension (GCC, Clang; x86, NEON), the exponential function, and
+// memory: conversion of dtypes and stores around the caches.
+//
+// Everything lives in a namespace named after the instruction set, because the linker would merge
+// equal names from translation units that were compiled for different ones.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "problem.hpp"
+
+namespace ulfd::ULFD_INSTRUCTIONS {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+
+template <class T>
+struct Of {
+  typedef T Vector __attribute__((vector_size(BYTES)));
+  static constexpr int LANES = BYTES / sizeof(T);
+};
+typedef uint32_t Bits __attribute__((vector_size(BYTES)));
+template <class T>
+using Vector = typename Of<T>::Vector;
+template <class T>
+constexpr int LANES = Of<T>::LANES;
+
+template <class T>
+inline Vector<T> load(const T *from) {
+  Vector<T> vector;
+  std::memcpy(&vector, from, BYTES);
+  return vector;
+}
+
+template <class T>
+inline void store(T *to, Vector<T> vector) {
+  std::memcpy(to, &vector, BYTES);
+}
+
+// The sum of the first `count` lanes, always in the same order.
+template <class T>
+inline double sum(Vector<T> vector, int64_t count = LANES<T>) {
+  double total = 0;
+  for (int64_t lane = 0; lane < count; ++lane) total += vector[lane];
+  return total;
+}
+
+// a·b + c with one rounding where the instruction set has it. The compiler may fuse nothing by
+// itself (-ffp-contract=off): the loss shall have the same bits whatever else is computed with it.
+inline Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) { return a * b + c; }
+inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+template <class T>
+inline Vector<T> all(T value) {
+  return Vector<T>{} + value;
+}
+
+// x limited to [low, high]; NaN stays NaN, which is why `x` comes second in the instructions.
+inline Vector<float> limited(Vector<float> x, float low, float high) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), x));
+#elif defined(__AVX2__)
+  return _mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), x));
+#else
+  x = x < low ? all(low) : x;
+  return x > high ? all(high) : x;
+#endif
+}
+
+// x · 2^n for an integer n in [-150, 128], which is x + ROUND before the rounding is taken off.
+constexpr float ROUND = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
+inline Vector<float> scaled(Vector<float> x, Vector<float> n_and_round) {
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(x, n_and_round - ROUND);
+#else
+  // Two factors, for 2^128 and 2^-150 are no floats; n + 300 > 0, so halving is a plain shift.
+  Bits bits;
+  std::memcpy(&bits, &n_and_round, BYTES);
+  bits = bits - 0x4b400000 + 300;
+  const Bits half = bits >> 1;
+  const Bits first = (half - 150 + 127) << 23, second = (bits - half - 150 + 127) << 23;
+  Vector<float> low, high;
+  std::memcpy(&low, &first, BYTES);
+  std::memcpy(&high, &second, BYTES);
+  return x * low * high;
+#endif
+}
+
+// exp to 1 ulp (2 where the result is subnormal): 2^n · exp(r) with |r| ≤ ln 2 / 2, exp(r) = 1 + r
+// + r²·q(r). The coefficients of q are the minimax fit of degree 4, relative error 3.1e-9.
+inline Vector<float> exp(Vector<float> x) {
+  constexpr float LN2_HIGH = 0x1.63p-1f, LN2_LOW = -0x1.bd0106p-13f;  // n·LN2_HIGH is exact
+  x = limited(x, -104.0f, 89.0f);
+  const Vector<float> shifted = fma(x, all(0x1.715476p0f), all(ROUND));
+  const Vector<float> n = shifted - ROUND;
+  const Vector<float> r = fma(n, all(-LN2_LOW), fma(n, all(-LN2_HIGH), x));
+  Vector<float> q = fma(all(0x1.6a23d0p-10f), r, all(0x1.123a20p-7f));
+  q = fma(q, r, all(0x1.5558f2p-5f));
+  q = fma(q, r, all(0x1.555492p-3f));
+  q = fma(q, r, all(0x1.fffffcp-2f));
+  q = fma(q, r, all(1.0f));
+  return scaled(fma(q, r, all(1.0f)), shifted);
+}
+
+inline Vector<double> exp(Vector<double> x) {
+  for (int lane = 0; lane < LANES<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+  return x;
+}
+
+// ------------------------------------------------------------------------------------- dtypes
+
+inline float widened(uint16_t bfloat16) {
+  const uint32_t bits = uint32_t(bfloat16) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline uint16_t narrowed(float value) {  // to bfloat16, to nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
+}
+
+inline void from_half(const uint16_t *from, float *to, int64_t count) {
+  int64_t index = 0;
+#if defined(__F16C__) && defined(__AVX__)
+  for (; index + 8 <= count; index += 8)
+    _mm256_storeu_ps(to + index, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + index))));
+#endif
+  for (; index < count; ++index) {
+    _Float16 value;
+    std::memcpy(&value, from + index, sizeof value);
+    to[index] = float(value);
+  }
+}
+
+inline void to_half(const float *from, uint16_t *to, int64_t count) {
+  int64_t index = 0;
+#if defined(__F16C__) && defined(__AVX__)
+  for (; index + 8 <= count; index += 8)
+    _mm_storeu_si128((__m128i *)(to + index),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + index), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  for (; index < count; ++index) {
+    const _Float16 value = _Float16(from[index]);
+    std::memcpy(to + index, &value, sizeof value);
+  }
+}
+
+template <class T>
+constexpr Dtype DTYPE = sizeof(T) == 8 ? FLOAT64 : FLOAT32;
+
+inline int64_t item_size(int32_t dtype) {
+  return dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2;
+}
+
+// `count` elements of an array as T. Bytes are copied first: memory may be misaligned.
+template <class T>
+inline void convert(const void *array, int32_t dtype, int64_t offset, int64_t count, T *to) {
+  const char *from = static_cast<const char *>(array) + offset * item_size(dtype);
+  if (dtype == DTYPE<T>) {
+    std::memcpy(to, from, count * sizeof(T));
+  } else if (dtype == FLOAT32) {
+    for (int64_t index = 0; index < count; ++index) {
+      float value;
+      std::memcpy(&value, from + 4 * index, sizeof value);
+      to[index] = T(value);
+    }
+  } else {
+    alignas(64) uint16_t halves[TILE];
+    alignas(64) float floats[TILE];
+    for (int64_t start = 0; start < count; start += TILE) {
+      const int64_t part = count - start < TILE ? count - start : TILE;
+      std::memcpy(halves, from + 2 * start, 2 * part);
+      float *out = sizeof(T) == sizeof(float) ? reinterpret_cast<float *>(to + start) : floats;
+      if (dtype == FLOAT16)
+        from_half(halves, out, part);
+      else
+        for (int64_t index = 0; index < part; ++index) out[index] = widened(halves[index]);
+      if (sizeof(T) != sizeof(float))
+        for (int64_t index = 0; index < part; ++index) to[start + index] = T(floats[index]);
+    }
+  }
+}
+
+// Elements [offset, offset + count) of an array of `size`, to be read one vector beyond the end:
+// where they lie if that is allowed, otherwise converted into `buffer`.
+template <class T>
+inline const T *read(const void *array, int32_t dtype, int64_t offset, int64_t count, int64_t size,
+                     T *buffer) {
+  if (dtype == DTYPE<T> && offset + count + LANES<T> <= size &&
+      reinterpret_cast<uintptr_t>(array) % sizeof(T) == 0)
+    return static_cast<const T *>(array) + offset;
+  convert(array, dtype, offset, count, buffer);
+  for (int64_t index = count; index < count + LANES<T>; ++index) buffer[index] = T(0);
+  return buffer;
+}
+
+// Stores a vector; around the caches if STREAMS, for which `to` must be aligned.
+template <bool STREAMS, class T>
+inline void put(T *to, Vector<T> vector) {
+#if defined(__AVX512F__)
+  if (STREAMS) return _mm512_stream_si512((__m512i *)to, (__m512i)vector);
+#elif defined(__AVX2__)
+  if (STREAMS) return _mm256_stream_si256((__m256i *)to, (__m256i)vector);
+#elif defined(__x86_64__)
+  if (STREAMS) return _mm_stream_si128((__m128i *)to, (__m128i)vector);
+#endif
+  store(to, vector);
+}
+
+// Copies to memory of any alignment.
+inline void copy_out(const void *source, void *target, int64_t bytes, bool streams) {
+  const char *from = static_cast<const char *>(source);
+  char *to = static_cast<char *>(target);
+  if (streams) {
+    const int64_t misaligned = -reinterpret_cast<uintptr_t>(to) & (BYTES - 1);
+    const int64_t head = misaligned < bytes ? misaligned : bytes;
+    std::memcpy(to, from, head);
+    from += head, to += head, bytes -= head;
+    for (; bytes >= BYTES; from += BYTES, to += BYTES, bytes -= BYTES)
+      put<true>(reinterpret_cast<int8_t *>(to), load(reinterpret_cast<const int8_t *>(from)));
+  }
+  std::memcpy(to, from, bytes);
+}
+
+// `count` ≤ TILE elements to an array of any dtype and alignment.
+template <class T>
+inline void write(const T *from, void *array, int32_t dtype, int64_t offset, int64_t count,
+                  bool streams) {
+  const int64_t width = item_size(dtype);
+  char *to = static_cast<char *>(array) + offset * width;
+  if (dtype == DTYPE<T>) return copy_out(from, to, count * width, streams);
+  alignas(64) float floats[TILE];
+  const float *single = floats;
+  if (sizeof(T) == sizeof(float))
+    single = reinterpret_cast<const float *>(from);
+  else
+    for (int64_t index = 0; index < count; ++index) floats[index] = float(from[index]);
+  if (dtype == FLOAT32) return copy_out(single, to, count * width, streams);
+  alignas(64) uint16_t halves[TILE];
+  if (dtype == FLOAT16)
+    to_half(single, halves, count);
+  else
+    for (int64_t index = 0; index < count; ++index) halves[index] = narrowed(single[index]);
+  copy_out(halves, to, count * width, streams);
+}
+
+// Streaming stores are ordered with nothing; this makes them visible before the threads meet.
+inline void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace ulfd::ULFD_INSTRUCTIONS

@@ -1,0 +1,57 @@
+"""How tensors lie in memory when a kernel walks over it.
+
+Features are used where they lie if they are dense in any order of the axes; a student with gaps,
+or a teacher or full-size σ in another order than the student's, is copied once. Gradients come
+in the student's order.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ulfd.broadcasting import memory_order
+
+
+def dense(student: Tensor) -> Tensor:
+    """The tensor itself if its elements fill one stretch of memory, otherwise a copy."""
+    if memory_order(student.shape, student.stride()) is None:
+        return torch.empty_like(student).copy_(student)
+    return student
+
+
+def sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
+    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
+    lead = features.dim() - log_variance.dim()
+    order = memory_order(features.shape, features.stride()) or range(features.dim())
+    stride, strides = 1, [0] * log_variance.dim()
+    for axis in reversed(order):
+        if axis >= lead:
+            strides[axis - lead] = stride
+            stride = stride * log_variance.shape[axis - lead]
+    return log_variance.new_empty_strided(log_variance.shape, strides)
+
+
+def in_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
+    if all(
+        mine == theirs or size == 1
+        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+    ):
+        return tensor
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+
+
+def outputs(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
+    like = torch.empty_like(student)
+    by_student = like if needs[0] else student.new_empty(0)
+    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
+    if log_variance is None or not needs[2]:
+        return by_student, by_teacher, student.new_empty(0)
+    return by_student, by_teacher, sigma_like(log_variance, like)

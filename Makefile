@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help run test check format bench test-gpu bench-gpu clean
+.PHONY: help run test check format bench test-gpu bench-gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -36,6 +37,18 @@ test-gpu: $(VENV)/.test ## the tests that need a GPU
 bench-gpu: $(VENV)/.bench ## the fused kernels on this GPU
 	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
 
+package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used; and without a compiler
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/compiled
+	dist/compiled/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd dist && compiled/bin/python -P ../tests/packaging/smoke.py native
+	CXX=/bin/false $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps \
+		--wheel-dir dist/pure dist/*.tar.gz
+	$(PYTHON) -m venv dist/interpreted
+	dist/interpreted/bin/pip install --quiet --disable-pip-version-check dist/pure/*-any.whl
+	cd dist && interpreted/bin/python -P ../tests/packaging/smoke.py composite
+
 clean:   ## removes the environment and all that was made, except runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -45,7 +58,8 @@ $(BIN)/python:
 		{ echo "ulfd needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# One stamp for each extra: what is installed is installed again when pyproject.toml changes.
-$(VENV)/.%: pyproject.toml | $(BIN)/python
+# One stamp for each extra: what is installed is installed again when pyproject.toml or the native
+# kernel changes.
+$(VENV)/.%: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@

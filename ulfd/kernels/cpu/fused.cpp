@@ -95,11 +95,11 @@ double full_tile(const T *student, const T *teacher, const T *sigma, int64_t cou
   const auto vector = [&](int64_t i) {
     const Vector<T> raw = load(sigma + i), s = PLAIN ? raw : clamped(raw, c);
     const Vector<T> d = load(student + i) - load(teacher + i);
-    const Vector<T> wd = exp(-s) * d, q = wd * d;
+    const Vector<T> w = exp(-s), q = w * (d * d);
     const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
     if (GRADIENTS) {
       const Vector<T> factor = c.factor * boost, slope = factor * (c.prior - q);
-      put_features<STREAMS>(out, i, 2 * factor * wd);
+      put_features<STREAMS>(out, i, 2 * factor * w * d);
       put<STREAMS>(out.sigma + i,
                    PLAIN ? slope : (raw < c.low) | (raw > c.high) ? Vector<T>{} : slope);
     }
@@ -145,7 +145,7 @@ double row_piece(const T *student, const T *teacher, int64_t begin, int64_t end,
   const auto vector = [&](int64_t i) {
     const Vector<T> d = load(student + i) - load(teacher + i);
     if (GRADIENTS) put_features<STREAMS>(out, i, slope * d);
-    return (precision * d) * d;
+    return precision * (d * d);
   };
   Vector<T> total{};
   int64_t i = begin;
@@ -201,7 +201,7 @@ void columns_tile(const T *student, const T *teacher, int64_t count, const T *pr
   for (int64_t i = 0; i < count; i += LANES<T>) {
     const Vector<T> d = load(student + i) - load(teacher + i);
     if (GRADIENTS) put_features<STREAMS>(out, i, load(slope + i) * d);
-    store(sums + i, fma(load(precision + i) * d, d, load(sums + i)));
+    store(sums + i, fma(load(precision + i), d * d, load(sums + i)));
   }
 }
 

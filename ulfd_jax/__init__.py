@@ -1,5 +1,9 @@
-"""The JAX adapter. Empty so far: only the check that JAX is there."""
+"""The loss and the UEM for JAX: `from ulfd_jax import ulfd_loss`."""
 
 from ulfd.extras import require
 
 require("jax", extra="jax")
+
+from ulfd_jax.functional import ulfd_loss, value_and_grad, vid_log_variance  # noqa: E402
+
+__all__ = ["ulfd_loss", "value_and_grad", "vid_log_variance"]

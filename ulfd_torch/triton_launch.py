@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ulfd.broadcasting import Run, memory_order, plan
+from ulfd.broadcasting import memory_order
 from ulfd.kernels import triton_configs
 from ulfd.losses import denominator
 from ulfd_torch.memory import dense, in_order, outputs, sigma_like
@@ -34,13 +34,8 @@ def _launch(
     config: triton_configs.Config,
 ) -> tuple[triton_configs.Launch, bool]:
     """The launch for dense features, and whether σ must be expanded to full size for it."""
-    size = prod(shape)
-    if log_variance is None:
-        return triton_configs.launch(size, None, itemsize, config), False
-    runs = plan(shape, log_variance, memory_order(shape, stride))
-    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
-        return triton_configs.launch(size, (Run(size, True),), itemsize, config), True
-    return triton_configs.launch(size, runs, itemsize, config), False
+    order = memory_order(shape, stride)
+    return triton_configs.for_features(shape, log_variance, itemsize, config, order=order)
 
 
 def _run(

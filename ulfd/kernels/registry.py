@@ -83,17 +83,23 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "t
 _TRITON_MISSING = (
     None if find_spec("triton") else "triton is not installed: pip install 'ulfd[triton]'"
 )
+_JAX_TRITON_MISSING = (
+    None if find_spec("jax_triton") else "jax-triton is not installed: pip install 'ulfd[jax-gpu]'"
+)
 
 
 def _triton_refuses(problem: Problem) -> str | None:
-    if problem.framework != "torch":
-        return f"it serves torch, not {problem.framework}"
+    if problem.framework not in ("torch", "jax"):
+        return f"it serves torch and jax, not {problem.framework}"
     if problem.reduction == "none":
         return "reduction='none' keeps every element, which leaves nothing to fuse"
     if "float64" in problem.dtypes:
         return "float64 inputs go to the composite form"
-    if problem.device != "cuda" and not TRITON_INTERPRETED:
+    interpreted = TRITON_INTERPRETED and problem.framework == "torch"
+    if problem.device != "cuda" and not interpreted:
         return f"student is on {problem.device}, not on a GPU (cuda)"
+    if problem.framework == "jax":
+        return _TRITON_MISSING or _JAX_TRITON_MISSING
     return _TRITON_MISSING
 
 

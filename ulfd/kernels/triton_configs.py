@@ -9,14 +9,14 @@ gradient) is a runtime argument; what a model fixes (channels, height × width) 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd, prod
 from pathlib import Path
 from types import MappingProxyType
 
-from ulfd.broadcasting import Run
+from ulfd.broadcasting import Run, plan
 
 NO_SIGMA, PER_ELEMENT, PER_ROW = 0, 1, 2
 INT32_LIMIT = 2**31
@@ -219,3 +219,28 @@ def launch(size: int, runs: tuple[Run, ...] | None, itemsize: int, config: Confi
     inner = 1 if kept[-1] else sizes.pop()
     columns, repeats = sizes.pop(), sizes.pop()
     return _over_columns(prod(sizes), repeats, columns, inner, vector, config.columns)
+
+
+def for_features(
+    shape: Sequence[int],
+    log_variance: Sequence[int] | None,
+    itemsize: int,
+    config: Config,
+    *,
+    order: Sequence[int] | None = None,
+) -> tuple[Launch, bool]:
+    """The launch for dense features, and whether σ must be expanded to full size for it.
+
+    Args:
+        shape: the features' shape, with at least one element.
+        log_variance: σ's shape, which broadcasts to it; None without σ.
+        itemsize, config: as in `launch`.
+        order: the features' axes in memory, as in `broadcasting.plan`.
+    """
+    size = prod(shape)
+    if log_variance is None:
+        return launch(size, None, itemsize, config), False
+    runs = plan(shape, log_variance, order)
+    if len(runs) > 3:  # as (1, C, 1, W) has: rare, and no kernel walks it
+        return launch(size, (Run(size, True),), itemsize, config), True
+    return launch(size, runs, itemsize, config), False

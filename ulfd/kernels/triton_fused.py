@@ -245,6 +245,21 @@ def constants(
     return {**launch.constants, "K": prior_weight, "BETA": beta, "LOW": low, "HIGH": high}
 
 
+def finish_launch(
+    launch: Launch, *, loss: bool, sums: bool
+) -> tuple[int, dict[str, int], dict[str, int]]:
+    """The grid, the runtime integers and the constants of `finish` after a launch.
+
+    Args:
+        loss: whether there are losses to add.
+        sums: whether there are sums of σ's gradient to add.
+    """
+    outer, repeats, kept, inner = launch.sums if sums and launch.sums else (0, 1, 1, 1)
+    integers = {"programs": launch.grid, "outputs": outer * kept, "repeats": repeats, "kept": kept}
+    grid = loss - (-outer * kept // FINISH["OUTPUTS"])
+    return grid, integers, {"INNER": inner, **FINISH}
+
+
 def run(
     launch: Launch,
     *,
@@ -286,10 +301,8 @@ def run(
     )  # fmt: skip
     if loss is None and sums is None:
         return
-    outer, repeats, kept, inner = launch.sums if sums is not None and launch.sums else (0, 1, 1, 1)
-    programs = (loss is not None) - (-outer * kept // FINISH["OUTPUTS"])
-    finish[(programs,)](
-        losses, sums, loss, by_sigma if sums is not None else None, programs=launch.grid,
-        outputs=outer * kept, repeats=repeats, kept=kept, scale_bits=bits, INNER=inner,
-        num_warps=FINISH_WARPS, **FINISH,
+    grid, integers, fixed = finish_launch(launch, loss=loss is not None, sums=sums is not None)
+    finish[(grid,)](
+        losses, sums, loss, by_sigma if sums is not None else None, **integers, scale_bits=bits,
+        **fixed, num_warps=FINISH_WARPS,
     )  # fmt: skip

@@ -1,0 +1,132 @@
+"""What makes a kernel a citizen of JAX: its derivatives, its vmap and its partitioning.
+
+A kernel computes a scalar and its gradients on one device. Here it becomes a function that
+
+- differentiates: `loss` has a custom_vjp whose backward pass recomputes from the inputs, right for
+  any upstream gradient, and writes only the gradients that are asked for. Everything beyond the
+  first reverse pass (hessian, gradient penalties) goes through `composite`;
+- batches: vmap of a kernel is vmap of `composite`, which needs no kernel for one more axis;
+- runs where the program ends up: `lax.platform_dependent` picks the kernel while XLA compiles.
+
+Forward mode (`jax.jvp`) as the first derivative is what custom_vjp excludes: it raises, and
+`implementation="composite"` has it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax import numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from ulfd_jax import composite
+from ulfd_jax.composite import Array, Needs, Options
+
+
+class Implementation(NamedTuple):
+    """One kernel: the functions of `ulfd_jax.composite`, computed by it."""
+
+    value: Callable[..., Array]
+    gradients: Callable[..., tuple[Array | None, ...]]
+    value_and_gradients: Callable[..., tuple[Array | None, ...]]
+
+
+COMPOSITE = Implementation(
+    composite.value, composite.gradients, composite.value_and_gradients
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """All of a call that is no array.
+
+    Args:
+        options: of the loss.
+        default: what computes it on a platform that `platforms` does not name; None raises there.
+        platforms: (platform, implementation), as ("cuda", ...).
+    """
+
+    options: Options
+    default: Implementation | None
+    platforms: tuple[tuple[str, Implementation], ...]
+
+
+def _dispatched(call: Call, function: str, *static: Any) -> Callable[..., Any]:
+    """`function` of the kernel that serves the platform, with vmap's rule."""
+
+    def of(implementation: Implementation) -> Callable[..., Any]:
+        return partial(getattr(implementation, function), call.options, *static)
+
+    @custom_vmap
+    def fast(*arrays: Any) -> Any:
+        return jax.lax.platform_dependent(
+            *arrays,
+            default=call.default and of(call.default),
+            **{platform: of(chosen) for platform, chosen in call.platforms},
+        )
+
+    @fast.def_vmap
+    def batched(axis_size: int, in_batched: Any, *arrays: Any) -> Any:
+        axes = jax.tree.map(lambda along: 0 if along else None, list(in_batched))
+        out = jax.vmap(of(COMPOSITE), axes, axis_size=axis_size)(*arrays)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return fast
+
+
+def _through_composite(function: str, static: int) -> Callable[..., Any]:
+    """`function` of a call's kernel, whose derivatives are those of `composite`."""
+
+    @partial(jax.custom_jvp, nondiff_argnums=tuple(range(1 + static)))
+    def run(call: Call, *arguments: Any) -> Any:
+        return _dispatched(call, function, *arguments[:static])(*arguments[static:])
+
+    @run.defjvp
+    def derivative(call: Call, *arguments: Any) -> Any:
+        *chosen, primals, tangents = arguments
+        plain = partial(getattr(COMPOSITE, function), call.options, *chosen)
+        _, tangents_out = jax.jvp(plain, primals, tangents)
+        return run(call, *chosen, *primals), tangents_out
+
+    return run
+
+
+_value = _through_composite("value", 0)
+_gradients = _through_composite("gradients", 1)
+value_and_gradients: Callable[..., tuple[Array | None, ...]] = _through_composite(
+    "value_and_gradients", 1
+)
+"""(call, needs, upstream, student, teacher, σ) to (value, by student, by teacher, by σ)."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def loss(call: Call, student: Array, teacher: Array, log_variance: Array | None) -> Array:
+    """The scalar loss without λ, by the call's kernel."""
+    return _value(call, student, teacher, log_variance)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Needed:
+    """Which gradients the backward pass writes, carried past jit as part of the structure."""
+
+    needs: Needs
+
+
+def _forward(call: Call, *primals: CustomVJPPrimal | None) -> tuple[Array, Any]:
+    inputs = tuple(None if primal is None else primal.value for primal in primals)
+    first, second, third = (primal is not None and bool(primal.perturbed) for primal in primals)
+    return _value(call, *inputs), (_Needed((first, second, third)), inputs)
+
+
+def _backward(call: Call, residuals: Any, upstream: Array | SymbolicZero) -> tuple[Any, ...]:
+    needed, inputs = residuals
+    if isinstance(upstream, SymbolicZero):
+        upstream = jnp.zeros(upstream.shape, upstream.dtype)
+    return tuple(_gradients(call, needed.needs, upstream, *inputs))
+
+
+loss.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -2,14 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
+import jax
+import ml_dtypes
 import numpy as np
 import torch
 
 import ulfd
+import ulfd_jax
 import ulfd_torch
-from tests.oracle import REDUCTIONS, Case
+from tests.oracle import FEATURE_SHAPES, REDUCTIONS, Case
 from ulfd.gradients import Gradients
+from ulfd_jax import functional
 
 Result = tuple[np.ndarray, Gradients]
 SCALARS = tuple(reduction for reduction in REDUCTIONS if reduction != "none")
@@ -26,6 +31,7 @@ class Backend:
     rounded: Callable[[np.ndarray], np.ndarray]  # float64 in, float64 out, exact in the dtype
     run: Callable[..., Result]  # (case, upstream, **options)
     reductions: tuple[str, ...] = REDUCTIONS
+    shapes: tuple[tuple[int, ...], ...] = FEATURE_SHAPES  # of the features it is tried on
 
     @property
     def computed(self) -> str:
@@ -76,11 +82,42 @@ def _torch(dtype: str, implementation: str) -> Backend:
     return Backend(f"torch-{implementation}", dtype, rounded, run, SERVED[implementation])
 
 
+# Every new shape costs a compilation; tests/ulfd_jax has the features (B, C, H, W), compiled whole.
+JAX_SHAPES = ((2, 7, 8), (1, 1, 1, 1))
+
+
+def _jax(dtype: str, implementation: str) -> Backend:
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+
+    def run(case: Case, upstream, **options) -> Result:
+        def loss(*arrays):
+            return ulfd_jax.ulfd_loss(*arrays, implementation=implementation, **options)
+
+        # Operation by operation, for these are shared by the cases: XLA needs 0.15 s to compile a
+        # case as a whole, and there are thousands.
+        plain = mock.patch.object(functional, "_composite", functional._composite.__wrapped__)
+        with jax.enable_x64(dtype == "float64"), plain:
+            arrays = [
+                None if array is None else jax.numpy.asarray(array, kind)
+                for array in (case.student, case.teacher, case.log_variance)
+            ]
+            value, pull = jax.vjp(loss, *arrays)
+            gradients = pull(jax.numpy.broadcast_to(upstream, value.shape).astype(value.dtype))
+        for gradient, array in zip(gradients, arrays, strict=True):
+            assert array is None or gradient.dtype == array.dtype
+        return np.asarray(value), Gradients(
+            *(None if array is None else np.asarray(array, np.float64) for array in gradients)
+        )
+
+    def rounded(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array).astype(kind).astype(np.float64)
+
+    return Backend(f"jax-{implementation}", dtype, rounded, run, REDUCTIONS, JAX_SHAPES)
+
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = [
     *(_numpy(dtype, name) for name in SERVED for dtype in ("float16", "float32", "float64")),
-    *(
-        _torch(dtype, name)
-        for name in SERVED
-        for dtype in ("float16", "bfloat16", "float32", "float64")
-    ),
+    *(_torch(dtype, name) for name in SERVED for dtype in DTYPES),
+    *(_jax(dtype, "composite") for dtype in DTYPES),
 ]

@@ -7,7 +7,6 @@ import pytest
 
 from tests.conformance.backends import BACKENDS, Backend
 from tests.oracle import (
-    FEATURE_SHAPES,
     assert_close,
     exact,
     log_variance_shapes,
@@ -73,7 +72,7 @@ SERVED = [
 @pytest.mark.parametrize(("backend", "reduction"), SERVED)
 def test_agrees_with_the_oracle(backend, member, reduction, clamp):
     options = {**FAMILY[member].options, "reduction": reduction, "clamp": clamp}
-    for shape in FEATURE_SHAPES:
+    for shape in backend.shapes:
         for sigma in sigma_shapes(member, shape):
             case = make_case(shape, sigma, backend.rounded)
             for upstream in upstreams(shape, reduction, backend.rounded):
@@ -94,8 +93,9 @@ BREAKS = {
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: f"{backend.name}-{backend.dtype}")
 def test_the_bounds_catch_broken_gradients(backend, part, broken):
     options = {"reduction": "mean", "prior_weight": 2.0}
-    for sigma in log_variance_shapes(FEATURE_SHAPES[0]):
-        case = make_case(FEATURE_SHAPES[0], sigma, backend.rounded)
+    shape = backend.shapes[0]
+    for sigma in log_variance_shapes(shape):
+        case = make_case(shape, sigma, backend.rounded)
         loss, gradients = backend.run(case, 0.375, **options)
         check(backend, (loss, gradients), case, 0.375, options)
         wrong = gradients._replace(**{part: BREAKS[broken](getattr(gradients, part))})
@@ -106,7 +106,7 @@ def test_the_bounds_catch_broken_gradients(backend, part, broken):
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: f"{backend.name}-{backend.dtype}")
 def test_the_bound_catches_a_broken_value(backend):
     options = {"reduction": "mean"}
-    case = make_case((4, 6, 5, 3), (4, 6, 5, 3), backend.rounded)
+    case = make_case(backend.shapes[0], backend.shapes[0], backend.rounded)
     loss, gradients = backend.run(case, 1.0, **options)
     assert math.isfinite(loss)
     with pytest.raises(AssertionError):

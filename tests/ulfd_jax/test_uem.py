@@ -1,0 +1,140 @@
+"""The UEM in JAX is torch's: same names, same file, same numbers."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from jax import numpy as jnp
+
+import ulfd_torch
+from ulfd import UEMSpec
+from ulfd_jax import uem
+
+SPECS = [
+    UEMSpec(8, blocks=2),
+    UEMSpec(8, width=3, blocks=1, log_variance="spatial", global_skip=False),
+    UEMSpec(8, blocks=1, log_variance="sample", output="linear"),
+    UEMSpec(8, blocks=1, normalization="batch", variant="reconstruct"),
+]
+# Outputs are of size 1 and the longest sums have fewer than 100 terms: 100 · 2⁻²⁴ = 6e-6.
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def pair(spec: UEMSpec, tmp_path) -> tuple:
+    """torch's module with busy statistics, and its weights in JAX, by way of a file."""
+    torch.manual_seed(0)
+    module = ulfd_torch.UEM(spec)
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5)
+    safetensors.torch.save_file(module.state_dict(), tmp_path / "uem.safetensors")
+    return module, *uem.load(tmp_path / "uem.safetensors", spec)
+
+
+def features() -> np.ndarray:
+    return np.random.default_rng(0).random((3, 8, 5, 7), np.float32)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_outputs_are_torchs_in_both_layouts(spec, tmp_path):
+    module, params, state = pair(spec, tmp_path)
+    x = features()
+    with torch.no_grad():
+        expected = module.eval()(torch.from_numpy(x))
+    expected = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+
+    @jax.jit
+    def both(params, state, x):
+        first = uem.apply(params, x, spec=spec, state=state)
+        moved = jnp.moveaxis(x, 1, -1)
+        second = uem.apply(params, moved, spec=spec, state=state, layout="NHWC")
+        return jax.tree.leaves(first), [jnp.moveaxis(y, -1, 1) for y in jax.tree.leaves(second)]
+
+    for outputs in both(params, state, x):
+        assert len(outputs) == len(expected)
+        for ours, theirs in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), **CLOSE)
+        assert outputs[0].shape == spec.output_shape(x.shape)
+
+
+def test_training_updates_the_state_like_torch(tmp_path):
+    spec = SPECS[-1]
+    module, params, state = pair(spec, tmp_path)
+    x = features()
+    with torch.no_grad():
+        expected = module.train()(torch.from_numpy(x))
+    (output, after) = jax.jit(partial(uem.train, spec=spec))(params, state, x)
+    np.testing.assert_allclose(output.log_variance, expected.log_variance.numpy(), **CLOSE)
+    statistics = dict(module.named_buffers())
+    assert after.keys() == statistics.keys() == state.keys()
+    for name, theirs in statistics.items():
+        np.testing.assert_allclose(after[name], theirs.numpy(), **CLOSE, err_msg=name)
+        assert not np.array_equal(after[name], state[name])  # and the old one is left as it was
+
+
+def test_gradients_are_torchs(tmp_path):
+    spec = UEMSpec(8, blocks=1)
+    module, params, _ = pair(spec, tmp_path)
+    x = features()
+    module(torch.from_numpy(x)).square().sum().backward()
+
+    def loss(params):
+        return jnp.sum(uem.apply(params, x, spec=spec) ** 2)
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    for name, parameter in module.named_parameters():
+        theirs = parameter.grad.numpy()
+        bound = 1e-5 * np.abs(theirs).max()
+        np.testing.assert_allclose(gradients[name], theirs, rtol=1e-4, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_one_file_goes_round(spec, tmp_path):
+    params, state = uem.init(jax.random.key(1), spec), uem.init_state(spec)
+    path = tmp_path / "weights.safetensors"
+    uem.save(path, params, state)
+    module = ulfd_torch.UEM(spec)
+    module.load_state_dict(safetensors.torch.load_file(path))  # strict: every name must match
+    for name, array in safetensors.numpy.load_file(path).items():
+        np.testing.assert_array_equal(module.state_dict()[name].numpy(), array)
+    again = uem.load(path, spec)
+    assert jax.tree.structure(again) == jax.tree.structure((params, state))
+    jax.tree.map(np.testing.assert_array_equal, again, (params, state))
+
+
+def test_initial_weights_are_distributed_like_torchs():
+    spec = UEMSpec(64)
+    torch.manual_seed(0)
+    module, params = ulfd_torch.UEM(spec), uem.init(jax.random.key(0), spec)
+    assert {name: array.shape for name, array in params.items()} == spec.weight_shapes()
+    for name, parameter in module.named_parameters():
+        theirs, ours = parameter.detach().numpy(), np.asarray(params[name])
+        if theirs.size > 1000:  # the bound of a uniform distribution, to a fraction of 1 %
+            assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
+            assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
+    assert not np.array_equal(params["head.conv1.weight"], params["blocks.0.conv1.weight"])
+
+
+def test_half_precision_features_give_half_precision_variances():
+    spec = UEMSpec(8, blocks=1, normalization="batch")
+    params = uem.init(jax.random.key(0), spec)
+    x = jnp.asarray(features(), jnp.bfloat16)
+    assert uem.apply(params, x, spec=spec).dtype == jnp.bfloat16
+    assert uem.train(params, uem.init_state(spec), x, spec=spec)[0].dtype == jnp.bfloat16
+
+
+def test_wrong_use(tmp_path):
+    spec = UEMSpec(8, blocks=0)
+    params = uem.init(jax.random.key(0), spec)
+    with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\), got \(2, 4, 5, 5\)"):
+        uem.apply(params, jnp.ones((2, 4, 5, 5)), spec=spec)
+    with pytest.raises(ValueError, match="layout is 'HWC'"):
+        uem.apply(params, jnp.ones((2, 8, 5, 5)), spec=spec, layout="HWC")
+    uem.save(tmp_path / "w.safetensors", params)
+    with pytest.raises(ValueError, match="load it with the UEMSpec it was saved with"):
+        uem.load(tmp_path / "w.safetensors", UEMSpec(8, blocks=1))

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
@@ -17,6 +16,7 @@ LOADED = "import sys, {package}; print([m for m in {forbidden} if m in sys.modul
         ("ulfd", ("torch", "jax", "triton")),
         ("ulfd.env", ("torch", "jax")),
         ("ulfd_torch", ("jax",)),
+        ("ulfd_jax", ("torch", "triton", "jax_triton", "optax", "safetensors")),
     ],
 )
 def test_lean_imports(package, forbidden):
@@ -30,18 +30,24 @@ def test_a_missing_extra_prints_the_pip_line():
         require("no_such_framework", extra="jax")
 
 
-@pytest.mark.skipif(find_spec("jax") is not None, reason="JAX is installed")
-def test_the_jax_adapter_says_what_to_install():
+@pytest.mark.parametrize("adapter", ["jax", "torch"])
+def test_a_missing_framework_says_what_to_install(adapter):
+    hidden = "import importlib.util as u; find = u.find_spec; "
+    hidden += f"u.find_spec = lambda name, *rest: None if name == {adapter!r} else find(name, *rest)"
     done = subprocess.run(
-        [sys.executable, "-c", "import ulfd_jax"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"{hidden}; import ulfd_{adapter}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
-    assert "pip install 'ulfd[jax]'" in done.stderr
+    assert f"pip install 'ulfd[{adapter}]'" in done.stderr
 
 
 def test_the_report_names_versions_and_kernels():
     done = subprocess.run(
         [sys.executable, "-m", "ulfd.env"], capture_output=True, text=True, check=True
     )
-    for line in ("ulfd: ", "torch: ", "device cpu", "kernel composite: available"):
+    lines = ("ulfd: ", "torch: ", "jax: ", "device cpu", "device jax ", "kernel triton in jax: ")
+    for line in (*lines, "kernel composite: available"):
         assert line in done.stdout

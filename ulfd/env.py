@@ -6,9 +6,12 @@ import platform
 from importlib.util import find_spec
 
 import ulfd
-from ulfd.kernels import registry
+from ulfd.kernels import jax_versions, registry
 
-PACKAGES = ("numpy", "array-api-compat", "torch", "torchvision", "triton", "jax", "jaxlib")
+PACKAGES = (
+    *("numpy", "array-api-compat", "torch", "torchvision", "triton"),
+    *("jax", "jaxlib", "jax-triton"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -32,6 +35,10 @@ def devices() -> list[str]:
             f"cuda:{index}: {torch.cuda.get_device_name(index)}"
             for index in range(torch.cuda.device_count())
         ]
+    if find_spec("jax"):
+        import jax
+
+        seen += [f"jax {device}: {device.device_kind}" for device in jax.devices()]
     return seen
 
 
@@ -55,6 +62,8 @@ def report() -> str:
     lines += [f"{name}: {version}" for name, version in versions().items()]
     lines += [f"device {device}" for device in devices()]
     lines += [f"kernel {name}: {state}" for name, state in kernels().items()]
+    reason = jax_versions.unavailable()
+    lines.append(f"kernel triton in jax: {'versions fit' if reason is None else reason}")
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def test_tensors_on_a_gpu_take_the_kernel() -> None:
         ({"device": "cpu"}, "student is on cpu"),
         ({"dtypes": ("float64", "float32")}, "float64 inputs go to the composite form"),
         ({"reduction": "none"}, "reduction='none'"),
-        ({"framework": "jax"}, "it serves torch"),
+        ({"framework": "numpy"}, "it serves torch and jax"),
     ],
 )
 def test_what_it_does_not_serve_it_refuses_with_the_reason(changes: Any, reason: str) -> None:

@@ -1,8 +1,11 @@
 """What JAX adds to the loss: its transformations, whole-program compilation, its errors."""
 
+import re
 import subprocess
 import sys
 from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -334,3 +337,17 @@ def test_sharded_over_two_and_four_devices():
     command = [sys.executable, "-m", "tests.ulfd_jax.sharded"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_the_documentations_code_runs():
+    text = (Path(ulfd_jax.__file__).parent / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(first, names)
+    assert jnp.isfinite(names["value"])
+    assert names["gradients"].keys() == names["params"].keys()
+    if registry.refusals(registry.Problem("jax", "cuda", ("float32",) * 2, (1,), None))["triton"]:
+        pytest.skip("the second block needs jax-triton")
+    if find_spec("jax_cuda13_plugin"):
+        exec(second, names)
+        assert "triton_kernel_call" in names["program"].as_text()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from ulfd.kernels import jax_versions
 from ulfd.kernels.cpu import library
 
 
@@ -83,9 +84,6 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "t
 _TRITON_MISSING = (
     None if find_spec("triton") else "triton is not installed: pip install 'ulfd[triton]'"
 )
-_JAX_TRITON_MISSING = (
-    None if find_spec("jax_triton") else "jax-triton is not installed: pip install 'ulfd[jax-gpu]'"
-)
 
 
 def _triton_refuses(problem: Problem) -> str | None:
@@ -99,7 +97,7 @@ def _triton_refuses(problem: Problem) -> str | None:
     if problem.device != "cuda" and not interpreted:
         return f"student is on {problem.device}, not on a GPU (cuda)"
     if problem.framework == "jax":
-        return _TRITON_MISSING or _JAX_TRITON_MISSING
+        return jax_versions.unavailable()
     return _TRITON_MISSING
 
 

@@ -73,6 +73,19 @@ def ahead_of_time_table(results: dict[str, Any]) -> str:
     return markdown(header.split("|"), body)
 
 
+def parity_table(results: dict[str, Any]) -> str:
+    """How far each implementation is from float64, in units in the last place."""
+    body = (
+        (
+            f"{row['implementation']}, {row['dtype']}",
+            *(f"{row[name]:.1f}" for name in ("loss", "student", "teacher", "log_variance")),
+        )
+        for row in results["rows"]
+    )
+    header = ("implementation, dtype", "loss", "by student", "by teacher", "by log-variance")
+    return markdown(header, body)
+
+
 def load(name: str) -> dict[str, Any]:
     """A file of measurements."""
     return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
@@ -81,6 +94,7 @@ def load(name: str) -> dict[str, Any]:
 def document() -> str:
     """All of RESULTS.md."""
     gpu, compiled = load("gpu_h100.json"), load("ahead_of_time.json")
+    parity = load("parity.json")
     machine, copies = gpu["machine"], gpu["copies"]["float32"]
     copy = copies["3 read 2 written"]["TB/s"]
     first = max(
@@ -109,6 +123,16 @@ the machine code of the interior; the predicted time is these bytes at the datas
 a lower bound and not a measurement.
 
 {ahead_of_time_table(compiled)}
+
+## Parity
+
+Loss and gradients against the float64 closed form: the largest difference over the shapes of σ, in
+units in the last place of the result's dtype (the loss of half-precision inputs is float32), at the
+size of the largest term of its sum. Features {tuple(parity["shape"])}, exact in each dtype;
+`python -m benchmarks.parity`, with NumPy {parity["versions"]["numpy"]}, torch
+{parity["versions"]["torch"]}, JAX {parity["versions"]["jax"]}.
+
+{parity_table(parity)}
 """
 
 

@@ -53,9 +53,9 @@ def impulse_noise(images: Images, severity: int, rng: np.random.Generator) -> Im
 
 
 def pixelate(images: Images, severity: int, rng: np.random.Generator) -> Images:
-    """Means of rows, then of columns, over strips of severity + 1."""
+    """Means of rows, then of columns, over strips of severity + 2."""
     for axis in (2, 3):
-        starts = np.arange(0, images.shape[axis], severity + 1)
+        starts = np.arange(0, images.shape[axis], severity + 2)
         sizes = np.diff([*starts, images.shape[axis]])
         shape = [1] * 4
         shape[axis] = len(sizes)

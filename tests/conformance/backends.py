@@ -1,6 +1,7 @@
 """Every way in which the library computes the loss: the conformance tests run over this table."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from unittest import mock
 
@@ -82,27 +83,35 @@ def _torch(dtype: str, implementation: str) -> Backend:
     return Backend(f"torch-{implementation}", dtype, rounded, run, SERVED[implementation])
 
 
+# XLA needs 0.15 s to compile a case as a whole, and there are thousands; single operations are
+# compiled once and shared by the cases.
+_BY_OPERATION = mock.patch.object(functional, "_composite", functional._composite.__wrapped__)
+
+
+def _pulled(loss, upstream, *arrays):
+    """The value, and the gradients under an upstream."""
+    value, pull = jax.vjp(loss, *arrays)
+    return value, pull(jax.numpy.broadcast_to(upstream, value.shape).astype(value.dtype))
+
+
 # Every new shape costs a compilation; tests/ulfd_jax has the features (B, C, H, W), compiled whole.
 JAX_SHAPES = ((2, 7, 8), (1, 1, 1, 1))
 
 
-def _jax(dtype: str, implementation: str) -> Backend:
+def _jax(dtype: str, implementation: str, whole: bool) -> Backend:
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
 
     def run(case: Case, upstream, **options) -> Result:
         def loss(*arrays):
             return ulfd_jax.ulfd_loss(*arrays, implementation=implementation, **options)
 
-        # Operation by operation, for these are shared by the cases: XLA needs 0.15 s to compile a
-        # case as a whole, and there are thousands.
-        plain = mock.patch.object(functional, "_composite", functional._composite.__wrapped__)
-        with jax.enable_x64(dtype == "float64"), plain:
+        with jax.enable_x64(dtype == "float64"), nullcontext() if whole else _BY_OPERATION:
             arrays = [
                 None if array is None else jax.numpy.asarray(array, kind)
                 for array in (case.student, case.teacher, case.log_variance)
             ]
-            value, pull = jax.vjp(loss, *arrays)
-            gradients = pull(jax.numpy.broadcast_to(upstream, value.shape).astype(value.dtype))
+            take = jax.jit(_pulled, static_argnums=0) if whole else _pulled
+            value, gradients = take(loss, upstream, *arrays)
         for gradient, array in zip(gradients, arrays, strict=True):
             assert array is None or gradient.dtype == array.dtype
         return np.asarray(value), Gradients(
@@ -116,8 +125,15 @@ def _jax(dtype: str, implementation: str) -> Backend:
 
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-BACKENDS = [
-    *(_numpy(dtype, name) for name in SERVED for dtype in ("float16", "float32", "float64")),
-    *(_torch(dtype, name) for name in SERVED for dtype in DTYPES),
-    *(_jax(dtype, "composite") for dtype in DTYPES),
-]
+
+
+def backends(*, whole: bool = False) -> list[Backend]:
+    """Every one. `whole` compiles JAX's as one program each, which is exact but slow."""
+    return [
+        *(_numpy(dtype, name) for name in SERVED for dtype in ("float16", "float32", "float64")),
+        *(_torch(dtype, name) for name in SERVED for dtype in DTYPES),
+        *(_jax(dtype, "composite", whole) for dtype in DTYPES),
+    ]
+
+
+BACKENDS = backends()

@@ -11,12 +11,13 @@ from jax.typing import ArrayLike
 from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
-from ulfd_jax import composite, rules, targets, triton_calls
+from ulfd_jax import composite, native_calls, rules, targets, triton_calls
 from ulfd_jax.composite import Array
 from ulfd_jax.rules import Call, Implementation
 
 IMPLEMENTATIONS: dict[str, Callable[[str], Implementation]] = {
     "triton": triton_calls.implementation,
+    "native": native_calls.implementation,
 }
 """What computes the loss beside `composite`, by the kernel's name in `ulfd.kernels.registry`: from
 an architecture, as "sm_90", to its functions."""

@@ -117,7 +117,7 @@ def _native_refuses(problem: Problem) -> str | None:
         return f"student is on {problem.device}, not on the CPU"
     if problem.reduction == "none":
         return "reduction='none' keeps every element, which leaves nothing to fuse"
-    return library.MISSING
+    return library.XLA_MISSING if problem.framework == "jax" else library.MISSING
 
 
 register(

@@ -20,7 +20,10 @@ from ulfd.broadcasting import plan
 NAME = "libulfd_cpu.so"
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 FULL, ROWS, COLUMNS = 0, 1, 2
-INSTALL = "reinstall ulfd where a C++17 compiler (g++ or clang++) is: pip install --force-reinstall"
+INSTALL = (
+    "install ulfd anew where g++ or clang++ is: "
+    "pip install --force-reinstall --no-deps --no-binary ulfd ulfd"
+)
 
 _POINTERS = "student teacher log_variance upstream loss by_student by_teacher by_log_variance"
 _SIZES = "outer middle inner"
@@ -63,7 +66,10 @@ def _load() -> ctypes.CDLL | None:
 
 
 LIBRARY = _load()
-MISSING = None if LIBRARY else f"its C++ library is not installed; {INSTALL} --no-binary ulfd ulfd"
+MISSING = None if LIBRARY else f"its C++ library is not installed; {INSTALL}"
+XLA_MISSING = MISSING or (
+    None if hasattr(LIBRARY, "ulfd_xla") else f"it was built where jaxlib was not; {INSTALL}"
+)
 
 
 def instruction_sets() -> dict[str, int]:

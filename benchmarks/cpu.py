@@ -1,133 +1,280 @@
-"""CPU benchmark of the loss: `python -m benchmarks.cpu --out FILE`.
+"""The loss on this CPU against what a user would pick instead: `make bench`.
 
-Value and both gradients by what is installed here, and by what a user would write instead. The
-candidates take turns in one process (A B A B ...), so that a drift of the machine's speed meets
-all of them; the median of the rounds is reported with its quartiles, and the ratio to torch.compile
-of the same formula. Each candidate is checked against the float64 closed form before it is timed.
+Every candidate is checked against the float64 closed form before it is timed; the candidates of a
+case take turns in one process (`benchmarks.measure`). Writes raw JSON, from which
+`python -m benchmarks.tables` makes the tables and the plot.
 """
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numexpr
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import ulfd
+import ulfd_jax
+import ulfd_torch
+from benchmarks import measure
 from ulfd.env import versions
 from ulfd.gradients import closed_form
-from ulfd_torch import ulfd_loss
+from ulfd.kernels.cpu import library
 
-SHAPES = ((8, 64, 8, 8), (64, 512, 7, 7), (64, 2048, 7, 7))
-ROUNDS = 15
-REFERENCE = "torch.compile of the formula"
-Gradients = tuple[Any, Any]
+GRADIENTS, FORWARD, AUTOGRAD = "value and gradients", "forward", "autograd"
+COMPILED = "torch.compile"
+KERNEL, LIMIT = "ulfd, the kernel alone", "memory's limit"
+MAIN = (64, 2048, 7, 7)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def formula(student: Tensor, teacher: Tensor, log_variance: Tensor) -> Tensor:
-    """Eq. 9 as a user would write it."""
-    return (torch.exp(-log_variance) * (teacher - student) ** 2 + 2 * log_variance).mean()
+@dataclass(frozen=True)
+class Case:
+    """One problem and what is asked of it.
+
+    Args:
+        task: GRADIENTS, by any means; AUTOGRAD, a loss module and `backward`; FORWARD, no gradient.
+        sigma: "full", "spatial" (B, 1, H, W), "sample" (B, 1, 1, 1) or "channel" (1, C, 1, 1).
+        upstream: the gradient arriving at the loss.
+    """
+
+    shape: tuple[int, ...] = MAIN
+    dtype: str = "float32"
+    sigma: str = "full"
+    layout: str = "NCHW"
+    task: str = GRADIENTS
+    upstream: float = 1.0
+
+    @property
+    def sigma_shape(self) -> tuple[int, ...]:
+        """σ's shape."""
+        kept = {"full": range(9), "spatial": (0, 2, 3), "sample": (0,), "channel": (1,)}[self.sigma]
+        return tuple(size if axis in kept else 1 for axis, size in enumerate(self.shape))
+
+
+CASES = (
+    Case(),
+    *(Case(sigma=sigma) for sigma in ("spatial", "sample", "channel")),
+    *(Case(dtype="bfloat16", sigma=sigma) for sigma in ("full", "spatial", "sample", "channel")),
+    *(Case(layout="NHWC", sigma=sigma) for sigma in ("full", "channel")),
+    Case(task=AUTOGRAD),
+    Case(task=AUTOGRAD, upstream=0.37),
+    Case(task=FORWARD),
+    *(Case(shape=shape) for shape in ((8, 64, 8, 8), (64, 512, 7, 7), (256, 2048, 7, 7))),
+    Case(shape=(16, 197, 768)),
+    Case(shape=(8, 64, 8, 8), task=AUTOGRAD),
+    Case(shape=(64, 512, 7, 7), task=AUTOGRAD),
+)
+
+
+def formula(student: Any, teacher: Any, log_variance: Any, exp: Any = torch.exp) -> Any:
+    """Eq. 9 as a user would write it, in any framework."""
+    return (exp(-log_variance) * (teacher - student) ** 2 + 2 * log_variance).mean()
 
 
 def gaussian_nll(student: Tensor, teacher: Tensor, log_variance: Tensor) -> Tensor:
-    """torch's own likelihood, ½·(d²/θ² + σ): k = 1 and half the weight, else the same work."""
-    return torch.nn.functional.gaussian_nll_loss(student, teacher, log_variance.exp())
+    """torch's likelihood, ½·(d²/θ² + σ): k = 1 and half the weight, otherwise the same work."""
+    return torch.nn.GaussianNLLLoss()(student, teacher, log_variance.exp())
 
 
-def by_autograd(loss: Callable[..., Tensor]) -> Callable[..., Gradients]:
-    """The gradients by student and σ of a torch loss."""
-
-    def run(student: Tensor, teacher: Tensor, log_variance: Tensor) -> Gradients:
-        return torch.autograd.grad(loss(student, teacher, log_variance), (student, log_variance))
-
-    return run
-
-
-def by_numpy(student: Tensor, teacher: Tensor, log_variance: Tensor) -> Gradients:
-    """ulfd.value_and_grad on the same memory."""
-    arrays = (tensor.detach().numpy() for tensor in (student, teacher, log_variance))
-    gradients = ulfd.value_and_grad(*arrays)[1]
-    return gradients.student, gradients.log_variance
-
-
-CANDIDATES: dict[str, Callable[..., Gradients]] = {
-    "ulfd_torch": by_autograd(ulfd_loss),
-    "torch eager, the formula": by_autograd(formula),
-    REFERENCE: by_autograd(torch.compile(formula)),
-    "torch.nn.functional.gaussian_nll_loss": by_autograd(gaussian_nll),
-    "ulfd (NumPy)": by_numpy,
-}
-
-
-def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Float32 features and a full log-variance."""
+def tensors(case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """Student, teacher and σ, the student and σ with a gradient."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher, sigma = (torch.randn(shape, generator=generator) for _ in range(3))
+    made = [torch.randn(s, generator=generator) for s in (case.shape, case.shape, case.sigma_shape)]
+    if case.layout == "NHWC":
+        made = [tensor.contiguous(memory_format=torch.channels_last) for tensor in made]
+    student, teacher, sigma = (tensor.to(DTYPES[case.dtype]) for tensor in made)
     return student.requires_grad_(), teacher, sigma.requires_grad_()
 
 
-def check(name: str, gradients: Gradients, tensors: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Raises AssertionError unless the gradients are right to float32 rounding."""
-    options = {"prior_weight": 1.0, "weight": 0.5} if "gaussian" in name else {}
-    exact = closed_form(*(tensor.detach().numpy() for tensor in tensors), **options)
-    for found, expected in zip(gradients, (exact.student, exact.log_variance), strict=True):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-4, atol=1e-5 * scale)
+Candidates = Iterator[tuple[str, Callable[[], Any]]]
 
 
-def measure(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Medians and quartiles in milliseconds for one shape, and ratios to the reference."""
-    tensors = inputs(shape)
-    for name, run in CANDIDATES.items():
-        check(name, run(*tensors), tensors)
-    times: dict[str, list[float]] = {name: [] for name in CANDIDATES}
-    for _ in range(ROUNDS):
-        for name, run in CANDIDATES.items():
-            start = time.perf_counter()
-            run(*tensors)
-            times[name].append(1e3 * (time.perf_counter() - start))
-    reference = times[REFERENCE]
-    return {
-        name: {
-            "median_ms": statistics.median(values),
-            "quartiles_ms": statistics.quantiles(values, n=4)[::2],
-            "ratio_to_compile": statistics.median(
-                mine / theirs for mine, theirs in zip(values, reference, strict=True)
-            ),
-        }
-        for name, values in times.items()
+def torch_candidates(case: Case, given: tuple[Tensor, Tensor, Tensor]) -> Candidates:
+    """Losses of torch, each with autograd's backward pass or without."""
+    losses: dict[str, Callable[..., Tensor]] = {
+        "ulfd.ULFDLoss": ulfd_torch.ULFDLoss(),
+        "torch eager": formula,
+        COMPILED: torch.compile(formula),
+        "torch GaussianNLLLoss": gaussian_nll,
     }
+    if case.sigma != "full":
+        del losses["torch GaussianNLLLoss"]  # it takes no such variance
+    student, teacher, sigma = given
+    upstream = torch.tensor(case.upstream, dtype=torch.float32)
+
+    def backward(loss: Callable[..., Tensor]) -> Any:
+        value = loss(student, teacher, sigma)
+        return value, *torch.autograd.grad(value, (student, sigma), upstream.to(value.dtype))
+
+    def forward(loss: Callable[..., Tensor]) -> Any:
+        with torch.no_grad():
+            return (loss(student, teacher, sigma),)
+
+    for name, loss in losses.items():
+        yield name, partial(forward if case.task == FORWARD else backward, loss)
+    if case.task == GRADIENTS:
+
+        def one_pass() -> Any:
+            value, found = ulfd_torch.value_and_grad(*given, teacher_gradient=False)
+            return value, found.student, found.log_variance
+
+        yield "ulfd_torch.value_and_grad", one_pass
+
+
+def other_candidates(case: Case, given: tuple[Tensor, Tensor, Tensor]) -> Candidates:
+    """JAX, NumPy and numexpr, contiguous float32."""
+    arrays = [tensor.detach().numpy() for tensor in given]
+    on_jax = [jax.numpy.asarray(array) for array in arrays]
+    by = {"argnums": (0, 2)}
+    naive = jax.jit(jax.value_and_grad(partial(formula, exp=jax.numpy.exp), **by))
+    ours = jax.jit(jax.value_and_grad(ulfd_jax.ulfd_loss, **by))
+    for name, function in {"JAX jit": naive, "ulfd_jax": ours}.items():
+
+        def run(function: Any = function) -> Any:
+            value, found = jax.block_until_ready(function(*on_jax))
+            return value, *found
+
+        yield name, run
+
+    def numpy_ulfd() -> Any:
+        value, found = ulfd.value_and_grad(*arrays)
+        return value, found.student, found.log_variance
+
+    def numpy_plain() -> Any:
+        student, teacher, sigma = arrays
+        difference, precision = student - teacher, np.exp(-sigma)
+        weighted = precision * difference
+        squared = weighted * difference
+        size = np.float32(difference.size)
+        axes = tuple(axis for axis, kept in enumerate(sigma.shape) if kept != case.shape[axis])
+        by_sigma = ((2 - squared) / size).sum(axis=axes, keepdims=True)
+        return (squared + 2 * sigma).mean(), 2 * weighted / size, by_sigma
+
+    yield "ulfd, NumPy", numpy_ulfd
+    yield "NumPy", numpy_plain
+    if case.sigma == "full":
+
+        def by_numexpr() -> Any:
+            s, t, v = arrays
+            n = np.float32(s.size)
+            names = {"s": s, "t": t, "v": v, "n": n, "two": np.float32(2)}
+            loss = numexpr.evaluate("sum(exp(-v) * (s - t) ** 2 + two * v)", names) / n
+            gradient = numexpr.evaluate("two * exp(-v) * (s - t) / n", names)
+            return loss, gradient, numexpr.evaluate("(two - exp(-v) * (s - t) ** 2) / n", names)
+
+        yield "numexpr", by_numexpr
+
+
+def limits(case: Case, given: tuple[Tensor, Tensor, Tensor], threads: int) -> Candidates:
+    """The kernel with its outputs allocated beforehand, and a copy of the same reads and writes."""
+    student, teacher, sigma = (tensor.detach() for tensor in given)
+    outputs = [torch.empty_like(student), torch.empty_like(sigma)]
+    loss = torch.empty(())
+    loop = library.loop(case.shape, case.sigma_shape)
+    assert loop is not None
+    pointers = [student, teacher, sigma, None, loss, outputs[0], None, outputs[1]]
+
+    def kernel() -> Any:
+        library.run(
+            loop,
+            pointers=[None if tensor is None else tensor.data_ptr() for tensor in pointers],
+            dtypes=[case.dtype] * 3,
+            scale=1 / student.numel(),
+            prior_weight=2.0,
+            beta=0.0,
+            clamp=None,
+            threads=threads,
+        )
+        return loss, *outputs
+
+    yield KERNEL, kernel
+    stream = measure.streaming(5, threads)
+    if stream is not None:
+        arrays = [tensor.numpy() for tensor in (student, teacher, sigma)]
+        targets = [torch.empty_like(student).numpy(), torch.empty_like(student).numpy()]
+        yield LIMIT, lambda: stream(*arrays, *targets)
+
+
+def check(name: str, results: Any, case: Case, given: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Raises AssertionError unless value and gradients are right to the dtype's rounding."""
+    options = {"prior_weight": 1.0, "weight": 0.5} if "Gaussian" in name else {}
+    arrays = [tensor.detach().double().numpy() for tensor in given]
+    exact = closed_form(*arrays, upstream=case.upstream, **options)
+    value = ulfd.ulfd_loss(*arrays, implementation="composite", **options)
+    half = case.dtype != "float32"
+    expected = (value, exact.student, exact.log_variance)[: len(results)]
+    for found, truth in zip(results, expected, strict=True):
+        numbers = (
+            found.detach().double().numpy() if isinstance(found, Tensor) else np.asarray(found)
+        )
+        scale = np.abs(truth).max()
+        # bf16: eager torch rounds after every operation; and sums of what it rounded.
+        np.testing.assert_allclose(
+            numbers, truth, rtol=0.05 if half else 1e-4, atol=scale * (0.05 if half else 2e-5),
+            err_msg=name,
+        )  # fmt: skip
+
+
+def candidates(case: Case, given: tuple[Tensor, Tensor, Tensor], threads: int) -> Candidates:
+    """All that can do the case."""
+    yield from torch_candidates(case, given)
+    plain = case.task == GRADIENTS and case.dtype == "float32" and case.layout == "NCHW"
+    if plain:
+        yield from other_candidates(case, given)
+    if plain and case.sigma == "full":
+        yield from limits(case, given, threads)
+
+
+def measured(case: Case, threads: int) -> dict[str, Any]:
+    """One case: every candidate checked, timed, and asked for its memory."""
+    torch._dynamo.reset()
+    given = tensors(case)
+    found = dict(candidates(case, given, threads))
+    for name, run in found.items():
+        if name != LIMIT:
+            check(name, run(), case, given)
+    rows = measure.summary(measure.by_turns(found), COMPILED)
+    for name, run in found.items():
+        rows[name]["peak_bytes"] = measure.peak_memory(run)
+    return {**asdict(case), "candidates": rows}
 
 
 def main() -> None:
-    """Prints a table for each shape and writes the raw numbers."""
+    """Measures all cases, or those of one shape, and prints each as it comes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="where the raw JSON goes")
-    out = parser.parse_args().out
-    results: dict[str, Any] = {
+    parser.add_argument("--out", type=Path, required=True, help="where the raw JSON goes")
+    parser.add_argument("--cases", type=int, nargs="*", help="their numbers; all if not given")
+    given = parser.parse_args()
+    threads = torch.get_num_threads()
+    rows = []
+    chosen = range(len(CASES)) if given.cases is None else given.cases
+    for index in tqdm(chosen, unit="case"):
+        rows.append(measured(CASES[index], threads))
+        tqdm.write(f"\n{CASES[index]}")
+        ranked = sorted(rows[-1]["candidates"].items(), key=lambda row: row[1]["median_ms"])
+        for name, row in ranked:
+            tqdm.write(f"  {name:28} {row['median_ms']:9.3f} ms {row['speed']:7.2f}")
+    results = {
         "machine": {
-            "processor": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "capability": torch.backends.cpu.get_cpu_capability(),
+            **measure.machine(threads),
+            "instructions": next(iter(library.instruction_sets()), "none"),
         },
-        "versions": versions(),
-        "value_and_gradients": {},
+        "versions": {**versions(), "numexpr": numexpr.__version__},
+        "rows": rows,
     }
-    for shape in SHAPES:
-        found = measure(shape)
-        results["value_and_gradients"][str(shape)] = found
-        print(f"\n{shape} float32, full σ, value and gradients: ms (median), ratio to compile")
-        for name, row in sorted(found.items(), key=lambda item: item[1]["median_ms"]):
-            print(f"  {name:40} {row['median_ms']:9.2f} {row['ratio_to_compile']:7.2f}")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=1) + "\n")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def test_a_missing_extra_prints_the_pip_line():
 @pytest.mark.parametrize("adapter", ["jax", "torch"])
 def test_a_missing_framework_says_what_to_install(adapter):
     hidden = "import importlib.util as u; find = u.find_spec; "
-    hidden += f"u.find_spec = lambda name, *rest: None if name == {adapter!r} else find(name, *rest)"
+    hidden += (
+        f"u.find_spec = lambda name, *rest: None if name == {adapter!r} else find(name, *rest)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{hidden}; import ulfd_{adapter}"],
         capture_output=True,

@@ -12,6 +12,7 @@ from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
 from ulfd_torch import composite, fused_ops
+from ulfd_torch.memory import NAMES
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "composite": composite.loss,
@@ -40,14 +41,15 @@ def _checked(
     if log_variance is not None:
         inputs["log_variance"] = log_variance
     shape = None if log_variance is None else log_variance.shape
-    checks.check_dtypes(**{name: tensor.dtype for name, tensor in inputs.items()})
+    dtypes = {name: NAMES.get(tensor.dtype, tensor.dtype) for name, tensor in inputs.items()}
+    checks.check_dtypes(**dtypes)
     checks.check_devices(**{name: tensor.device for name, tensor in inputs.items()})
     checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
     checks.check_options(beta=options["beta"], clamp=options["clamp"])
     problem = registry.Problem(
         framework="torch",
         device=student.device.type,
-        dtypes=tuple(checks.dtype_name(tensor.dtype) for tensor in inputs.values()),
+        dtypes=tuple(dtypes.values()),
         shape=student.shape,
         log_variance_shape=shape,
         reduction=options["reduction"],

@@ -55,22 +55,14 @@ def _options(
 # ---------------------------------------------------------------------------- the three operators
 
 
-@custom_op("ulfd::fused_loss", mutates_args=(), schema=f"({_INPUTS}, {_OPTIONS}) -> Tensor")
-def fused_loss(
-    student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
-) -> Tensor:
+def _loss(student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any) -> Tensor:
     """The scalar loss. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
     inputs = (student, teacher, log_variance)
     needs = (False, False, False)
     return KERNELS[options[0]](*inputs, None, _options(*options), value=True, needs=needs)[0]
 
 
-@custom_op(
-    "ulfd::fused_gradients",
-    mutates_args=(),
-    schema=f"({_INPUTS}, Tensor upstream, {_OPTIONS}, bool[] needs) -> (Tensor, Tensor, Tensor)",
-)
-def fused_gradients(
+def _gradients(
     student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by student, teacher and σ under an upstream gradient on the device.
@@ -83,23 +75,33 @@ def fused_gradients(
     return found[0], found[1], found[2]
 
 
-@custom_op(
-    "ulfd::fused_value_and_gradients",
-    mutates_args=(),
-    schema=f"({_INPUTS}, Tensor? upstream, {_OPTIONS}, bool[] needs) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-)
-def fused_value_and_gradients(
+def _value_and_gradients(
     student: Tensor,
     teacher: Tensor,
     log_variance: Tensor | None,
     upstream: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`fused_loss` and `fused_gradients` in one pass; upstream None is 1."""
+    """`_loss` and `_gradients` in one pass; upstream None is 1."""
     *most, needs = options
     inputs = (student, teacher, log_variance, upstream)
     return KERNELS[options[0]](*inputs, _options(*most), value=True, needs=needs)
+
+
+def _operator(name: str, function: Callable[..., Any], schema: str) -> Any:
+    return custom_op(f"ulfd::{name}", function, mutates_args=(), schema=schema)
+
+
+_GIVEN = f"{_OPTIONS}, bool[] needs) -> (Tensor, Tensor, Tensor"
+fused_loss = _operator("fused_loss", _loss, f"({_INPUTS}, {_OPTIONS}) -> Tensor")
+fused_gradients = _operator(
+    "fused_gradients", _gradients, f"({_INPUTS}, Tensor upstream, {_GIVEN})"
+)
+fused_value_and_gradients = _operator(
+    "fused_value_and_gradients",
+    _value_and_gradients,
+    f"({_INPUTS}, Tensor? upstream, {_GIVEN}, Tensor)",
+)
 
 
 @fused_loss.register_fake
@@ -219,35 +221,47 @@ fused_gradients.register_vmap(_batched(_plain_gradients))
 fused_value_and_gradients.register_vmap(_batched(_plain_value_and_gradients))
 
 
-# torch.library's autograd formulas refuse torch.func transforms; these say the same to them.
+# torch.library's operators refuse torch.func's transforms, and their bookkeeping takes as long as a
+# kernel does on small features. These say the same to both, where nobody traces or looks on.
 
 
 class _Loss(torch.autograd.Function):
-    forward = staticmethod(lambda *arguments: fused_loss(*arguments))
+    forward = staticmethod(_loss)
     setup_context = staticmethod(_keep(3))
     backward = staticmethod(_loss_backward)
     vmap = staticmethod(_batched(_plain_loss))
 
 
 class _Gradients(torch.autograd.Function):
-    forward = staticmethod(lambda *arguments: fused_gradients(*arguments))
+    forward = staticmethod(_gradients)
     setup_context = staticmethod(_keep(4))
     backward = staticmethod(_second_backward(_plain_gradients))
     vmap = staticmethod(_batched(_plain_gradients))
 
 
 class _ValueAndGradients(torch.autograd.Function):
-    forward = staticmethod(lambda *arguments: fused_value_and_gradients(*arguments))
+    forward = staticmethod(_value_and_gradients)
     setup_context = staticmethod(_keep(4))
     backward = staticmethod(_second_backward(_plain_value_and_gradients))
     vmap = staticmethod(_batched(_plain_value_and_gradients))
 
 
+def _observed(*arguments: Any) -> bool:
+    """Whether a mode, a tracer or a tensor of a class of its own wants to see the operator."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or any(type(one) not in (Tensor, torch.nn.Parameter, type(None)) for one in arguments)
+    )
+
+
 def _call(operator: Any, function: Any, *arguments: Any) -> Any:
-    """The operator; inside a torch.func transform, its `autograd.Function`."""
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    """The operator, or what it does as a plain `autograd.Function`."""
+    if torch.compiler.is_compiling():
         return operator(*arguments)
-    return function.apply(*arguments)
+    if torch._C._are_functorch_transforms_active() or not _observed(*arguments[:3]):
+        return function.apply(*arguments)
+    return operator(*arguments)
 
 
 # ----------------------------------------------------------------------- for `functional` to call

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ulfd.broadcasting import memory_order
 
+NAMES = {getattr(torch, name): name for name in ("float32", "float64", "float16", "bfloat16")}
+"""dtypes' names, which are costly to ask torch for."""
+
 
 def dense(student: Tensor) -> Tensor:
     """The tensor itself if its elements fill one stretch of memory, otherwise a copy."""
@@ -21,7 +24,9 @@ def dense(student: Tensor) -> Tensor:
 
 
 def sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
-    """An empty tensor of σ's shape and dtype, its axes in the memory order of the features."""
+    """An empty tensor of σ's shape and dtype, its axes in the memory order of dense features."""
+    if log_variance.shape == features.shape:
+        return torch.empty_like(features, dtype=log_variance.dtype)
     lead = features.dim() - log_variance.dim()
     order = memory_order(features.shape, features.stride()) or range(features.dim())
     stride, strides = 1, [0] * log_variance.dim()
@@ -34,7 +39,7 @@ def sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
 
 def in_order(tensor: Tensor, like: Tensor) -> Tensor:
     """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
-    if all(
+    if tensor.stride() == like.stride() or all(
         mine == theirs or size == 1
         for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
     ):
@@ -49,6 +54,8 @@ def outputs(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
+    if not any(needs):
+        return student.new_empty(0), student.new_empty(0), student.new_empty(0)
     like = torch.empty_like(student)
     by_student = like if needs[0] else student.new_empty(0)
     by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)

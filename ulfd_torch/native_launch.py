@@ -1,17 +1,24 @@
 """Between torch tensors and the native CPU kernel: the call."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
-from array_api_compat import torch as xp
 from torch import Tensor
 
+from ulfd import checks
 from ulfd.broadcasting import memory_order
-from ulfd.checks import dtype_name
 from ulfd.kernels.cpu import library
-from ulfd.losses import compute_dtype, denominator
-from ulfd_torch.memory import dense, in_order, outputs, sigma_like
+from ulfd.losses import denominator
+from ulfd_torch.memory import NAMES, dense, in_order, outputs, sigma_like
+
+
+@lru_cache(maxsize=1024)
+def _loop(
+    shape: tuple[int, ...], stride: tuple[int, ...], log_variance: tuple[int, ...] | None
+) -> library.Loop | None:
+    return library.loop(shape, log_variance, memory_order(shape, stride))
 
 
 def compute(
@@ -25,34 +32,36 @@ def compute(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss and gradients; what is not wanted comes back empty."""
-    computed = compute_dtype(student, teacher, log_variance, xp=xp)
-    loss = torch.empty((), dtype=computed)
-    gradients = outputs(student, teacher, log_variance, needs)
     like = dense(student)
-    order = memory_order(like.shape, like.stride())
-    loop = library.loop(like.shape, None if log_variance is None else log_variance.shape, order)
-    given, by_given = log_variance, gradients[2]
+    names = [NAMES[like.dtype], NAMES[teacher.dtype]]
+    given, sigma = log_variance, None
     if log_variance is not None:
-        if loop is not None:
-            given = in_order(log_variance, sigma_like(log_variance, like))
-        else:  # its gradient is summed below
-            given = torch.empty_like(like, dtype=computed).copy_(log_variance.expand_as(like))
-            by_given = torch.empty_like(given)
-            loop = library.loop(like.shape, like.shape)
+        names.append(NAMES[log_variance.dtype])
+        sigma = log_variance.shape
+    computed = torch.float64 if "float64" in names else torch.float32
+    loss = torch.empty((), dtype=computed)
+    gradients = outputs(like, teacher, log_variance, needs)
+    by_given = gradients[2]
+    loop = _loop(like.shape, like.stride(), sigma)
+    if loop is None and log_variance is not None:  # its gradient is summed below, then rounded
+        loop = _loop(like.shape, like.stride(), like.shape)
+        names[2] = checks.dtype_name(computed)
+        given = torch.empty_like(like, dtype=computed).copy_(log_variance.expand_as(like))
+        by_given = torch.empty_like(given)
+    elif log_variance is not None:
+        given = in_order(log_variance, sigma_like(log_variance, like))
     assert loop is not None
-    inputs = [like, in_order(teacher, like)] + ([] if given is None else [given])
-    arriving = None if upstream is None else upstream.to(computed).contiguous()
-    wanted = (value, needs[0], needs[1], needs[2] and given is not None)
+    arriving = upstream if upstream is None else upstream.to(computed).contiguous()
+    inputs = (like, in_order(teacher, like), given, arriving)
     results = (loss, gradients[0], gradients[1], by_given)
+    wanted = (value, needs[0], needs[1], needs[2] and given is not None)
     library.run(
         loop,
         pointers=[
-            *(tensor.data_ptr() for tensor in inputs),
-            *([None] * (3 - len(inputs))),
-            None if arriving is None else arriving.data_ptr(),
+            *(None if tensor is None else tensor.data_ptr() for tensor in inputs),
             *(out.data_ptr() if want else None for out, want in zip(results, wanted, strict=True)),
         ],
-        dtypes=[dtype_name(tensor.dtype) for tensor in inputs],
+        dtypes=names,
         scale=options["weight"] / denominator(student.shape, options["reduction"]),
         prior_weight=options["prior_weight"],
         beta=options["beta"],

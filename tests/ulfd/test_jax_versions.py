@@ -22,7 +22,10 @@ GOOD = {
     [
         ({}, None),
         ({"jax": "0.10.10.dev3"}, None),
-        ({"jax": "0.11.0", "jaxlib": "0.11.0"}, r"jax 0\.11\.0 \(needs >= 0\.10, < 0\.11\), jaxlib"),
+        (
+            {"jax": "0.11.0", "jaxlib": "0.11.0"},
+            r"jax 0\.11\.0 \(needs >= 0\.10, < 0\.11\), jaxlib",
+        ),
         ({"jax-triton": "0.4.0"}, r"jax-triton 0\.4\.0"),
         ({"triton": "3.5.1"}, r"triton 3\.5\.1 \(needs >= 3\.6\)"),
     ],
@@ -41,7 +44,9 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", version)
     jax_versions.unavailable.cache_clear()
     problem = registry.Problem("jax", "cuda", ("float32", "float32"), (2, 3), None)
-    with pytest.raises(ValueError, match=r"jax-triton is not installed: pip install 'ulfd\[jax-gpu"):
+    with pytest.raises(
+        ValueError, match=r"jax-triton is not installed: pip install 'ulfd\[jax-gpu"
+    ):
         registry.select(problem, "triton")
     monkeypatch.undo()
     jax_versions.unavailable.cache_clear()

@@ -73,7 +73,9 @@ def call_of(case: Case) -> tuple[rules.Call, float]:
 
 def jax_inputs(case: Case) -> tuple[Any, list[Any]]:
     tensors = inputs(case)
-    return tensors, [None if tensor is None else jnp.asarray(_to_numpy(tensor)) for tensor in tensors]
+    return tensors, [
+        None if tensor is None else jnp.asarray(_to_numpy(tensor)) for tensor in tensors
+    ]
 
 
 def as_torch(arrays: Any) -> list[Any]:
@@ -85,9 +87,7 @@ def test_one_pass_matches_the_oracle(case: Case) -> None:
     tensors, arrays = jax_inputs(case)
     call, weight = call_of(case)
     needs = (True, True, arrays[2] is not None)
-    loss, *gradients = rules.value_and_gradients(
-        call, needs, jnp.float32(0.37 * weight), *arrays
-    )
+    loss, *gradients = rules.value_and_gradients(call, needs, jnp.float32(0.37 * weight), *arrays)
     for gradient, array in zip(gradients, arrays, strict=True):
         assert array is None or gradient.dtype == array.dtype
     reference = expected(*tensors, upstream=0.37, **case.options)

@@ -77,8 +77,7 @@ def main() -> None:
         for shape in SIGMAS:
             case = make_case(SHAPE, shape, lambda x: np.float64(np.float32(x)))
             inputs = tuple(
-                jnp.asarray(x, jnp.float32)
-                for x in (case.student, case.teacher, case.log_variance)
+                jnp.asarray(x, jnp.float32) for x in (case.student, case.teacher, case.log_variance)
             )
             gspmd(auto, P("batch"), case, inputs)
             shard_map(auto, case, inputs)

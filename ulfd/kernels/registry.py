@@ -38,20 +38,21 @@ class Kernel:
     device: str | None = None
 
 
-KERNELS: dict[str, Kernel] = {}
+KERNELS: dict[str, Kernel] = {}  # best first
 
 
 def register(kernel: Kernel) -> None:
     """Adds a kernel. Raises ValueError if its name is taken."""
     if kernel.name in KERNELS:
         raise ValueError(f"a kernel named {kernel.name!r} is registered already.")
-    KERNELS[kernel.name] = kernel
+    ordered = sorted([*KERNELS.values(), kernel], key=lambda kernel: -kernel.priority)
+    KERNELS.clear()
+    KERNELS.update((kernel.name, kernel) for kernel in ordered)
 
 
 def refusals(problem: Problem) -> dict[str, str | None]:
     """For every kernel, best first: None if it serves the problem, or the reason it does not."""
-    ordered = sorted(KERNELS.values(), key=lambda kernel: -kernel.priority)
-    return {kernel.name: kernel.refuses(problem) for kernel in ordered}
+    return {name: kernel.refuses(problem) for name, kernel in KERNELS.items()}
 
 
 def select(problem: Problem, implementation: str | None = None) -> str:
@@ -64,7 +65,7 @@ def select(problem: Problem, implementation: str | None = None) -> str:
         ValueError: an unknown name, or a named kernel that refuses, with its reason.
     """
     if implementation is None:
-        return next(name for name, reason in refusals(problem).items() if reason is None)
+        return next(name for name, kernel in KERNELS.items() if kernel.refuses(problem) is None)
     if implementation not in KERNELS:
         raise ValueError(
             f"ulfd_loss: unknown implementation {implementation!r}; use None (automatic) or one "

@@ -112,6 +112,8 @@ int ulfd_fused(const ulfd::Problem *problem) {
   Work work{plan_of(*problem), instruction_sets[index]};
   Plan &plan = work.plan;
   const bool wide = has_double(*problem);
+  const int threads =
+      static_cast<int>(std::min<int64_t>(problem->threads, plan.size / SHARE + 1));
   const int64_t sums = plan.sigma_outer * plan.first * plan.sigma_inner * plan.second;
   const int64_t addends = plan.finishes ? plan.finishes : plan.items;
   const std::unique_ptr<double[]> losses(new (std::nothrow) double[addends]);
@@ -120,7 +122,7 @@ int ulfd_fused(const ulfd::Problem *problem) {
   plan.losses = losses.get();
   plan.partials = partials.get();
   parallel_for(
-      plan.items, problem->threads,
+      plan.items, threads,
       [](const void *context, int64_t item) {
         const Work &work = *static_cast<const Work *>(context);
         work.kernels->pass(work.plan, item);
@@ -128,7 +130,7 @@ int ulfd_fused(const ulfd::Problem *problem) {
       &work);
   if (plan.finishes && (problem->loss || problem->by_log_variance))
     parallel_for(
-        plan.finishes, problem->threads,
+        plan.finishes, threads,
         [](const void *context, int64_t item) {
           const Work &work = *static_cast<const Work *>(context);
           work.kernels->finish(work.plan, item);

@@ -30,6 +30,7 @@ struct Problem {
 
 constexpr int64_t TILE = 1024;       // elements worked on at a time: five float buffers fit in L1
 constexpr int64_t ITEM = 16 * TILE;  // elements that one thread takes at a time
+constexpr int64_t SHARE = 4 * ITEM;  // elements that are worth waking one more thread
 constexpr int64_t MOST_ROWS = 1024;  // rows in an item at most
 constexpr int64_t STACKED = 32;      // tiles that a COLUMNS item adds up
 

@@ -1,0 +1,118 @@
+"""How the CPU benchmarks measure: candidates by turns, medians with spread, memory, the limit."""
+
+import ctypes
+import gc
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SECONDS, FEWEST, MOST = 3.0, 7, 41
+LIBC = ctypes.CDLL(None)
+Run = Callable[[], Any]
+
+
+def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
+    """Seconds of every round of every candidate, in the order A B C A B C ...
+
+    A drift of the machine's speed then meets all of them, and the ratio of two candidates can be
+    taken round by round. As many rounds as fit into about three seconds a candidate.
+    """
+    once = {name: _seconds(run) for name, run in candidates.items()}
+    rounds = int(SECONDS * len(once) / sum(once.values()))
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(min(max(rounds, FEWEST), MOST)):
+        for name, run in candidates.items():
+            times[name].append(_seconds(run))
+    return times
+
+
+def _seconds(run: Run) -> float:
+    """One timing; calls of less than a millisecond are repeated and averaged."""
+    start = time.perf_counter()
+    run()
+    took = time.perf_counter() - start
+    if took > 1e-3:
+        return took
+    repeats = int(2e-3 / took) + 1
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def summary(times: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, Any]]:
+    """Median and quartiles in milliseconds, and the median ratio of the reference's time to it."""
+    return {
+        name: {
+            "median_ms": 1e3 * statistics.median(values),
+            "quartiles_ms": [1e3 * value for value in statistics.quantiles(values, n=4)[::2]],
+            "rounds": len(values),
+            "speed": statistics.median(
+                theirs / mine for mine, theirs in zip(values, times[reference], strict=True)
+            ),
+        }
+        for name, values in times.items()
+    }
+
+
+def peak_memory(run: Run) -> int | None:
+    """Bytes by which one call raises the process's resident memory at its peak; Linux only."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    gc.collect()
+    LIBC.malloc_trim(0)  # what earlier candidates left to the allocator would hide this one's
+
+    def kilobytes(field: str) -> int:
+        return int(status.read_text().split(f"{field}:")[1].split()[0])
+
+    before = kilobytes("VmRSS")
+    reset.write_text("5")
+    result = run()
+    peak = kilobytes("VmHWM")
+    del result
+    return 1024 * (peak - before)
+
+
+def streaming(arrays: int, threads: int) -> Callable[..., None] | None:
+    """The fastest pass that memory allows: reads `arrays` − 2 arrays, writes 2 around the caches.
+
+    Compiled here and now from streaming.cpp for this very processor; None without a compiler. The
+    function takes the arrays, NumPy's and of one size, the two outputs last.
+    """
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None
+    source = Path(__file__).with_name("streaming.cpp")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "streaming.so"
+        flags = "-O3 -march=native -std=c++17 -shared -fPIC -pthread".split()
+        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
+        function = ctypes.CDLL(str(library)).stream
+
+    def run(*given: np.ndarray) -> None:
+        assert len(given) == arrays
+        pointers = (ctypes.c_void_p * arrays)(*(array.ctypes.data for array in given))
+        function(pointers, ctypes.c_int(arrays), ctypes.c_long(given[0].nbytes), threads)
+
+    return run
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What a reader must know of the processor."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next(
+            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
+        )
+    return {"processor": model, "architecture": platform.machine(), "threads": threads}

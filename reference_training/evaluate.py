@@ -1,117 +1,254 @@
-"""Evaluation on clean images and on every (corruption, severity)."""
+"""Evaluates a classifier on clean images and on ImageNet-C's corruptions, resumably.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+MODEL is a name of torchvision or timm (`resnet50`, `timm:resnet50.a1_in1k`), with the library's own
+weights if they are on this machine, or with --checkpoint FILE (.safetensors, or .pth of tensors).
+--data is the published ImageNet-C, Tiny-ImageNet-C or CIFAR-10/100-C, or clean images, which are
+then corrupted on the fly: class folders, or a dataset by name. A killed evaluation continues when
+the same command is given again; `torchrun` shares its sets among processes.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+import tyro
+from torch import distributed
+from tyro.conf import OmitArgPrefixes, Positional
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from reference_training.data.images import Dataset, balanced
-from reference_training.data.pairs import normalised
-from ulfd_torch import UEM, FeatureTap
-
-BATCH = 500
-CLEAN = "clean"
-EvaluationSet = tuple[str, int]
-"""A corruption and a severity; ("clean", 0) for the images as they are."""
-SETS: tuple[EvaluationSet, ...] = (
-    (CLEAN, 0),
-    *((corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES),
+from reference_training.data import DATASETS, load
+from reference_training.data.cifar_c import LABELS, PublishedArrays
+from reference_training.data.class_folders import PREPARATIONS, ClassFolders
+from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
+from reference_training.data.samples import CleanImages, EvaluationData, InMemory
+from reference_training.errors import RunError
+from reference_training.evaluation import (
+    CorruptionOptions,
+    OnTheFly,
+    Preprocessing,
+    evaluate_corruptions,
 )
+from reference_training.evaluation.models import Loaded, load_model
+from reference_training.evaluation.sets import SETS
+from reference_training.evaluation.summary import corruption_table, metric_table
+from reference_training.evaluation.trained import (
+    Trained,
+    degraded,
+    measure,
+    summarise,
+    test_images,
+)
+
+# `SETS` and the functions of `trained` are what a run evaluates its networks with.
+__all__ = [
+    "SETS",
+    "Trained",
+    "degraded",
+    "evaluate_corruptions",
+    "main",
+    "measure",
+    "summarise",
+    "test_images",
+]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network to evaluate, and its UEM if its uncertainty is to be measured too."""
+class Evaluation:
+    """One evaluation."""
 
-    name: str  # "method/seed"
-    model: nn.Module
-    uem: UEM | None
-    feature_layer: str
+    model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")]
+    """A network by name; `torchvision:`, `timm:` or `run:` before it names the library."""
+    data: str
+    """A folder, or a dataset by name (see above)."""
+    clean: str | None = None
+    """With a published set: the clean images, in class folders or a dataset by name."""
+    checkpoint: Path | None = None
+    """Weights of your own, .safetensors or .pth; the number of classes is the file's."""
+    checkpoint_prefix: str | None = None
+    """What stands before the weights' names in the file; found if there is only one."""
+    weights: str | None = None
+    """Which of torchvision's weights; IMAGENET1K_V1 by default, those of the literature."""
+    download: bool = False
+    """Let torchvision or timm fetch weights from the network."""
+    corruptions: tuple[str, ...] = ("all",)
+    """Which: names, or all (19), seen (15), unseen (4)."""
+    subset: int | None = None
+    """Evaluate on so many images only, balanced over the classes; named in every label."""
+    jpeg85: bool = False
+    """On the fly: degraded images pass through a JPEG of quality 85, as the published ones did."""
+    seed: int = 0
+    """On the fly: of the random corruptions; 0 is what a run evaluates with."""
+    corruption: OmitArgPrefixes[CorruptionOptions] = field(default_factory=CorruptionOptions)
+    preparation: str = "imagenet"
+    """Of clean images in folders: imagenet (Resize 256 and CenterCrop 224, and the paper's
+    squashing to 224 as a second clean set), or as_is."""
+    data_root: Path | None = None
+    """The folder with the files of a dataset given by name, for those not embedded."""
+    mean: tuple[float, float, float] | None = None
+    """Of the normalisation, in [0, 1]; by default that of the weights."""
+    std: tuple[float, float, float] | None = None
+    """Of the normalisation; by default that of the weights."""
+    input_size: int | None = None
+    """Resize degraded images to so many pixels; by default what the library's weights were made
+    for, and with --checkpoint not at all."""
+    reference: Path | None = None
+    """result.json of a network on the same images: normalise by its errors."""
+    out: Path | None = None
+    """The folder of the results; by default below runs/evaluation, named after model and data."""
+    batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 256
+    """Images computed at once."""
+    workers: int | None = None
+    """Processes which read image files; by default up to 8, one for each core."""
+    device: str | None = None
+    """As cuda:1; by default a GPU if there is one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are."""
+        if self.out is not None:
+            return self.out
+        parts = [self.model, Path(self.data).name, f"subset-{self.subset}" if self.subset else ""]
+        name = "-".join(part.replace(":", "-").replace("/", "-") for part in parts if part)
+        return Path("runs") / "evaluation" / name
 
 
-def test_images(dataset: Dataset, images: int) -> tuple[Tensor, Tensor]:
-    """The first `images` test images, balanced over the classes, and their labels."""
-    if images >= len(dataset.test_labels):
-        return dataset.test_images, dataset.test_labels
-    chosen = balanced(dataset.test_labels, images // dataset.classes, dataset.classes)
-    return dataset.test_images[chosen], dataset.test_labels[chosen]
+def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:
+    """Class folders, or the test images of a dataset by name."""
+    if where in DATASETS:
+        return InMemory(load(where, given.data_root))
+    if given.preparation not in PREPARATIONS:
+        raise RunError(
+            f"--preparation is {given.preparation!r}; use one of {', '.join(PREPARATIONS)}."
+        )
+    return ClassFolders(Path(where), classes, given.preparation)
 
 
-def degraded(images: Tensor, name: str, severity: int, frost: str) -> Tensor:
-    """The evaluation set: fixed for ever, since image number i always has the seed i."""
-    if name == CLEAN:
-        return images
-    seeds = torch.arange(len(images))
-    return corrupt(images, name, severity, seeds=seeds, frost=frost)
+def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
+    """The data that --data names, whatever its layout.
 
-
-@torch.no_grad()
-def measure(trained: Trained, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1 accuracy; with a UEM also the mean and minimum of σ and the mean of θ = exp(σ/2).
-
-    Args:
-        trained: in eval mode.
-        images: uint8 (N, 3, 32, 32).
-        labels: int64 (N,).
+    Raises:
+        RunError: there is none of a known layout, or the options do not fit it.
     """
-    correct, minimum = 0, float("inf")
-    sigma_sum = theta_sum = elements = 0.0
-    with FeatureTap(trained.model, trained.feature_layer) as tap:
-        for rows, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            logits = trained.model(normalised(rows))
-            correct += int((logits.argmax(1) == truth).sum())
-            feature = tap.take()
-            if trained.uem is not None:
-                sigma = trained.uem(feature).double()
-                sigma_sum += float(sigma.sum())
-                theta_sum += float((sigma / 2).exp().sum())
-                minimum = min(minimum, float(sigma.min()))
-                elements += sigma.numel()
-    result = {"top1": correct / len(labels)}
-    if trained.uem is not None:
-        result |= {
-            "uncertainty": theta_sum / elements,
-            "log_variance_mean": sigma_sum / elements,
-            "log_variance_min": minimum,
-        }
-    return result
+    root = Path(given.data)
+    published: Callable[..., EvaluationData] | None = None
+    if given.data not in DATASETS:
+        if not root.is_dir():
+            raise RunError(
+                f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}."
+            )
+        if (root / LABELS).is_file():
+            published = PublishedArrays
+        elif corruption_folders(root):
+            published = PublishedFolders
+    if published is None:
+        if given.clean is not None:
+            raise RunError("--clean is for published sets; --data are clean images already.")
+        images = clean_images(given.data, given, classes)
+        return OnTheFly(images, given.corruption, seed=given.seed, jpeg85=given.jpeg85)
+    if given.jpeg85 or given.seed or given.corruption != CorruptionOptions():
+        raise RunError(
+            f"{root} holds published images; --jpeg85, --seed, --parameters and --frost are for "
+            "clean images that are corrupted on the fly."
+        )
+    clean = clean_images(given.clean, given, classes) if given.clean is not None else None
+    return published(root, classes, clean)
 
 
-def _by_corruption(rows: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[Any]]]:
-    """For each corruption, what `key` gave at the severities 1 to 5."""
-    for name in CORRUPTIONS:
-        found = {row["severity"]: row["value"] for row in rows if row["corruption"] == name}
-        yield name, [found[severity][key] for severity in SEVERITIES]
+def check(given: Evaluation) -> None:
+    """Raises RunError for what can be known to be wrong before anything is loaded."""
+    for name, value in (("--batch-size", given.batch_size), ("--input-size", given.input_size)):
+        if value is not None and value < 1:
+            raise RunError(f"{name} is {value}, but must be at least 1.")
+    if given.workers is not None and given.workers < 0:
+        raise RunError(f"--workers is {given.workers}, but must be at least 0.")
 
 
-def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
-    """One network's part of metrics.json from the lines of evaluation.jsonl."""
-    own = [row | {"value": row["results"][network]} for row in rows]
-    clean = own[0]["value"]
-    summary: dict[str, Any] = {
-        "clean": clean["top1"],
-        "corruptions": dict(_by_corruption(own, "top1")),
-        "log_variance": None,
-        "uncertainty": None,
-    }
-    if "uncertainty" in clean:
-        means = dict(_by_corruption(own, "log_variance_mean"))
-        minima = dict(_by_corruption(own, "log_variance_min"))
-        summary["uncertainty"] = {
-            "clean": clean["uncertainty"],
-            "corruptions": dict(_by_corruption(own, "uncertainty")),
-        }
-        summary["log_variance"] = {
-            "clean": {"mean": clean["log_variance_mean"], "min": clean["log_variance_min"]},
-            "corruptions": {
-                name: [
-                    {"mean": mean, "min": low}
-                    for mean, low in zip(means[name], minima[name], strict=True)
-                ]
-                for name in CORRUPTIONS
-            },
-        }
-    return summary
+def execute(given: Evaluation) -> None:
+    """Evaluates, and prints the tables; continues what is already in the folder."""
+    check(given)
+    loaded: Loaded = load_model(
+        given.model,
+        checkpoint=given.checkpoint,
+        checkpoint_prefix=given.checkpoint_prefix,
+        weights=given.weights,
+        download=given.download,
+    )
+    data = evaluation_data(given, loaded.classes)
+    if data.classes != loaded.classes:
+        raise RunError(
+            f"{loaded.name} has {loaded.classes} outputs, but {data.name} {data.classes} classes."
+        )
+    ready = loaded.preprocessing
+    in_files = given.data not in DATASETS
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    result = evaluate_corruptions(
+        loaded.model.to(device(given.device)),
+        data,
+        out=given.folder,
+        preprocessing=Preprocessing(
+            given.mean or ready.mean,
+            given.std or ready.std,
+            given.input_size or ready.input_size,
+        ),
+        name=loaded.name,
+        corruptions=given.corruptions,
+        subset=given.subset,
+        reference=given.reference,
+        batch_size=given.batch_size,
+        workers=(min(8, cores or 1) if in_files else 0) if given.workers is None else given.workers,
+    )
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        for table in (corruption_table(result), metric_table(result)):
+            print(table.terminal(), end="\n\n")
+        print(f"result: {given.folder / 'result.json'}")
+
+
+def device(name: str | None) -> torch.device:
+    """The device by name, or this process's GPU, or the CPU.
+
+    Raises:
+        RunError: no such device here.
+    """
+    if name is None:
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        gpus = torch.cuda.device_count()
+        return torch.device("cuda", local % gpus) if gpus else torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"--device {name} is not available here: {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    given = tyro.cli(
+        Evaluation,
+        prog="python -m reference_training.evaluate",
+        args=arguments,
+        description=__doc__,
+    )
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this
+        distributed.init_process_group("gloo")
+    try:
+        execute(given)
+    except (RunError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        again = shlex.join(
+            ["python", "-m", "reference_training.evaluate", *(arguments or sys.argv[1:])]
+        )
+        print(f"\ninterrupted; the finished sets are kept, continue with: {again}", file=sys.stderr)
+        return 130
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

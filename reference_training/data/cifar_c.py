@@ -1,0 +1,138 @@
+"""The published CIFAR-10-C and CIFAR-100-C: `ROOT/gaussian_noise.npy`, ..., `ROOT/labels.npy`.
+
+Each array is uint8 (5 N, 32, 32, 3): the N = 10,000 test images at severity 1, then 2, ..., 5.
+
+Source: Hendrycks & Dietterich 2019; https://zenodo.org/records/2535967 and 3555552.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reference_training.corruptions import SEVERITIES
+from reference_training.data.samples import (
+    CleanImages,
+    EvaluationSet,
+    Samples,
+    check_same_labels,
+)
+from reference_training.errors import RunError
+
+LABELS = "labels.npy"
+REMEDY = (
+    "Get CIFAR-10-C from https://zenodo.org/records/2535967 or CIFAR-100-C from "
+    "https://zenodo.org/records/3555552 and extract it"
+)
+
+
+class ArrayImages:
+    """Some of an array's images by position, read when asked for; uint8 (3, H, W)."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return torch.from_numpy(self.array[position].copy()).movedim(-1, 0)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """The array in a .npy file, mapped into memory; objects are never unpickled.
+
+    Raises:
+        RunError: no such file, or no array of numbers, or cut off.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"missing: {path}. {REMEDY}, or name the --corruptions that are there."
+        ) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path} is no array of numbers, or cut off ({error}). {REMEDY}.") from error
+
+
+class PublishedArrays:
+    """The sets of CIFAR-10-C or CIFAR-100-C, and optionally the clean test images.
+
+    Args:
+        root: the folder with the arrays.
+        classes: how many there must be: the outputs of the network.
+        clean: the clean images, for the clean accuracy and relative errors.
+
+    Raises:
+        RunError: the labels are missing or do not fit the network.
+    """
+
+    is_imagenet = False
+
+    def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
+        self.root = root
+        self.name = root.name
+        self.classes = classes
+        self.cleaned = clean
+        self.clean_sets = clean.clean_sets if clean else ()
+        path = root / LABELS
+        every = open_array(path)
+        if every.ndim != 1 or every.dtype.kind not in "iu" or len(every) % len(SEVERITIES):
+            raise RunError(
+                f"{path} has the shape {every.shape} and the type {every.dtype}, but must hold "
+                f"whole numbers, for {len(SEVERITIES)} severities alike. {REMEDY}."
+            )
+        blocks = torch.from_numpy(every.astype(np.int64)).view(len(SEVERITIES), -1)
+        if not (blocks == blocks[0]).all():
+            raise RunError(f"{path} has other labels for other severities. {REMEDY}.")
+        self.labels = blocks[0].clone()
+        if set(self.labels.tolist()) != set(range(classes)):
+            raise RunError(
+                f"{path} has the labels {int(every.min())} to {int(every.max())}, but the network "
+                f"has {classes} outputs, which would be 0 to {classes - 1}."
+            )
+        if clean:
+            check_same_labels(clean, self.name, self.labels)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The fingerprint of the labels and the files' sizes, and the clean images."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        return {
+            "arrays": self.name,
+            "classes": self.classes,
+            "labels_sha256": digest.hexdigest(),
+            "clean": self.cleaned.identity if self.cleaned else None,
+        }
+
+    def _array(self, corruption: str) -> np.ndarray:
+        path = self.root / f"{corruption}.npy"
+        array = open_array(path)
+        images = len(SEVERITIES) * len(self.labels)
+        if array.dtype != np.uint8 or array.shape != (images, 32, 32, 3):
+            raise RunError(
+                f"{path} has the shape {array.shape} and the type {array.dtype}, but must be "
+                f"uint8 of ({images}, 32, 32, 3), one image for each entry of {LABELS}. {REMEDY}."
+            )
+        return array
+
+    def check(self, sets: Sequence[EvaluationSet]) -> None:
+        """Raises RunError for arrays that are missing, damaged or of another shape."""
+        for name in dict.fromkeys(name for name, severity in sets if severity):
+            self._array(name)
+
+    def samples(self, one: EvaluationSet) -> Samples:
+        """The images of one set."""
+        name, severity = one
+        if self.cleaned and name in self.clean_sets:
+            return self.cleaned.clean(name)
+        start = SEVERITIES.index(severity) * len(self.labels)
+        images = ArrayImages(self._array(name)[start : start + len(self.labels)])
+        return Samples(images, self.labels)

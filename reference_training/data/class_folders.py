@@ -1,0 +1,194 @@
+"""Clean images in class folders, as ImageNet's validation set: `ROOT/n01440764/*.JPEG`.
+
+The classes are the sorted names of the folders, the images the sorted names in them, so an image
+has the same label and position on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.transforms import CenterCrop, Compose, Resize
+from torchvision.transforms.functional import pil_to_tensor
+
+from reference_training.data.samples import CLEAN, Samples
+from reference_training.errors import RunError
+
+Transform = Callable[[Image.Image], Image.Image]
+
+PREPARATIONS: dict[str, dict[str, Transform | None]] = {
+    "imagenet": {
+        # What ImageNet-C was made from, and the clean set of most publications.
+        f"{CLEAN}_resize256_center224": Compose([Resize(256), CenterCrop(224)]),
+        # The paper's official code tests clean images so, which costs about two points.
+        f"{CLEAN}_squash224": Resize((224, 224)),
+    },
+    "as_is": {CLEAN: None},
+}
+"""How the images of a folder are prepared; corruptions are made from the first of each."""
+
+
+# What Pillow raises for a file that is cut off, damaged, enormous, or no image at all.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class ImageFiles:
+    """Image files by position, read as uint8 (3, H, W).
+
+    Args:
+        root: the folder.
+        files: relative to it.
+        transform: applied to each image.
+        size: the (width, height) that each must then have.
+        remedy: what to do about a damaged file, for the message.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        *,
+        transform: Transform | None = None,
+        size: tuple[int, int] | None = None,
+        remedy: str = "Copy it anew",
+    ) -> None:
+        self.root = root
+        self.files = files
+        self.transform = transform
+        self.size = size
+        self.remedy = remedy
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> Tensor:
+        """The image; raises RunError if its file is unreadable or has another size."""
+        path = self.root / self.files[position]
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except UNREADABLE as error:
+            raise RunError(
+                f"the image {path} cannot be read ({error}). {self.remedy}, and run the same "
+                "command again; the sets that are finished are kept."
+            ) from error
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.size is not None and image.size != self.size:
+            width, height = self.size
+            raise RunError(
+                f"the image {path} has {image.width}x{image.height} pixels, but all images of "
+                f"this set must have {width}x{height}. {self.remedy}."
+            )
+        return pil_to_tensor(image)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The width and height that an image file states.
+
+    Raises:
+        RunError: it is no image.
+    """
+    try:
+        with Image.open(path) as file:
+            return file.size
+    except UNREADABLE as error:
+        raise RunError(f"the image {path} cannot be read ({error}); copy it anew.") from error
+
+
+def class_folders(root: Path) -> list[str]:
+    """The sorted names of the folders in `root`.
+
+    Raises:
+        RunError: `root` is not a folder.
+    """
+    try:
+        return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise RunError(f"the folder {root} cannot be read: {error.strerror}.") from error
+
+
+def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The images in the class folders, relative to `root`, and their labels int64 (N,).
+
+    Raises:
+        RunError: a class folder is missing or has no image.
+    """
+    indices = {name: at for at, name in enumerate(classes)}
+    found = make_dataset(root, indices, IMG_EXTENSIONS, allow_empty=True)
+    labels = torch.tensor([label for _, label in found], dtype=torch.int64)
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if empty:
+        raise RunError(
+            f"no image in the class folders {some(empty)} of {root}; were all files copied or "
+            "extracted?"
+        )
+    return [str(Path(path).relative_to(root)) for path, _ in found], labels
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def listing_sha256(root: Path, files: Sequence[str]) -> str:
+    """A fingerprint of the files' names and sizes."""
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(f"{name}\0{(root / name).stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+class ClassFolders:
+    """Clean images in class folders.
+
+    Args:
+        root: holds one folder for each class.
+        classes: how many there must be: the outputs of the network.
+        preparation: a key of `PREPARATIONS`.
+
+    Raises:
+        RunError: another number of class folders, or an empty one.
+    """
+
+    def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
+        names = class_folders(root)
+        if len(names) != classes:
+            raise RunError(
+                f"{root} has {len(names)} class folders, but the network has {classes} outputs. "
+                "Give the folder that holds exactly one folder for each class (for ImageNet's "
+                "validation set n01440764 to n15075141)."
+            )
+        self.root = root
+        self.name = root.name
+        self.classes = classes
+        self.preparation = preparation
+        self.clean_sets = tuple(PREPARATIONS[preparation])
+        self.is_imagenet = preparation == "imagenet" and classes == 1000
+        self.files, self.labels = list_images(root, names)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The preparation and a fingerprint of the files' names and sizes."""
+        return {
+            "preparation": self.preparation,
+            "classes": self.classes,
+            "files_sha256": listing_sha256(self.root, self.files),
+        }
+
+    def clean(self, name: str) -> Samples:
+        """The images, prepared in one of the ways."""
+        transform = PREPARATIONS[self.preparation][name]
+        size = None if transform else image_size(self.root / self.files[0])
+        images = ImageFiles(self.root, self.files, transform=transform, size=size)
+        return Samples(images, self.labels)

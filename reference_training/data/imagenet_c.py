@@ -1,0 +1,207 @@
+"""The published ImageNet-C and Tiny-ImageNet-C: `ROOT/gaussian_noise/1/n01440764/*.JPEG`.
+
+The corruptions' folders may lie below those of the tars (`ROOT/noise/gaussian_noise`), as long as
+each is found once.
+
+Source: Hendrycks & Dietterich 2019; https://github.com/hendrycks/robustness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES
+from reference_training.data.class_folders import (
+    ImageFiles,
+    class_folders,
+    image_size,
+    list_images,
+    listing_sha256,
+    some,
+)
+from reference_training.data.samples import (
+    CleanImages,
+    EvaluationSet,
+    Samples,
+    check_same_labels,
+)
+from reference_training.errors import RunError
+
+ARCHIVES = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
+"""Which of ImageNet-C's five tars holds which corruption."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One of the published data sets."""
+
+    name: str
+    classes: int
+    side: int  # pixels
+    record: str
+    archives: dict[str, tuple[str, ...]]
+
+    def where_to_get(self, missing: Iterable[str]) -> str:
+        """Where the missing corruptions are."""
+        wanted = set(missing)
+        files = [f"{tar}.tar" for tar, held in self.archives.items() if wanted & set(held)]
+        return f"Get {' and '.join(files)} of {self.name} from {self.record} and extract there"
+
+
+IMAGENET_C = Published("ImageNet-C", 1000, 224, "https://zenodo.org/records/2235448", ARCHIVES)
+TINY_IMAGENET_C = Published(
+    "Tiny-ImageNet-C",
+    200,
+    64,
+    "https://zenodo.org/records/2536630",
+    {"Tiny-ImageNet-C": CORRUPTIONS},
+)
+
+
+def corruption_folders(root: Path) -> dict[str, Path]:
+    """Where each corruption's folder is: in `root`, or up to two folders below.
+
+    Raises:
+        RunError: one is there twice.
+    """
+    found: dict[str, Path] = {}
+    for name in CORRUPTIONS:
+        places = [
+            path
+            for depth in ("", "*/", "*/*/")
+            for path in root.glob(depth + name)
+            if path.is_dir()
+        ]
+        if len(places) > 1:
+            raise RunError(
+                f"{name} is in {root} more than once ({', '.join(map(str, places))}); remove the "
+                "copies, or give the folder with one of them."
+            )
+        if places:
+            found[name] = places[0]
+    return found
+
+
+class PublishedFolders:
+    """The sets of a published data set in folders, and optionally the clean images.
+
+    Args:
+        root: the folder.
+        classes: how many class folders there must be: the outputs of the network.
+        clean: the clean images, for the clean accuracy and relative errors.
+
+    Raises:
+        RunError: there is no corruption in `root`, or the class folders do not agree.
+    """
+
+    def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
+        self.root = root
+        self.classes = classes
+        self.cleaned = clean
+        self.clean_sets = clean.clean_sets if clean else ()
+        self.folders = corruption_folders(root)
+        if not self.folders:
+            raise RunError(
+                f"{root} has none of the folders {some(CORRUPTIONS)}. "
+                f"{IMAGENET_C.where_to_get(CORRUPTIONS)}."
+            )
+        # Zenodo's Tiny-ImageNet-C has a frost of 1000 classes (hendrycks/robustness issue 60),
+        # so another corruption says which the classes are.
+        first = min(self.folders, key=lambda name: (name == "frost", CORRUPTIONS.index(name)))
+        folder = self._severities(first)[0]
+        self.names = class_folders(folder)
+        if len(self.names) != classes:
+            raise RunError(
+                f"{folder} has {len(self.names)} class folders, but the network has {classes} "
+                "outputs. Extract the tars completely, or evaluate a network for these classes."
+            )
+        self.files, self.labels = list_images(folder, self.names)
+        self.first = folder
+        self.size = image_size(folder / self.files[0])
+        self.published = IMAGENET_C if self.size[0] > TINY_IMAGENET_C.side else TINY_IMAGENET_C
+        side = self.published.side
+        whole = self.size == (side, side) and classes == self.published.classes
+        width, height = self.size
+        self.name = self.published.name + (
+            "" if whole else f" ({classes} classes, {width}x{height})"
+        )
+        self.is_imagenet = whole and self.published is IMAGENET_C
+        if clean:
+            check_same_labels(clean, self.name, self.labels)
+
+    def _severities(self, corruption: str) -> list[Path]:
+        folders = [self.folders[corruption] / str(severity) for severity in SEVERITIES]
+        missing = [str(folder) for folder in folders if not folder.is_dir()]
+        if missing:
+            raise RunError(
+                f"missing: {', '.join(missing)}. {IMAGENET_C.where_to_get([corruption])}, or name "
+                "other --corruptions."
+            )
+        return folders
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The data set, the fingerprint of one set's file names and sizes, the clean images."""
+        return {
+            "published": self.name,
+            "classes": self.classes,
+            "size": list(self.size),
+            "files_sha256": listing_sha256(self.first, self.files),
+            "clean": self.cleaned.identity if self.cleaned else None,
+        }
+
+    def check(self, sets: Sequence[EvaluationSet]) -> None:
+        """Raises RunError for corruptions, severities or class folders that are not there."""
+        wanted = list(dict.fromkeys(name for name, severity in sets if severity))
+        missing = [name for name in wanted if name not in self.folders]
+        if missing:
+            raise RunError(
+                f"{self.root} has no folder for {', '.join(missing)}. "
+                f"{self.published.where_to_get(missing)}, or name the --corruptions that are there."
+            )
+        for name in wanted:
+            for folder in self._severities(name):
+                self._check_classes(folder)
+
+    def _check_classes(self, folder: Path) -> None:
+        found = class_folders(folder)
+        missing = sorted(set(self.names) - set(found))
+        extra = sorted(set(found) - set(self.names))
+        if extra and self.published is TINY_IMAGENET_C:
+            extra = []  # frost's, see above; they are not read
+        if missing or extra:
+            which = f"lacks {some(missing)}" if missing else f"has {some(extra)} too"
+            raise RunError(
+                f"{folder} does not have the class folders of {self.first}: it {which}. "
+                "Extract its tar again."
+            )
+
+    def samples(self, one: EvaluationSet) -> Samples:
+        """The images of one set.
+
+        Raises:
+            RunError: it has not the images that the other sets have.
+        """
+        name, severity = one
+        if self.cleaned and name in self.clean_sets:
+            return self.cleaned.clean(name)
+        folder = self.folders[name] / str(severity)
+        remedy = self.published.where_to_get([name])
+        files, labels = list_images(folder, self.names)
+        if files != self.files:
+            difference = sorted(set(files) ^ set(self.files))
+            raise RunError(
+                f"{folder} has {len(files)} images and {self.first} {len(self.files)}; they "
+                f"differ in {some(difference)}. {remedy}."
+            )
+        return Samples(ImageFiles(folder, files, size=self.size, remedy=remedy), labels)

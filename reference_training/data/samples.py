@@ -1,0 +1,118 @@
+"""What an evaluation reads: sets of images with labels, whether in files or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from reference_training.data.images import Dataset
+from reference_training.errors import RunError
+
+CLEAN = "clean"
+EvaluationSet = tuple[str, int]
+"""A corruption and a severity; severity 0 for clean images, whose name then begins with `CLEAN`."""
+
+
+class Images(Protocol):
+    """Images by position; what torch's DataLoader asks of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Tensor:
+        """The image as uint8 (3, H, W)."""
+        ...
+
+
+def unchanged(images: Tensor, positions: Tensor) -> Tensor:
+    """The images as they were read."""
+    return images
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One evaluation set."""
+
+    images: Images
+    labels: Tensor  # int64 (N,)
+    degrade: Callable[[Tensor, Tensor], Tensor] = unchanged
+    """(uint8 (B, 3, H, W) on any device, their positions int64 (B,)) to the degraded images."""
+
+
+class CleanImages(Protocol):
+    """Labelled clean images, prepared in one way or several."""
+
+    name: str
+    classes: int
+    labels: Tensor  # int64 (N,)
+    clean_sets: tuple[str, ...]
+    """Names that begin with `CLEAN`; the first is what corruptions are made from."""
+    is_imagenet: bool
+    """Whether AlexNet's published errors refer to such images: ImageNet-1K, 224×224."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others, as JSON."""
+        ...
+
+    def clean(self, name: str) -> Samples:
+        """The images in one of `clean_sets`."""
+        ...
+
+
+class EvaluationData(Protocol):
+    """All sets of an evaluation, which have the same images in the same order."""
+
+    name: str
+    classes: int
+    labels: Tensor  # int64 (N,)
+    clean_sets: tuple[str, ...]
+    is_imagenet: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this data from other data, as JSON."""
+        ...
+
+    def check(self, sets: Sequence[EvaluationSet]) -> None:
+        """Raises RunError for sets that are not there, before anything is computed."""
+        ...
+
+    def samples(self, one: EvaluationSet) -> Samples:
+        """The images of one set."""
+        ...
+
+
+class InMemory:
+    """The test images of a `Dataset` as clean images."""
+
+    clean_sets: tuple[str, ...] = (CLEAN,)
+    is_imagenet = False
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name = dataset.name
+        self.classes = dataset.classes
+        self.labels = dataset.test_labels
+        self.dataset = dataset
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The dataset's name and its fingerprint."""
+        return {"dataset": self.name, "sha256": self.dataset.sha256()}
+
+    def clean(self, name: str) -> Samples:
+        """The test images."""
+        return Samples(self.dataset.test_images, self.labels)
+
+
+def check_same_labels(clean: CleanImages, name: str, labels: Tensor) -> None:
+    """Raises RunError unless the clean images are those from which a published set was made."""
+    if not torch.equal(clean.labels, labels):
+        raise RunError(
+            f"the clean images {clean.name} ({len(clean.labels)}) are not those of {name} "
+            f"({len(labels)}): their number or the order of their labels differs. Give --clean "
+            "the whole validation or test set, with the same class folders."
+        )

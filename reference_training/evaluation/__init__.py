@@ -1,0 +1,15 @@
+"""Evaluation of any classifier on clean images and on every (corruption, severity).
+
+    from reference_training.evaluation import OnTheFly, Preprocessing, evaluate_corruptions
+    data = OnTheFly(ClassFolders(Path("imagenet/val"), classes=1000))
+    result = evaluate_corruptions(model, data, out=Path("runs/mine"), preprocessing=...)
+
+`runner` computes, `results` keeps, `summary` makes the metrics and tables, `on_the_fly` degrades
+clean images, `models` finds networks by name; `trained` is the evaluation inside a run. The images
+are read by `reference_training.data`.
+"""
+
+from reference_training.evaluation.on_the_fly import CorruptionOptions, OnTheFly
+from reference_training.evaluation.runner import Preprocessing, evaluate_corruptions
+
+__all__ = ["CorruptionOptions", "OnTheFly", "Preprocessing", "evaluate_corruptions"]

@@ -1,0 +1,123 @@
+"""Degraded images made from clean ones while they are evaluated; nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
+
+from reference_training.corruptions import corrupt, frost_source
+from reference_training.data.samples import CleanImages, EvaluationSet, Samples
+from reference_training.errors import RunError
+
+SEEDS = 2**31
+QUALITY = 85
+
+
+@dataclass(frozen=True)
+class CorruptionOptions:
+    """How images are corrupted on the fly: the keywords of `corrupt`, one field for each."""
+
+    parameters: str | None = None
+    """The parameter set by name; by the images' size if none is named."""
+    frost: str = "auto"
+    """Frost overlays: photographs (ImageNet-C's, from the installed package
+    imagecorruptions-imaug), procedural (generated), or auto: photographs where installed."""
+
+
+def image_seeds(seed: int, positions: Tensor) -> Tensor:
+    """Each image's seed: seed·2³² + position, so seed 0 is what a run evaluates with."""
+    return positions + (seed << 32)
+
+
+def stored_as_jpeg(images: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) as they come back from the JPEG files of the published ImageNet-C.
+
+    Quality 85, 4:2:0 chroma; by libjpeg on the CPU for every device, as when they were made.
+
+    Source: ImageNet-C's generator saves with Pillow at quality 85, optimised, which changes the
+    files' size but no pixel.
+    """
+    files = encode_jpeg(list(images.cpu()), QUALITY)
+    return torch.stack([decode_jpeg(file) for file in files]).to(images.device)
+
+
+class OnTheFly:
+    """Clean images, and every corruption of them.
+
+    What an image becomes depends on the seed, its position, the corruption and the severity
+    alone: not on the batch, the device or the number of workers.
+
+    Args:
+        clean: the images.
+        options: how they are degraded.
+        seed: of the random corruptions; 0 is what a run evaluates with.
+        jpeg85: whether degraded images pass through a JPEG of quality 85, as all images of the
+            published ImageNet-C have.
+
+    Raises:
+        RunError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        clean: CleanImages,
+        options: CorruptionOptions | None = None,
+        *,
+        seed: int = 0,
+        jpeg85: bool = False,
+    ) -> None:
+        if not 0 <= seed < SEEDS:
+            raise RunError(f"--seed is {seed}, but must be from 0 to {SEEDS - 1}.")
+        self.cleaned = clean
+        self.options = options or CorruptionOptions()
+        self.seed = seed
+        self.jpeg85 = jpeg85
+        try:
+            self.frost = frost_source(self.options.frost)
+        except (ValueError, FileNotFoundError) as error:
+            raise RunError(str(error)) from error
+        self.classes = clean.classes
+        self.labels = clean.labels
+        self.clean_sets = clean.clean_sets
+        self.name = f"{clean.name}, corrupted on the fly" + (", JPEG 85" if jpeg85 else "")
+        self.is_imagenet = clean.is_imagenet
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The clean images and all that decides what they become."""
+        return {
+            "clean": self.cleaned.identity,
+            "corruptions": vars(self.options) | {"frost": self.frost},
+            "seed": self.seed,
+            "jpeg85": self.jpeg85,
+        }
+
+    def check(self, sets: Sequence[EvaluationSet]) -> None:
+        """Raises RunError for sets that cannot be made of these images, by making one image."""
+        image = self.cleaned.clean(self.clean_sets[0]).images[0][None]
+        first = torch.zeros(1, dtype=torch.int64)
+        for name, severity in {one[0]: one for one in sets if one[1]}.values():
+            try:
+                self._degrade(image, first, name, severity)
+            except ValueError as error:
+                raise RunError(str(error)) from error
+
+    def samples(self, one: EvaluationSet) -> Samples:
+        """The images of one set."""
+        name, severity = one
+        if name in self.clean_sets:
+            return self.cleaned.clean(name)
+        return replace(
+            self.cleaned.clean(self.clean_sets[0]),
+            degrade=lambda images, positions: self._degrade(images, positions, name, severity),
+        )
+
+    def _degrade(self, images: Tensor, positions: Tensor, name: str, severity: int) -> Tensor:
+        seeds = image_seeds(self.seed, positions.to(images.device))
+        degraded = corrupt(images, name, severity, seeds=seeds, **vars(self.options))
+        return stored_as_jpeg(degraded) if self.jpeg85 else degraded

@@ -1,0 +1,90 @@
+"""The folder of an evaluation: what it is of, and one small file for each finished set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reference_training.data.samples import EvaluationSet
+from reference_training.errors import RunError
+from reference_training.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images of one set were recognised."""
+
+    images: int
+    top1: int
+    top5: int
+
+
+class ResultFolder:
+    """`evaluation.json`, and `sets/<corruption>-<severity>.json` for each finished set.
+
+    Args:
+        path: the folder.
+        description: all that decides the results, as JSON.
+
+    Raises:
+        RunError: the folder holds results of something else, which must not be mixed with these.
+    """
+
+    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+        self.path = path
+        content = json.dumps(description, sort_keys=True)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+        header = path / "evaluation.json"
+        if header.exists():
+            before = read_json(header)
+            if before != description:
+                changes = "; ".join(differences(before, description))
+                raise RunError(
+                    f"{path} holds the results of another evaluation: {changes}. Use another "
+                    f"folder with --out, or delete {path} to start anew."
+                )
+        else:
+            write_json(header, description)
+
+    def _file(self, one: EvaluationSet) -> Path:
+        return self.path / "sets" / f"{one[0]}-{one[1]}.json"
+
+    def read(self, one: EvaluationSet) -> Counts | None:
+        """The counts of a finished set, or None.
+
+        Raises:
+            RunError: the file is damaged or belongs to another evaluation.
+        """
+        path = self._file(one)
+        if not path.exists():
+            return None
+        content = read_json(path)
+        try:
+            if content.pop("fingerprint") != self.fingerprint:
+                raise RunError(
+                    f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}; "
+                    "delete it and run the same command again."
+                )
+            return Counts(**content)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({error}); delete it and run the same command again."
+            ) from error
+
+    def write(self, one: EvaluationSet, counts: Counts) -> None:
+        """Keeps the counts of a finished set."""
+        write_json(self._file(one), asdict(counts) | {"fingerprint": self.fingerprint})
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """In words, where two JSON values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*before, *now)):
+            inner = f"{name}.{key}" if name else str(key)
+            yield from differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        yield f"{name} was {before!r} and is now {now!r}"

@@ -1,0 +1,273 @@
+"""The counts of all sets → accuracies, corruption errors and labelled metrics, and their tables.
+
+Every metric carries its normaliser and that one's source, and a subset is named in every label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+from reference_training import corruption_error as ce
+from reference_training.corruption_error import Normaliser
+from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.data.samples import CLEAN, EvaluationSet
+from reference_training.errors import RunError
+from reference_training.evaluation.results import Counts, differences
+from reference_training.files import read_json
+from reference_training.tables import Table
+from ulfd.env import versions
+
+Json = Mapping[str, Any]
+T = TypeVar("T")
+HENDRYCKS = "Hendrycks & Dietterich 2019, Sec. 4"
+PAPER = "the ULFD paper, Table 1"
+ABSENT = "–"
+
+
+def images_label(data: Json) -> str:
+    """Which images, as "ImageNet-C, subset of 5000 of 50000 images"."""
+    if data["subset"] is None:
+        return f"{data['name']}, all {data['images']} images"
+    return f"{data['name']}, SUBSET of {data['subset']} of {data['images']} images"
+
+
+def summarise(
+    description: Json, counts: Mapping[EvaluationSet, Counts], normaliser: Normaliser | None
+) -> dict[str, Any]:
+    """The result of an evaluation as JSON; fractions throughout.
+
+    Args:
+        description: of the network and the data, as in evaluation.json.
+        counts: of every set.
+        normaliser: whose errors divide; None leaves the normalised errors out.
+    """
+    accuracies: dict[str, dict[str, Any]] = {}
+    for measure in ("top1", "top5"):
+        share = {one: getattr(found, measure) / found.images for one, found in counts.items()}
+        accuracies[measure] = {
+            "clean": {name: value for (name, severity), value in share.items() if not severity},
+            "corruptions": {
+                name: [share[name, severity] for severity in SEVERITIES]
+                for name in CORRUPTIONS
+                if (name, SEVERITIES[0]) in share
+            },
+        }
+    top1 = accuracies["top1"]
+    clean = next(iter(top1["clean"].values()), None)
+    label = images_label(description["data"])
+    return {
+        "label": label,
+        **description,
+        **accuracies,
+        "corruption_errors": _corruption_errors(top1["corruptions"], clean, normaliser),
+        "metrics": _metrics(top1, clean, normaliser, label),
+        "versions": versions(),
+    }
+
+
+def _or_none(compute: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What it computes, or None and the reason why it cannot."""
+    try:
+        return compute(), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _no_normaliser() -> ValueError:
+    return ValueError("no errors to normalise by are known for these images; see --reference")
+
+
+def _relative_errors(
+    accuracies: ce.PerSeverity,
+    clean: float | None,
+    normaliser: Normaliser | None,
+    corruptions: Sequence[str],
+) -> dict[str, float]:
+    if normaliser is None:
+        raise _no_normaliser()
+    if clean is None or normaliser.clean_error is None:
+        raise ValueError("the clean images were not evaluated; see --clean")
+    return ce.relative_corruption_errors(
+        ce.errors_of(accuracies),
+        1 - clean,
+        normaliser.errors,
+        normaliser.clean_error,
+        corruptions=corruptions,
+    )
+
+
+def _errors(
+    accuracies: ce.PerSeverity, normaliser: Normaliser | None, corruptions: Sequence[str]
+) -> dict[str, float]:
+    if normaliser is None:
+        raise _no_normaliser()
+    errors = ce.errors_of(accuracies)
+    return ce.corruption_errors(errors, normaliser.errors, corruptions=corruptions)
+
+
+def _corruption_errors(
+    accuracies: ce.PerSeverity, clean: float | None, normaliser: Normaliser | None
+) -> dict[str, dict[str, float | None]]:
+    """For each corruption: mean error, CE and relative CE."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, row in accuracies.items():
+        own, _ = _or_none(partial(_errors, accuracies, normaliser, [name]))
+        relative, _ = _or_none(partial(_relative_errors, accuracies, clean, normaliser, [name]))
+        rows[name] = {
+            "mean_error": 1 - fmean(row),
+            "ce": None if own is None else own[name],
+            "relative_ce": None if relative is None else relative[name],
+        }
+    return rows
+
+
+def _metrics(
+    top1: Json, clean: float | None, normaliser: Normaliser | None, label: str
+) -> dict[str, dict[str, Any]]:
+    """Every metric with its label, normaliser and source."""
+    accuracies = top1["corruptions"]
+    by = None if normaliser is None else {"name": normaliser.name, "source": normaliser.source}
+    metrics: dict[str, dict[str, Any]] = {}
+
+    def add(
+        key: str,
+        title: str,
+        source: str,
+        compute: Callable[[], float],
+        divided_by: Json | None = None,
+    ) -> None:
+        value, why_not = _or_none(compute)
+        metrics[key] = {
+            "title": title,
+            "label": f"{title}; {label}",
+            "value": value,
+            "why_not": why_not,
+            "normaliser": divided_by,
+            "source": source,
+        }
+
+    for name, value in top1["clean"].items():
+        kind = name.removeprefix(CLEAN).strip("_") or "as is"
+        add(f"{name}_top1", f"Clean top-1 ({kind})", PAPER, partial(float, value))
+    sets = f"× {len(SEVERITIES)} severities"
+    add(
+        "seen_top1",
+        f"Seen: mean top-1, {len(SEEN)} types {sets}",
+        PAPER,
+        partial(ce.seen_accuracy, accuracies),
+    )
+    add(
+        "unseen_top1",
+        f"Unseen: mean top-1, {len(UNSEEN)} types {sets}",
+        PAPER,
+        partial(ce.unseen_accuracy, accuracies),
+    )
+    add(
+        "mean_error",
+        f"Mean error, {len(SEEN)} types {sets}",
+        HENDRYCKS,
+        partial(ce.mean_corruption_error, accuracies),
+    )
+    add(
+        "mce",
+        f"mCE, {len(SEEN)} types",
+        HENDRYCKS,
+        lambda: fmean(_errors(accuracies, normaliser, SEEN).values()),
+        by,
+    )
+    add(
+        "relative_mce",
+        f"Relative mCE, {len(SEEN)} types",
+        HENDRYCKS,
+        lambda: fmean(_relative_errors(accuracies, clean, normaliser, SEEN).values()),
+        by,
+    )
+    return metrics
+
+
+def normaliser_from(path: Path, data: Json) -> Normaliser:
+    """Another network's result.json as the normaliser of an evaluation on the same images.
+
+    Args:
+        path: the reference's result.json.
+        data: the "data" of this evaluation's description.
+
+    Raises:
+        RunError: it is no result, or one on other images.
+    """
+    if not path.is_file():
+        raise RunError(f"the reference {path} does not exist; name a result.json with --reference.")
+    result = read_json(path)
+    try:
+        changes = list(differences(result["data"], data))
+        if changes:
+            raise RunError(
+                f"the reference {path} is of other images: {'; '.join(changes)}. Evaluate the "
+                "reference with the same --data, --subset and options first."
+            )
+        top1 = result["top1"]
+        clean = next(iter(top1["clean"].values()), None)
+        return Normaliser(
+            name=result["model"]["name"],
+            errors=ce.errors_of(top1["corruptions"]),
+            clean_error=None if clean is None else 1 - clean,
+            source=f"{path}, on the same images; weights {result['model']['weights_sha256'][:12]}",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is no result of an evaluation (no {error}).") from error
+
+
+def corruption_table(result: Json) -> Table:
+    """Rows: clean sets and corruptions. Columns: top-1 by severity, means, errors; all in %."""
+    normaliser = result["metrics"]["mce"]["normaliser"]
+    kinds = {"mean_error": "Mean error"}
+    if normaliser:
+        kinds["ce"] = f"CE, {normaliser['name']} = 100"
+        kinds["relative_ce"] = f"Relative CE, {normaliser['name']} = 100"
+    top1, top5 = result["top1"], result["top5"]
+    rows = [
+        (name, *[ABSENT] * len(SEVERITIES), percent(value), percent(top5["clean"][name]))
+        + (percent(1 - value), *[ABSENT] * (len(kinds) - 1))
+        for name, value in top1["clean"].items()
+    ]
+    rows += [
+        (name, *map(percent, row), percent(fmean(row)), percent(fmean(top5["corruptions"][name])))
+        + tuple(percent(result["corruption_errors"][name][kind]) for kind in kinds)
+        for name, row in top1["corruptions"].items()
+    ]
+    severities = (f"Top-1, severity {severity}" for severity in SEVERITIES)
+    return Table(
+        header=("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values()),
+        rows=tuple(rows),
+        caption=f"{result['model']['name']}: each corruption, %; {result['label']}",
+    )
+
+
+def metric_table(result: Json) -> Table:
+    """Rows: metrics with their normaliser and its source."""
+    metrics = result["metrics"].values()
+    normaliser = result["metrics"]["mce"]["normaliser"]
+    notes = [f"{normaliser['name']}: {normaliser['source']}."] if normaliser else []
+    notes += [f"No {entry['title']}: {entry['why_not']}." for entry in metrics if entry["why_not"]]
+    return Table(
+        header=("Metric", "%", "Normalised by"),
+        rows=tuple(
+            (
+                entry["title"],
+                percent(entry["value"]),
+                (entry["normaliser"] or {"name": "–"})["name"],
+            )
+            for entry in metrics
+        ),
+        caption=f"{result['model']['name']}: {result['label']}",
+        notes=tuple(notes),
+    )
+
+
+def percent(value: float | None) -> str:
+    """A fraction as "63.44", or a dash."""
+    return ABSENT if value is None else f"{100 * value:.2f}"

@@ -34,7 +34,7 @@ from reference_training.evaluation import (
 )
 from reference_training.evaluation.models import Loaded, load_model
 from reference_training.evaluation.sets import SETS
-from reference_training.evaluation.summary import corruption_table, metric_table
+from reference_training.evaluation.tables import corruption_table, metric_table
 from reference_training.evaluation.trained import (
     Trained,
     degraded,

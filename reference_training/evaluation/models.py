@@ -18,7 +18,7 @@ from torch import nn
 from reference_training.config import PRESETS
 from reference_training.errors import RunError
 from reference_training.evaluation.checkpoints import classes_of, fill, find_weights, read_tensors
-from reference_training.evaluation.runner import Preprocessing
+from reference_training.evaluation.loading import Preprocessing
 from reference_training.networks import ResNet
 from ulfd.extras import require
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from reference_training.corruptions import corrupt, frost_source
 from reference_training.data.samples import CleanImages, EvaluationSet, Samples
@@ -37,13 +39,17 @@ def image_seeds(seed: int, positions: Tensor) -> Tensor:
 def stored_as_jpeg(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) as they come back from the JPEG files of the published ImageNet-C.
 
-    Quality 85, 4:2:0 chroma; by libjpeg on the CPU for every device, as when they were made.
-
-    Source: ImageNet-C's generator saves with Pillow at quality 85, optimised, which changes the
-    files' size but no pixel.
+    By Pillow on the CPU for every device, at quality 85 with 4:2:0 chroma, as its generator does
+    (which also optimises the files' size; that changes no pixel).
     """
-    files = encode_jpeg(list(images.cpu()), QUALITY)
-    return torch.stack([decode_jpeg(file) for file in files]).to(images.device)
+    stored = [_stored(image) for image in images.movedim(1, -1).cpu().numpy()]
+    return torch.from_numpy(np.stack(stored)).movedim(-1, 1).to(images.device)
+
+
+def _stored(levels: np.ndarray) -> np.ndarray:
+    with io.BytesIO() as file:
+        Image.fromarray(levels).save(file, "JPEG", quality=QUALITY)
+        return np.asarray(Image.open(file))
 
 
 class OnTheFly:
@@ -84,7 +90,9 @@ class OnTheFly:
         self.classes = clean.classes
         self.labels = clean.labels
         self.clean_sets = clean.clean_sets
-        self.name = f"{clean.name}, corrupted on the fly" + (", JPEG 85" if jpeg85 else "")
+        remarks = ["JPEG 85"] if jpeg85 else []
+        remarks += ["generated frost"] if self.frost.startswith("procedural") else []
+        self.name = ", ".join([clean.name, "corrupted on the fly", *remarks])
         self.is_imagenet = clean.is_imagenet
 
     @property

@@ -22,6 +22,9 @@ class Counts:
     top1: int
     top5: int
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.images + other.images, self.top1 + other.top1, self.top5 + other.top5)
+
 
 class ResultFolder:
     """`evaluation.json`, and `sets/<corruption>-<severity>.json` for each finished set.

@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from reference_training.corruption_error import ALEXNET
 from reference_training.corruptions import SEVERITIES
-from reference_training.data.samples import EvaluationData, EvaluationSet, Images, Samples
+from reference_training.data.samples import EvaluationData, EvaluationSet
 from reference_training.errors import RunError
+from reference_training.evaluation.loading import Preprocessing, batches
 from reference_training.evaluation.results import Counts, ResultFolder
 from reference_training.evaluation.sets import chosen_corruptions, subset_positions
 from reference_training.evaluation.summary import normaliser_from, summarise
@@ -28,25 +26,6 @@ from reference_training.files import write_json
 from reference_training.workers import bar
 
 TOP = 5
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network expects: (x/255 − mean)/std for each channel, at its own size."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int | None = None
-    """Images of another size are resized to so many pixels a side; None leaves them."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to float32."""
-        x = images.float() / 255
-        if self.input_size is not None and x.shape[-2:] != (self.input_size, self.input_size):
-            size = [self.input_size, self.input_size]
-            x = functional.interpolate(x, size, mode="bilinear", antialias=True)
-        mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (x - mean) / std
 
 
 def evaluate_corruptions(
@@ -122,16 +101,24 @@ def evaluate_corruptions(
 
     own = sets[ranks.rank :: ranks.world]
     missing = [one for one in own if folder.read(one) is None]
-    total = len(own) * len(positions)
+    images_in_all = len(own) * len(positions)
+    device = next(model.parameters(), torch.empty(0)).device
     with (
-        bar(total, "image", data.name, hidden=ranks.rank > 0) as progress,
+        bar(images_in_all, "image", data.name, hidden=ranks.rank > 0) as progress,
         _eval_mode(model),
     ):
-        progress.initial = progress.n = total - len(missing) * len(positions)
+        progress.initial = progress.n = images_in_all - len(missing) * len(positions)
         for one in missing:
             progress.set_postfix_str(f"{one[0]} {one[1] or ''}", refresh=False)
-            loader = batches(data.samples(one), positions, batch_size, workers)
-            folder.write(one, _count(model, loader, data.classes, preprocessing, one, progress))
+            samples = data.samples(one)
+            loader = batches(samples.images, positions, batch_size, workers)
+            total = Counts(0, 0, 0)
+            for images, rows in loader:
+                shown = samples.degrade(images.to(device), rows)
+                truth = samples.labels[rows].to(device)
+                total += count(model, preprocessing(shown), truth, data.classes, one)
+                progress.update(len(rows))
+            folder.write(one, total)
     ranks.meet()
 
     counts = {one: found for one in sets if (found := folder.read(one)) is not None}
@@ -141,70 +128,21 @@ def evaluate_corruptions(
     return result
 
 
-class _Guarded(Dataset):
-    """The chosen images; an error comes as a value, as it could not leave a worker unharmed."""
-
-    def __init__(self, images: Images, positions: list[int]) -> None:
-        self.images = images
-        self.positions = positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> Tensor | RunError:
-        try:
-            return self.images[self.positions[index]]
-        except RunError as error:
-            return error
-
-
-def _collate(items: list[Tensor | RunError]) -> Tensor | RunError:
-    errors = [item for item in items if isinstance(item, RunError)]
-    return errors[0] if errors else torch.stack(items)  # type: ignore[arg-type]
-
-
-def batches(
-    samples: Samples, positions: Tensor, batch_size: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor, Samples]]:
-    """uint8 (B, 3, H, W) as read, and the positions int64 (B,), in order.
+@torch.no_grad()
+def count(model: nn.Module, x: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
+    """How many of a batch are recognised.
 
     Raises:
-        RunError: an image is unreadable.
+        RunError: the network does not return logits for so many classes, or NaN.
     """
-    loader = DataLoader(
-        _Guarded(samples.images, positions.tolist()),
-        batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
+    logits = model(x)
+    _check_logits(logits, len(x), classes, one)
+    best = logits.topk(min(TOP, classes), dim=1).indices
+    return Counts(
+        images=len(x),
+        top1=int((logits.argmax(1) == truth).sum()),
+        top5=int((best == truth[:, None]).sum()),
     )
-    for images, rows in zip(loader, positions.split(batch_size), strict=True):
-        if isinstance(images, RunError):
-            raise images
-        yield images, rows, samples
-
-
-@torch.no_grad()
-def _count(
-    model: nn.Module,
-    loader: Iterator[tuple[Tensor, Tensor, Samples]],
-    classes: int,
-    preprocessing: Preprocessing,
-    one: EvaluationSet,
-    progress: tqdm,
-) -> Counts:
-    device = next(model.parameters(), torch.empty(0)).device
-    seen = top1 = top5 = 0
-    for images, positions, samples in loader:
-        degraded = samples.degrade(images.to(device), positions)
-        logits = model(preprocessing(degraded))
-        _check_logits(logits, len(positions), classes, one)
-        truth = samples.labels[positions].to(device)
-        top1 += int((logits.argmax(1) == truth).sum())
-        best = logits.topk(min(TOP, classes), dim=1).indices
-        top5 += int((best == truth[:, None]).sum())
-        seen += len(positions)
-        progress.update(len(positions))
-    return Counts(seen, top1, top5)
 
 
 def _check_logits(logits: Any, images: int, classes: int, one: EvaluationSet) -> None:

@@ -1,4 +1,4 @@
-"""The counts of all sets → accuracies, corruption errors and labelled metrics, and their tables.
+"""The counts of all sets → accuracies, corruption errors and labelled metrics.
 
 Every metric carries its normaliser and that one's source, and a subset is named in every label.
 """
@@ -18,14 +18,12 @@ from reference_training.data.samples import CLEAN, EvaluationSet
 from reference_training.errors import RunError
 from reference_training.evaluation.results import Counts, differences
 from reference_training.files import read_json
-from reference_training.tables import Table
 from ulfd.env import versions
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
 HENDRYCKS = "Hendrycks & Dietterich 2019, Sec. 4"
 PAPER = "the ULFD paper, Table 1"
-ABSENT = "–"
 
 
 def images_label(data: Json) -> str:
@@ -219,55 +217,3 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no result of an evaluation (no {error}).") from error
-
-
-def corruption_table(result: Json) -> Table:
-    """Rows: clean sets and corruptions. Columns: top-1 by severity, means, errors; all in %."""
-    normaliser = result["metrics"]["mce"]["normaliser"]
-    kinds = {"mean_error": "Mean error"}
-    if normaliser:
-        kinds["ce"] = f"CE, {normaliser['name']} = 100"
-        kinds["relative_ce"] = f"Relative CE, {normaliser['name']} = 100"
-    top1, top5 = result["top1"], result["top5"]
-    rows = [
-        (name, *[ABSENT] * len(SEVERITIES), percent(value), percent(top5["clean"][name]))
-        + (percent(1 - value), *[ABSENT] * (len(kinds) - 1))
-        for name, value in top1["clean"].items()
-    ]
-    rows += [
-        (name, *map(percent, row), percent(fmean(row)), percent(fmean(top5["corruptions"][name])))
-        + tuple(percent(result["corruption_errors"][name][kind]) for kind in kinds)
-        for name, row in top1["corruptions"].items()
-    ]
-    severities = (f"Top-1, severity {severity}" for severity in SEVERITIES)
-    return Table(
-        header=("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values()),
-        rows=tuple(rows),
-        caption=f"{result['model']['name']}: each corruption, %; {result['label']}",
-    )
-
-
-def metric_table(result: Json) -> Table:
-    """Rows: metrics with their normaliser and its source."""
-    metrics = result["metrics"].values()
-    normaliser = result["metrics"]["mce"]["normaliser"]
-    notes = [f"{normaliser['name']}: {normaliser['source']}."] if normaliser else []
-    notes += [f"No {entry['title']}: {entry['why_not']}." for entry in metrics if entry["why_not"]]
-    return Table(
-        header=("Metric", "%", "Normalised by"),
-        rows=tuple(
-            (
-                entry["title"],
-                percent(entry["value"]),
-                (entry["normaliser"] or {"name": "–"})["name"],
-            )
-            for entry in metrics
-        ),
-        caption=f"{result['model']['name']}: {result['label']}",
-        notes=tuple(notes),
-    )
-
-
-def percent(value: float | None) -> str:
-    """A fraction as "63.44", or a dash."""
-    return ABSENT if value is None else f"{100 * value:.2f}"

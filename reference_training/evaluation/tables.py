@@ -1,0 +1,65 @@
+"""The tables of an evaluation's result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from reference_training.corruptions import SEVERITIES
+from reference_training.tables import Table
+
+Json = Mapping[str, Any]
+ABSENT = "–"
+
+
+def corruption_table(result: Json) -> Table:
+    """Rows: clean sets and corruptions. Columns: top-1 by severity, means, errors; all in %."""
+    normaliser = result["metrics"]["mce"]["normaliser"]
+    kinds = {"mean_error": "Mean error"}
+    if normaliser:
+        kinds["ce"] = f"CE, {normaliser['name']} = 100"
+        kinds["relative_ce"] = f"Relative CE, {normaliser['name']} = 100"
+    top1, top5 = result["top1"], result["top5"]
+    rows = []
+    for name, value in top1["clean"].items():
+        errors = {"mean_error": 1 - value}
+        rows.append((name, [None] * len(SEVERITIES), value, top5["clean"][name], errors))
+    for name, values in top1["corruptions"].items():
+        errors = result["corruption_errors"][name]
+        rows.append((name, values, fmean(values), fmean(top5["corruptions"][name]), errors))
+    severities = (f"Top-1, severity {severity}" for severity in SEVERITIES)
+    return Table(
+        header=("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values()),
+        rows=tuple(
+            (name, *map(percent, [*values, first, fifth, *map(errors.get, kinds)]))
+            for name, values, first, fifth, errors in rows
+        ),
+        caption=f"{result['model']['name']}: each corruption, %; {result['label']}",
+    )
+
+
+def metric_table(result: Json) -> Table:
+    """Rows: metrics with their normaliser and its source."""
+    metrics = result["metrics"].values()
+    normaliser = result["metrics"]["mce"]["normaliser"]
+    notes = [f"{normaliser['name']}: {normaliser['source']}."] if normaliser else []
+    notes += [f"No {entry['title']}: {entry['why_not']}." for entry in metrics if entry["why_not"]]
+    return Table(
+        header=("Metric", "%", "Normalised by"),
+        rows=tuple(
+            (
+                entry["title"],
+                percent(entry["value"]),
+                (entry["normaliser"] or {"name": "–"})["name"],
+            )
+            for entry in metrics
+        ),
+        caption=f"{result['model']['name']}: {result['label']}",
+        notes=tuple(notes),
+    )
+
+
+def percent(value: float | None) -> str:
+    """A fraction as "63.44", or a dash."""
+    return ABSENT if value is None else f"{100 * value:.2f}"

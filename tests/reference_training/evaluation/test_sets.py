@@ -1,0 +1,152 @@
+"""Which sets and images are evaluated, and the images that are corrupted on the fly."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from reference_training import evaluate
+from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
+from reference_training.data import load
+from reference_training.data.class_folders import ClassFolders
+from reference_training.data.samples import InMemory
+from reference_training.errors import RunError
+from reference_training.evaluation import CorruptionOptions, OnTheFly
+from reference_training.evaluation.loading import Preprocessing, batches
+from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
+from reference_training.evaluation.sets import chosen_corruptions, subset_positions
+from tests.reference_training.evaluation.material import photographs
+
+PLAIN = CorruptionOptions(frost="procedural")
+
+
+def test_a_run_evaluates_clean_images_and_95_sets_in_this_order():
+    assert evaluate.SETS[0] == ("clean", 0)
+    assert evaluate.SETS[1:] == tuple(
+        (name, level) for name in CORRUPTIONS for level in range(1, 6)
+    )
+
+
+def test_names_and_groups():
+    assert chosen_corruptions(["all"]) == CORRUPTIONS
+    assert chosen_corruptions(["unseen", "fog"]) == ("fog", *UNSEEN)
+    assert chosen_corruptions(["seen"]) == SEEN
+    with pytest.raises(RunError, match=r"'gausian_noise'; did you mean 'gaussian_noise'"):
+        chosen_corruptions(["gausian_noise"])
+    with pytest.raises(RunError, match="no corruption named"):
+        chosen_corruptions([])
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.data())
+def test_a_subset_has_each_class_in_proportion(values, data):
+    labels = torch.tensor(values)
+    count = data.draw(st.integers(1, len(values)))
+    chosen = subset_positions(labels, count)
+    assert len(set(chosen.tolist())) == count
+    assert chosen.tolist() == sorted(chosen.tolist())
+    share = labels.bincount().double() * count / len(labels)
+    got = labels[chosen].bincount(minlength=len(share)).double()
+    assert ((got - share).abs() < 1 + 1e-9).all()
+
+
+def test_a_subset_of_sorted_classes_is_balanced():
+    labels = torch.arange(1000).repeat_interleave(50)
+    chosen = subset_positions(labels, 5000)
+    assert labels[chosen].bincount().tolist() == [5] * 1000
+    assert set((chosen % 50).tolist()) == {5, 15, 25, 35, 45}
+    for count in (0, 50_001):
+        with pytest.raises(RunError, match="from 1 to 50000"):
+            subset_positions(labels, count)
+
+
+def test_seeds_do_not_meet():
+    positions = torch.arange(50_000)
+    assert image_seeds(0, positions).tolist() == positions.tolist()
+    assert not set(image_seeds(1, positions).tolist()) & set(image_seeds(2, positions).tolist())
+    assert image_seeds(2**31 - 1, positions).min() > 0
+    with pytest.raises(RunError, match="--seed is -1"):
+        OnTheFly(InMemory(load("digits")), seed=-1)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (32, 32)])
+def test_images_come_back_as_pillow_stores_them(size):
+    """ImageNet-C's generator: Pillow, quality 85, optimised."""
+    pictures = photographs(4, size)
+    images = torch.stack([torch.from_numpy(np.array(p)).movedim(-1, 0) for p in pictures])
+    found = stored_as_jpeg(images)
+    for picture, image in zip(pictures, found, strict=True):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=85, optimize=True)
+        assert np.array_equal(image.movedim(0, -1).numpy(), np.asarray(Image.open(file)))
+    assert (found != images).float().mean() > 0.5
+
+
+def test_a_degraded_image_depends_on_its_seed_position_and_set_only():
+    data = OnTheFly(InMemory(load("digits")), PLAIN, seed=5)
+    samples = data.samples(("gaussian_noise", 3))
+    positions = torch.tensor([4, 9, 100])
+    images = torch.stack([samples.images[int(at)] for at in positions])
+    together = samples.degrade(images, positions)
+    alone = samples.degrade(images[1:2], positions[1:2])
+    assert torch.equal(together[1], alone[0])
+    seeds = positions + (5 << 32)
+    direct = corrupt(images, "gaussian_noise", 3, seeds=seeds, frost="procedural")
+    assert torch.equal(together, direct)
+    other = OnTheFly(data.cleaned, PLAIN, seed=6).samples(("gaussian_noise", 3))
+    assert not torch.equal(together, other.degrade(images, positions))
+
+
+def test_seed_0_is_what_a_run_evaluates_with():
+    digits = load("digits")
+    samples = OnTheFly(InMemory(digits), PLAIN).samples(("fog", 2))
+    whole = evaluate.degraded(digits.test_images[:30], "fog", 2, "procedural")
+    assert torch.equal(samples.degrade(samples.images[:30], torch.arange(30)), whole)
+
+
+def test_jpeg_follows_the_corruption_and_spares_clean_images():
+    digits = load("digits")
+    data = OnTheFly(InMemory(digits), PLAIN, jpeg85=True)
+    positions = torch.arange(6)
+    images = digits.test_images[:6]
+    assert torch.equal(data.samples(("clean", 0)).degrade(images, positions), images)
+    without = OnTheFly(InMemory(digits), PLAIN).samples(("fog", 1)).degrade(images, positions)
+    stored = data.samples(("fog", 1)).degrade(images, positions)
+    assert torch.equal(stored, stored_as_jpeg(without))
+    assert not torch.equal(stored, without)
+
+
+def test_labels_say_what_the_images_are():
+    images = InMemory(load("digits"))
+    assert OnTheFly(images, PLAIN).name == "digits, corrupted on the fly, generated frost"
+    assert "JPEG 85" in OnTheFly(images, PLAIN, jpeg85=True).name
+
+
+def test_sizes_without_published_severities_are_refused_at_once(clean_folder):
+    data = OnTheFly(ClassFolders(clean_folder, 3, "as_is"), PLAIN)
+    with pytest.raises(RunError, match="no severities are published for 250x280"):
+        data.check([("clean", 0), ("fog", 1)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_batches_read_the_same_images(clean_folder, workers):
+    images = ClassFolders(clean_folder, 3).clean("clean_squash224").images
+    positions = torch.tensor([0, 2, 3, 5])
+    read = list(batches(images, positions, 3, workers))
+    assert torch.cat([rows for _, rows in read]).tolist() == positions.tolist()
+    expected = torch.stack([images[int(at)] for at in positions])
+    assert torch.equal(torch.cat([batch for batch, _ in read]), expected)
+
+
+def test_preprocessing_is_the_formula():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    found = Preprocessing(mean, std)(images)
+    expected = (images.numpy() / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    # float32: three roundings of values below 3
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=3 * 3 * 2**-24)
+    assert Preprocessing(mean, std, 16)(images).shape == (2, 3, 16, 16)
+    assert torch.equal(Preprocessing(mean, std, 8)(images), found)

@@ -28,12 +28,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        first = str(error).strip().split("\n")[0]
         raise RunError(
-            f"{path} is not readable as weights ({first}). It must be .safetensors, or a .pth of "
-            "tensors alone; other objects are never unpickled. Save model.state_dict() with "
-            "safetensors.torch.save_file."
+            f"{path} is not readable as weights ({first_line(error)}). It must be .safetensors, or "
+            "a .pth of tensors alone; other objects are never unpickled. Save model.state_dict() "
+            "with safetensors.torch.save_file."
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows its first line."""
+    return str(error).strip().split("\n")[0]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,13 @@ from torch import nn
 
 from reference_training.config import PRESETS
 from reference_training.errors import RunError
-from reference_training.evaluation.checkpoints import classes_of, fill, find_weights, read_tensors
+from reference_training.evaluation.checkpoints import (
+    classes_of,
+    fill,
+    find_weights,
+    first_line,
+    read_tensors,
+)
 from reference_training.evaluation.loading import Preprocessing
 from reference_training.networks import ResNet
 from ulfd.extras import require
@@ -52,6 +60,21 @@ class Architecture(Protocol):
             RunError: there are none of that name, or not on this machine.
         """
         ...
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch loads tensors alone meanwhile: a cache is a folder that others may write to."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class Torchvision:
@@ -96,9 +119,14 @@ class Torchvision:
                 f"with --download, or put {chosen.url} there, or give weights of your own with "
                 "--checkpoint."
             )
-        # The cache is a folder that others may write to: tensors only, nothing is unpickled.
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-        model = self.models.get_model(self.name, weights=chosen)
+        try:
+            with _tensors_only():
+                model = self.models.get_model(self.name, weights=chosen)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise RunError(
+                f"torchvision's weights {file} cannot be loaded ({first_line(error)}). Delete the "
+                "file if it is there, and fetch it anew with --download."
+            ) from error
         classes = len(chosen.meta["categories"])
         return Loaded(f"{self.name} ({chosen.name})", model, classes, self._preprocessing(chosen))
 

@@ -32,7 +32,7 @@ from reference_training.evaluation import (
     Preprocessing,
     evaluate_corruptions,
 )
-from reference_training.evaluation.models import Loaded, load_model
+from reference_training.evaluation.models import load_model
 from reference_training.evaluation.sets import SETS
 from reference_training.evaluation.tables import corruption_table, metric_table
 from reference_training.evaluation.trained import (
@@ -170,7 +170,7 @@ def check(given: Evaluation) -> None:
 def execute(given: Evaluation) -> None:
     """Evaluates, and prints the tables; continues what is already in the folder."""
     check(given)
-    loaded: Loaded = load_model(
+    loaded = load_model(
         given.model,
         checkpoint=given.checkpoint,
         checkpoint_prefix=given.checkpoint_prefix,

@@ -4,9 +4,10 @@
     data = OnTheFly(ClassFolders(Path("imagenet/val"), classes=1000))
     result = evaluate_corruptions(model, data, out=Path("runs/mine"), preprocessing=...)
 
-`runner` computes, `results` keeps, `summary` makes the metrics and tables, `on_the_fly` degrades
-clean images, `models` finds networks by name; `trained` is the evaluation inside a run. The images
-are read by `reference_training.data`.
+`runner` computes, `results` keeps each finished set, `summary` makes the metrics and `tables` their
+tables; `sets` and `loading` choose and read the images (with the readers of `data`), `on_the_fly`
+degrades clean ones; `models` loads a network by name, from `libraries` or `checkpoints`. `trained`
+is the evaluation inside a run.
 """
 
 from reference_training.evaluation.on_the_fly import CorruptionOptions, OnTheFly

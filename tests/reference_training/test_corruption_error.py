@@ -76,6 +76,14 @@ def test_resnet50_on_the_subset_has_its_published_mce_and_mean():
     assert 100 * ce.seen_accuracy(accuracies) == pytest.approx(39.48, abs=0.005)
 
 
+def test_resnet50_on_the_subset_has_its_published_corruption_errors():
+    printed = (77.3, 79.3, 80.2, 74.5, 88.6, 78.7, 79.8, 78.3, 75.8, 66.5, 57.0, 71.4, 85.2, 76.8)
+    errors = {name: [1 - v / 100 for v in row] for name, row in RESNET50_SUBSET.items()}
+    got = ce.corruption_errors(errors, ce.ALEXNET.errors)
+    for name, published in zip(RESNET50_SUBSET, (*printed, 76.1), strict=True):
+        assert 100 * got[name] == pytest.approx(published, abs=0.05 + 1e-9)
+
+
 def test_seen_and_unseen_do_not_mix():
     accuracies = constant(0.5) | {name: [0.1, 0.2, 0.3, 0.4, 0.5] for name in UNSEEN}
     assert ce.seen_accuracy(accuracies) == 0.5

@@ -15,21 +15,33 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.transforms import CenterCrop, Compose, Resize
-from torchvision.transforms.functional import pil_to_tensor
 
 from reference_training.data.samples import CLEAN, Samples
 from reference_training.errors import RunError
 
 Transform = Callable[[Image.Image], Image.Image]
 
+# torchvision is slow to import, and only images in folders need it.
+
+
+def resize256_center224(image: Image.Image) -> Image.Image:
+    """The shorter side to 256 pixels, then the central 224×224: what ImageNet-C was made from."""
+    from torchvision.transforms.functional import center_crop, resize
+
+    return center_crop(resize(image, 256), [224, 224])
+
+
+def squash224(image: Image.Image) -> Image.Image:
+    """To 224×224, whatever the aspect ratio: the paper's official code tests clean images so."""
+    from torchvision.transforms.functional import resize
+
+    return resize(image, [224, 224])
+
+
 PREPARATIONS: dict[str, dict[str, Transform | None]] = {
     "imagenet": {
-        # What ImageNet-C was made from, and the clean set of most publications.
-        f"{CLEAN}_resize256_center224": Compose([Resize(256), CenterCrop(224)]),
-        # The paper's official code tests clean images so, which costs about two points.
-        f"{CLEAN}_squash224": Resize((224, 224)),
+        f"{CLEAN}_resize256_center224": resize256_center224,
+        f"{CLEAN}_squash224": squash224,
     },
     "as_is": {CLEAN: None},
 }
@@ -71,6 +83,8 @@ class ImageFiles:
 
     def __getitem__(self, position: int) -> Tensor:
         """The image; raises RunError if its file is unreadable or has another size."""
+        from torchvision.transforms.functional import pil_to_tensor
+
         path = self.root / self.files[position]
         try:
             with Image.open(path) as file:
@@ -122,6 +136,8 @@ def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     Raises:
         RunError: a class folder is missing or has no image.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
     indices = {name: at for at, name in enumerate(classes)}
     found = make_dataset(root, indices, IMG_EXTENSIONS, allow_empty=True)
     labels = torch.tensor([label for _, label in found], dtype=torch.int64)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision import models
 
 from reference_training.config import PRESETS
 from reference_training.evaluate import Evaluation, main
@@ -114,6 +113,8 @@ def test_the_default_folder_keeps_subsets_apart():
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> Path:
     """Weights of a torchvision network for three classes."""
+    from torchvision import models
+
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("three") / "three.safetensors"
     save_file(models.squeezenet1_1(weights=None, num_classes=3).state_dict(), path)

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -41,6 +41,7 @@ def test_names_and_groups():
         chosen_corruptions([])
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.data())
 def test_a_subset_has_each_class_in_proportion(values, data):
     labels = torch.tensor(values)

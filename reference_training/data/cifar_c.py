@@ -78,9 +78,9 @@ class PublishedArrays:
 
     def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
         self.root = root
-        self.name = root.name
+        self.name = root.resolve().name
         self.classes = classes
-        self.cleaned = clean
+        self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
         path = root / LABELS
         every = open_array(path)
@@ -109,7 +109,7 @@ class PublishedArrays:
             "arrays": self.name,
             "classes": self.classes,
             "labels_sha256": digest.hexdigest(),
-            "clean": self.cleaned.identity if self.cleaned else None,
+            "clean": self.clean_images.identity if self.clean_images else None,
         }
 
     def _array(self, corruption: str) -> np.ndarray:
@@ -131,8 +131,8 @@ class PublishedArrays:
     def samples(self, one: EvaluationSet) -> Samples:
         """The images of one set."""
         name, severity = one
-        if self.cleaned and name in self.clean_sets:
-            return self.cleaned.clean(name)
+        if self.clean_images and name in self.clean_sets:
+            return self.clean_images.clean(name)
         start = SEVERITIES.index(severity) * len(self.labels)
         images = ArrayImages(self._array(name)[start : start + len(self.labels)])
         return Samples(images, self.labels)

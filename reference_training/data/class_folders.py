@@ -118,7 +118,7 @@ def image_size(path: Path) -> tuple[int, int]:
         raise RunError(f"the image {path} cannot be read ({error}); copy it anew.") from error
 
 
-def class_folders(root: Path) -> list[str]:
+def subfolders(root: Path) -> list[str]:
     """The sorted names of the folders in `root`.
 
     Raises:
@@ -178,7 +178,7 @@ class ClassFolders:
     """
 
     def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
-        names = class_folders(root)
+        names = subfolders(root)
         if len(names) != classes:
             raise RunError(
                 f"{root} has {len(names)} class folders, but the network has {classes} outputs. "
@@ -186,7 +186,7 @@ class ClassFolders:
                 "validation set n01440764 to n15075141)."
             )
         self.root = root
-        self.name = root.name
+        self.name = root.resolve().name
         self.classes = classes
         self.preparation = preparation
         self.clean_sets = tuple(PREPARATIONS[preparation])

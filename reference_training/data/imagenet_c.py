@@ -17,11 +17,11 @@ from typing import Any
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.data.class_folders import (
     ImageFiles,
-    class_folders,
     image_size,
     list_images,
     listing_sha256,
     some,
+    subfolders,
 )
 from reference_training.data.samples import (
     CleanImages,
@@ -39,6 +39,9 @@ ARCHIVES = {
     "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
 }
 """Which of ImageNet-C's five tars holds which corruption."""
+
+DEPTH = 3
+"""How deep the corruptions' folders may lie, as ROOT/ImageNet-C/noise/gaussian_noise."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,18 @@ def corruption_folders(root: Path) -> dict[str, Path]:
         RunError: one is there twice.
     """
     found: dict[str, Path] = {}
-    for name in CORRUPTIONS:
-        places = [
-            path
-            for depth in ("", "*/", "*/*/")
-            for path in root.glob(depth + name)
-            if path.is_dir()
-        ]
-        if len(places) > 1:
-            raise RunError(
-                f"{name} is in {root} more than once ({', '.join(map(str, places))}); remove the "
-                "copies, or give the folder with one of them."
-            )
-        if places:
-            found[name] = places[0]
+    level = [root]
+    for _ in range(DEPTH):
+        folders = [above / name for above in level for name in subfolders(above)]
+        for path in folders:
+            if path.name in found:
+                raise RunError(
+                    f"{path.name} is in {root} more than once ({found[path.name]} and {path}); "
+                    "remove one, or give a folder that holds one of them."
+                )
+            if path.name in CORRUPTIONS:
+                found[path.name] = path
+        level = [path for path in folders if path.name not in CORRUPTIONS]
     return found
 
 
@@ -107,7 +108,7 @@ class PublishedFolders:
     def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
         self.root = root
         self.classes = classes
-        self.cleaned = clean
+        self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
         self.folders = corruption_folders(root)
         if not self.folders:
@@ -119,7 +120,7 @@ class PublishedFolders:
         # so another corruption says which the classes are.
         first = min(self.folders, key=lambda name: (name == "frost", CORRUPTIONS.index(name)))
         folder = self._severities(first)[0]
-        self.names = class_folders(folder)
+        self.names = subfolders(folder)
         if len(self.names) != classes:
             raise RunError(
                 f"{folder} has {len(self.names)} class folders, but the network has {classes} "
@@ -157,7 +158,7 @@ class PublishedFolders:
             "classes": self.classes,
             "size": list(self.size),
             "files_sha256": listing_sha256(self.first, self.files),
-            "clean": self.cleaned.identity if self.cleaned else None,
+            "clean": self.clean_images.identity if self.clean_images else None,
         }
 
     def check(self, sets: Sequence[EvaluationSet]) -> None:
@@ -174,7 +175,7 @@ class PublishedFolders:
                 self._check_classes(folder)
 
     def _check_classes(self, folder: Path) -> None:
-        found = class_folders(folder)
+        found = subfolders(folder)
         missing = sorted(set(self.names) - set(found))
         extra = sorted(set(found) - set(self.names))
         if extra and self.published is TINY_IMAGENET_C:
@@ -193,8 +194,8 @@ class PublishedFolders:
             RunError: it has not the images that the other sets have.
         """
         name, severity = one
-        if self.cleaned and name in self.clean_sets:
-            return self.cleaned.clean(name)
+        if self.clean_images and name in self.clean_sets:
+            return self.clean_images.clean(name)
         folder = self.folders[name] / str(severity)
         remedy = self.published.where_to_get([name])
         files, labels = list_images(folder, self.names)

@@ -79,7 +79,7 @@ class OnTheFly:
     ) -> None:
         if not 0 <= seed < SEEDS:
             raise RunError(f"--seed is {seed}, but must be from 0 to {SEEDS - 1}.")
-        self.cleaned = clean
+        self.clean_images = clean
         self.options = options or CorruptionOptions()
         self.seed = seed
         self.jpeg85 = jpeg85
@@ -99,7 +99,7 @@ class OnTheFly:
     def identity(self) -> dict[str, Any]:
         """The clean images and all that decides what they become."""
         return {
-            "clean": self.cleaned.identity,
+            "clean": self.clean_images.identity,
             "corruptions": vars(self.options) | {"frost": self.frost},
             "seed": self.seed,
             "jpeg85": self.jpeg85,
@@ -107,7 +107,7 @@ class OnTheFly:
 
     def check(self, sets: Sequence[EvaluationSet]) -> None:
         """Raises RunError for sets that cannot be made of these images, by making one image."""
-        image = self.cleaned.clean(self.clean_sets[0]).images[0][None]
+        image = self.clean_images.clean(self.clean_sets[0]).images[0][None]
         first = torch.zeros(1, dtype=torch.int64)
         for name, severity in {one[0]: one for one in sets if one[1]}.values():
             try:
@@ -119,9 +119,9 @@ class OnTheFly:
         """The images of one set."""
         name, severity = one
         if name in self.clean_sets:
-            return self.cleaned.clean(name)
+            return self.clean_images.clean(name)
         return replace(
-            self.cleaned.clean(self.clean_sets[0]),
+            self.clean_images.clean(self.clean_sets[0]),
             degrade=lambda images, positions: self._degrade(images, positions, name, severity),
         )
 

@@ -203,7 +203,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_arrays_are_named(arrays_folder, damage):
+def test_damaged_arrays_are_named(arrays_folder, damage, monkeypatch):
+    monkeypatch.chdir(arrays_folder)
     spoil, message = DAMAGES[damage]
     spoil(arrays_folder)
     with pytest.raises(RunError) as caught:

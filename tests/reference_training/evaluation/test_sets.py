@@ -97,7 +97,7 @@ def test_a_degraded_image_depends_on_its_seed_position_and_set_only():
     seeds = positions + (5 << 32)
     direct = corrupt(images, "gaussian_noise", 3, seeds=seeds, frost="procedural")
     assert torch.equal(together, direct)
-    other = OnTheFly(data.cleaned, PLAIN, seed=6).samples(("gaussian_noise", 3))
+    other = OnTheFly(data.clean_images, PLAIN, seed=6).samples(("gaussian_noise", 3))
     assert not torch.equal(together, other.degrade(images, positions))
 
 

@@ -107,7 +107,6 @@ class PublishedArrays:
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         return {
             "arrays": self.name,
-            "classes": self.classes,
             "labels_sha256": digest.hexdigest(),
             "clean": self.clean_images.identity if self.clean_images else None,
         }

@@ -198,7 +198,6 @@ class ClassFolders:
         """The preparation and a fingerprint of the files' names and sizes."""
         return {
             "preparation": self.preparation,
-            "classes": self.classes,
             "files_sha256": listing_sha256(self.root, self.files),
         }
 

@@ -155,7 +155,6 @@ class PublishedFolders:
         """The data set, the fingerprint of one set's file names and sizes, the clean images."""
         return {
             "published": self.name,
-            "classes": self.classes,
             "size": list(self.size),
             "files_sha256": listing_sha256(self.first, self.files),
             "clean": self.clean_images.identity if self.clean_images else None,

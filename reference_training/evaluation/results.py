@@ -13,6 +13,8 @@ from reference_training.data.samples import EvaluationSet
 from reference_training.errors import RunError
 from reference_training.files import read_json, write_json
 
+TOP = 5
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -19,13 +19,11 @@ from reference_training.corruptions import SEVERITIES
 from reference_training.data.samples import EvaluationData, EvaluationSet
 from reference_training.errors import RunError
 from reference_training.evaluation.loading import Preprocessing, batches
-from reference_training.evaluation.results import Counts, ResultFolder
+from reference_training.evaluation.results import TOP, Counts, ResultFolder
 from reference_training.evaluation.sets import chosen_corruptions, subset_positions
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.files import write_json
 from reference_training.workers import bar
-
-TOP = 5
 
 
 def evaluate_corruptions(
@@ -84,6 +82,7 @@ def evaluate_corruptions(
         },
         "data": {
             "name": data.name,
+            "classes": data.classes,
             "images": len(data.labels),
             "subset": subset,
             **data.identity,

@@ -16,7 +16,7 @@ from reference_training.corruption_error import Normaliser
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.data.samples import CLEAN, EvaluationSet
 from reference_training.errors import RunError
-from reference_training.evaluation.results import Counts, differences
+from reference_training.evaluation.results import TOP, Counts, differences
 from reference_training.files import read_json
 from ulfd.env import versions
 
@@ -42,28 +42,35 @@ def summarise(
         description: of the network and the data, as in evaluation.json.
         counts: of every set.
         normaliser: whose errors divide; None leaves the normalised errors out.
+
+    Returns:
+        The result; "top5" is None where there are not more than five classes.
     """
-    accuracies: dict[str, dict[str, Any]] = {}
-    for measure in ("top1", "top5"):
-        share = {one: getattr(found, measure) / found.images for one, found in counts.items()}
-        accuracies[measure] = {
-            "clean": {name: value for (name, severity), value in share.items() if not severity},
-            "corruptions": {
-                name: [share[name, severity] for severity in SEVERITIES]
-                for name in CORRUPTIONS
-                if (name, SEVERITIES[0]) in share
-            },
-        }
-    top1 = accuracies["top1"]
+    top1 = _accuracies({one: found.top1 / found.images for one, found in counts.items()})
+    top5 = None
+    if description["data"]["classes"] > TOP:
+        top5 = _accuracies({one: found.top5 / found.images for one, found in counts.items()})
     clean = next(iter(top1["clean"].values()), None)
     label = images_label(description["data"])
     return {
         "label": label,
         **description,
-        **accuracies,
+        "top1": top1,
+        "top5": top5,
         "corruption_errors": _corruption_errors(top1["corruptions"], clean, normaliser),
         "metrics": _metrics(top1, clean, normaliser, label),
         "versions": versions(),
+    }
+
+
+def _accuracies(share: Mapping[EvaluationSet, float]) -> dict[str, dict[str, Any]]:
+    return {
+        "clean": {name: value for (name, severity), value in share.items() if not severity},
+        "corruptions": {
+            name: [share[name, severity] for severity in SEVERITIES]
+            for name in CORRUPTIONS
+            if (name, SEVERITIES[0]) in share
+        },
     }
 
 

@@ -20,14 +20,15 @@ def corruption_table(result: Json) -> Table:
     if normaliser:
         kinds["ce"] = f"CE, {normaliser['name']} = 100"
         kinds["relative_ce"] = f"Relative CE, {normaliser['name']} = 100"
-    top1, top5 = result["top1"], result["top5"]
+    top1, top5 = result["top1"], result["top5"] or {"clean": {}, "corruptions": {}}
     rows = []
     for name, value in top1["clean"].items():
         errors = {"mean_error": 1 - value}
-        rows.append((name, [None] * len(SEVERITIES), value, top5["clean"][name], errors))
+        rows.append((name, [None] * len(SEVERITIES), value, top5["clean"].get(name), errors))
     for name, values in top1["corruptions"].items():
         errors = result["corruption_errors"][name]
-        rows.append((name, values, fmean(values), fmean(top5["corruptions"][name]), errors))
+        fifth = fmean(top5["corruptions"][name]) if result["top5"] else None
+        rows.append((name, values, fmean(values), fifth, errors))
     severities = (f"Top-1, severity {severity}" for severity in SEVERITIES)
     return Table(
         header=("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values()),
@@ -51,7 +52,7 @@ def metric_table(result: Json) -> Table:
             (
                 entry["title"],
                 percent(entry["value"]),
-                (entry["normaliser"] or {"name": "–"})["name"],
+                (entry["normaliser"] or {"name": ABSENT})["name"],
             )
             for entry in metrics
         ),

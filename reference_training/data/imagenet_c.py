@@ -8,6 +8,7 @@ Source: Hendrycks & Dietterich 2019; https://github.com/hendrycks/robustness.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,6 @@ from reference_training.data.class_folders import (
     ImageFiles,
     image_size,
     list_images,
-    listing_sha256,
     some,
     subfolders,
 )
@@ -28,6 +28,7 @@ from reference_training.data.samples import (
     EvaluationSet,
     Samples,
     check_same_labels,
+    spread,
 )
 from reference_training.errors import RunError
 
@@ -110,6 +111,7 @@ class PublishedFolders:
         self.classes = classes
         self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
+        self.published = IMAGENET_C  # until an image says otherwise
         self.folders = corruption_folders(root)
         if not self.folders:
             raise RunError(
@@ -129,7 +131,8 @@ class PublishedFolders:
         self.files, self.labels = list_images(folder, self.names)
         self.first = folder
         self.size = image_size(folder / self.files[0])
-        self.published = IMAGENET_C if self.size[0] > TINY_IMAGENET_C.side else TINY_IMAGENET_C
+        if self.size[0] <= TINY_IMAGENET_C.side:
+            self.published = TINY_IMAGENET_C
         side = self.published.side
         whole = self.size == (side, side) and classes == self.published.classes
         width, height = self.size
@@ -145,18 +148,17 @@ class PublishedFolders:
         missing = [str(folder) for folder in folders if not folder.is_dir()]
         if missing:
             raise RunError(
-                f"missing: {', '.join(missing)}. {IMAGENET_C.where_to_get([corruption])}, or name "
-                "other --corruptions."
+                f"missing: {', '.join(missing)}. {self.published.where_to_get([corruption])}, or "
+                "name other --corruptions."
             )
         return folders
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The data set, the fingerprint of one set's file names and sizes, the clean images."""
+        """The data set, the fingerprint of its file names, the clean images."""
         return {
             "published": self.name,
-            "size": list(self.size),
-            "files_sha256": listing_sha256(self.first, self.files),
+            "names_sha256": hashlib.sha256("\n".join(self.files).encode()).hexdigest(),
             "clean": self.clean_images.identity if self.clean_images else None,
         }
 
@@ -185,6 +187,16 @@ class PublishedFolders:
                 f"{folder} does not have the class folders of {self.first}: it {which}. "
                 "Extract its tar again."
             )
+
+    def mark(self, one: EvaluationSet) -> str:
+        """The sizes of some of the set's files."""
+        name, severity = one
+        if name in self.clean_sets:
+            return ""
+        folder = self.folders[name] / str(severity)
+        files = [folder / self.files[at] for at in spread(len(self.files))]
+        sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
+        return " ".join(map(str, sizes))
 
     def samples(self, one: EvaluationSet) -> Samples:
         """The images of one set.

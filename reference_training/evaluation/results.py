@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,18 @@ class ResultFolder:
     Args:
         path: the folder.
         description: all that decides the results, as JSON.
+        mark: what tells a set's images from others in their place.
 
     Raises:
         RunError: the folder holds results of something else, which must not be mixed with these.
     """
 
-    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, description: Mapping[str, Any], mark: Callable[[EvaluationSet], str]
+    ) -> None:
         self.path = path
-        content = json.dumps(description, sort_keys=True)
-        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+        self.content = json.dumps(description, sort_keys=True)
+        self.mark = mark
         header = path / "evaluation.json"
         if header.exists():
             before = read_json(header)
@@ -54,6 +57,9 @@ class ResultFolder:
                 )
         else:
             write_json(header, description)
+
+    def _fingerprint(self, one: EvaluationSet) -> str:
+        return hashlib.sha256((self.content + self.mark(one)).encode()).hexdigest()
 
     def _file(self, one: EvaluationSet) -> Path:
         return self.path / "sets" / f"{one[0]}-{one[1]}.json"
@@ -69,10 +75,10 @@ class ResultFolder:
             return None
         content = read_json(path)
         try:
-            if content.pop("fingerprint") != self.fingerprint:
+            if content.pop("fingerprint") != self._fingerprint(one):
                 raise RunError(
-                    f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}; "
-                    "delete it and run the same command again."
+                    f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}, "
+                    "or the images have changed since; delete it and run the same command again."
                 )
             return Counts(**content)
         except (AttributeError, KeyError, TypeError) as error:
@@ -82,7 +88,7 @@ class ResultFolder:
 
     def write(self, one: EvaluationSet, counts: Counts) -> None:
         """Keeps the counts of a finished set."""
-        write_json(self._file(one), asdict(counts) | {"fingerprint": self.fingerprint})
+        write_json(self._file(one), asdict(counts) | {"fingerprint": self._fingerprint(one)})
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -94,9 +94,9 @@ def evaluate_corruptions(
         normaliser = normaliser_from(reference, description["data"])
     ranks = _Ranks.here()
     if ranks.rank == 0:
-        ResultFolder(out, description)
+        ResultFolder(out, description, data.mark)
     ranks.meet()
-    folder = ResultFolder(out, description)
+    folder = ResultFolder(out, description, data.mark)
 
     own = sets[ranks.rank :: ranks.world]
     missing = [one for one in own if folder.read(one) is None]

@@ -161,6 +161,28 @@ def test_a_set_copied_from_elsewhere_and_a_damaged_one_are_refused(tmp_path):
             evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
 
 
+def test_more_tars_may_come_but_images_must_stay(published_folder, tmp_path):
+    later = published_folder / "noise" / "gaussian_noise"
+    later.rename(tmp_path / "gaussian_noise")
+    options = {"classes": 3, "corruptions": ["saturate"]}
+    first = evaluate(PublishedFolders(published_folder, 3), tmp_path / "out", **options)
+    (tmp_path / "gaussian_noise").rename(later)  # now the first in the order of corruptions
+    assert evaluate(PublishedFolders(published_folder, 3), tmp_path / "out", **options) == first
+    path = next((published_folder / "saturate" / "4").rglob("*.JPEG"))
+    Image.open(path).save(path, quality=30)
+    with pytest.raises(RunError, match=r"saturate-4.json belongs .*images have changed since"):
+        evaluate(PublishedFolders(published_folder, 3), tmp_path / "out", **options)
+
+
+def test_arrays_that_changed_are_noticed(arrays_folder, tmp_path):
+    evaluate(PublishedArrays(arrays_folder, 10), tmp_path, corruptions=["fog"])
+    fog = np.load(arrays_folder / "fog.npy")
+    fog[2 * IMAGES + 3] ^= 1
+    np.save(arrays_folder / "fog.npy", fog)
+    with pytest.raises(RunError, match=r"fog-3.json belongs .*images have changed since"):
+        evaluate(PublishedArrays(arrays_folder, 10), tmp_path, corruptions=["fog"])
+
+
 def test_a_subset_is_named_in_every_label(tmp_path):
     result = evaluate(digits(), tmp_path, corruptions=["contrast"], subset=70)
     assert json.loads((tmp_path / "sets" / "contrast-1.json").read_text())["images"] == 70

@@ -73,17 +73,10 @@ def _begin(link: Shared, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def bar(total: int, unit: str, description: str, *, hidden: bool = False) -> tqdm:
+def bar(total: int, unit: str, description: str) -> tqdm:
     """A progress bar on a terminal; a line every ten seconds in a log file."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(
-        total=total,
-        unit=unit,
-        desc=description,
-        mininterval=interval,
-        dynamic_ncols=True,
-        disable=hidden,
-    )
+    return tqdm(total=total, unit=unit, desc=description, mininterval=interval, dynamic_ncols=True)
 
 
 class Pool:

@@ -103,7 +103,7 @@ def evaluate_corruptions(
     images_in_all = len(own) * len(positions)
     device = next(model.parameters(), torch.empty(0)).device
     with (
-        bar(images_in_all, "image", data.name, hidden=ranks.rank > 0) as progress,
+        bar(images_in_all, "image", data.name) as progress,
         _eval_mode(model),
     ):
         progress.initial = progress.n = images_in_all - len(missing) * len(positions)

@@ -10,7 +10,7 @@ from tests.conformance.backends import BACKENDS
 @pytest.mark.parametrize(("dtype", "unit"), [("float32", 2.0**-22), ("bfloat16", 2.0**-6)])
 def test_units_in_the_last_place(dtype, unit):
     expected = np.array([3.0, 2.0])  # both in [2, 4)
-    assert parity.units(expected + [0, 1.5 * unit], expected, expected, dtype) == 1.5
+    assert parity.units(expected + np.array([0, 1.5 * unit]), expected, expected, dtype) == 1.5
     assert parity.units(expected, expected, 0 * expected, dtype) == 0
 
 

@@ -82,7 +82,9 @@ def value_and_gradients(
     """`value` and `gradients` of the same inputs."""
     result, pull = jax.vjp(lambda *inputs: value(options, *inputs), student, teacher, log_variance)
     found = pull(upstream.astype(result.dtype))
-    return result, *(gradient if need else None for gradient, need in zip(found, needs, strict=True))
+    return result, *(
+        gradient if need else None for gradient, need in zip(found, needs, strict=True)
+    )
 
 
 def compute_dtype(*arrays: Array | None) -> DTypeLike:

@@ -65,6 +65,8 @@ def _checked(
         )
         return registry.select(problem, name)
 
+    if implementation is None and targets.may_be_partitioned(student):
+        return (student, teacher, sigma), None
     if implementation is None:
         chosen = {target: selected(target, None) for target in targets.targets()}
     else:
@@ -104,12 +106,12 @@ _STATIC = ("prior_weight", "reduction", "beta", "clamp")
 
 
 @partial(jax.jit, static_argnames=_STATIC, inline=True)
-def _composite(*inputs: Array | None, **options: Any) -> Array:
+def _composite(*inputs: Any, **options: Any) -> Array:
     return composite.loss(*inputs, **options)
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
-def _kernel(call: Call, weight: ArrayLike, *inputs: Array | None) -> Array:
+def _kernel(call: Call, weight: ArrayLike, *inputs: Any) -> Array:
     loss = rules.loss(call, *inputs)
     return loss * jnp.asarray(weight, loss.dtype)
 
@@ -152,8 +154,9 @@ def ulfd_loss(
         beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 is off.
         clamp: (low, high) limits of σ; no gradient where they act.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
-            the inputs on the platform that the program runs on. Forward-mode differentiation
-            (`jax.jvp`) and `jax.export` to several platforms need "composite".
+            the inputs on the platform that the program runs on; under jit on several devices that
+            is "composite", which XLA partitions, except inside shard_map. Forward-mode
+            differentiation (`jax.jvp`) and `jax.export` to several platforms need "composite".
     Returns:
         a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
     Raises:

@@ -34,9 +34,7 @@ class Implementation(NamedTuple):
     value_and_gradients: Callable[..., tuple[Array | None, ...]]
 
 
-COMPOSITE = Implementation(
-    composite.value, composite.gradients, composite.value_and_gradients
-)
+COMPOSITE = Implementation(composite.value, composite.gradients, composite.value_and_gradients)
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ def _through_composite(function: str, static: int) -> Callable[..., Any]:
 
 _value = _through_composite("value", 0)
 _gradients = _through_composite("gradients", 1)
-value_and_gradients: Callable[..., tuple[Array | None, ...]] = _through_composite(
-    "value_and_gradients", 1
-)
+value_and_gradients: Callable[..., tuple[Any, ...]] = _through_composite("value_and_gradients", 1)
 """(call, needs, upstream, student, teacher, σ) to (value, by student, by teacher, by σ)."""
 
 

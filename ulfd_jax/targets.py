@@ -55,6 +55,16 @@ def of(array: jax.Array) -> Target:
     return _of(next(iter(array.devices())))
 
 
+def may_be_partitioned(array: jax.Array) -> bool:
+    """Whether XLA may split the computation over devices. It cannot look into a kernel, and would
+    gather the features on every device; inside shard_map it need not."""
+    if not isinstance(array, jax.core.Tracer):
+        return len(array.devices()) > 1
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = bool(mesh.axis_names) and set(mesh.manual_axes) == set(mesh.axis_names)
+    return jax.device_count() > 1 and not manual
+
+
 @contextmanager
 def compiling_for(architecture: str) -> Iterator[None]:
     """Traces for a CUDA GPU that need not be there, for `lower(lowering_platforms=("cuda",))`.

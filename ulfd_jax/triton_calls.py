@@ -6,7 +6,6 @@ the order of their axes, channels-last ones (B, H, W, C) just like (B, C, H, W).
 """
 
 import os
-from collections.abc import Sequence
 from functools import cache, partial
 from math import prod
 from types import ModuleType
@@ -39,9 +38,7 @@ def _jax_triton() -> ModuleType:
     return jax_triton
 
 
-def _call(
-    architecture: str, kernel: Any, *arrays: Array, **arguments: Any
-) -> list[Array]:
+def _call(architecture: str, kernel: Any, *arrays: Array, **arguments: Any) -> list[Array]:
     """One launch. The capability comes along, so that the GPU need not be there."""
     capability = int(architecture[3:]) if architecture.startswith("sm_") else None
     return _jax_triton().triton_call(
@@ -62,7 +59,7 @@ def _run(
     log_variance: Array | None,
     *,
     value: bool,
-) -> tuple[Array | None, ...]:
+) -> tuple[Any, ...]:
     """The value and the gradients that are wanted, None for the others."""
     from ulfd.kernels import triton_fused  # here, for it needs Triton and this module does not
     from ulfd_jax import triton_kernels
@@ -110,7 +107,9 @@ def _run(
     summed = by_sigma and launch.sums is not None
     if value or summed:
         grid, integers, fixed = triton_fused.finish_launch(launch, loss=value, sums=summed)
-        sigma = Shape(log_variance.shape, log_variance.dtype) if log_variance is not None else ABSENT
+        sigma = (
+            Shape(log_variance.shape, log_variance.dtype) if log_variance is not None else ABSENT
+        )
         loss, total = _call(
             architecture,
             triton_kernels.finish,
@@ -126,7 +125,7 @@ def _run(
         )
         if summed:
             gradients[2] = total
-    if expanded and by_sigma:
+    if expanded and by_sigma and log_variance is not None:
         gradients[2] = _sum_to(gradients[2], log_variance)
     wanted = (found if need else None for found, need in zip(gradients, needs, strict=True))
     return (loss if value else None), *wanted
@@ -166,5 +165,7 @@ def _value_and_gradients(
 def implementation(architecture: str) -> Implementation:
     """The kernels for "sm_90", "gfx942", ...; see `ulfd.kernels.triton_configs`."""
     return Implementation(
-        *(partial(function, architecture) for function in (_value, _gradients, _value_and_gradients))
+        partial(_value, architecture),
+        partial(_gradients, architecture),
+        partial(_value_and_gradients, architecture),
     )

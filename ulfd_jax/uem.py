@@ -38,8 +38,9 @@ def init(key: Array, spec: UEMSpec) -> dict[str, Array]:
     """Fresh float32 weights by name, from PyTorch's distribution: U(−1/√n, 1/√n), n the fan-in.
 
     >>> import jax
-    >>> weights = init(jax.random.key(0), UEMSpec(64))
-    >>> sum(weight.size for weight in weights.values()) == UEMSpec(64).parameters()
+    >>> spec = UEMSpec(16, blocks=1)
+    >>> weights = init(jax.random.key(0), spec)
+    >>> sum(weight.size for weight in weights.values()) == spec.parameters()
     True
 
     Args:
@@ -47,21 +48,24 @@ def init(key: Array, spec: UEMSpec) -> dict[str, Array]:
         spec: the UEM to build.
     """
     shapes = spec.weight_shapes()
-    weights = {}
-    for name, part in zip(shapes, jax.random.split(key, len(shapes)), strict=True):
+    # One draw for all: XLA compiles every call of a generator anew.
+    draws = jax.random.uniform(key, (spec.parameters(),), minval=-1.0, maxval=1.0)
+    weights, start = {}, 0
+    for name, shape in shapes.items():
         layer, kind = name.rsplit(".", 1)
+        stop = start + math.prod(shape)
         if ".norm" in name:
-            weights[name] = jnp.full(shapes[name], float(kind == "weight"))
-            continue
-        kernel = shapes[f"{layer}.weight"]
-        bound = 1 / math.sqrt(math.prod(kernel[1:]))
-        weights[name] = jax.random.uniform(part, shapes[name], minval=-bound, maxval=bound)
+            weights[name] = jnp.full(shape, float(kind == "weight"))
+        else:
+            fan_in = math.prod(shapes[f"{layer}.weight"][1:])
+            weights[name] = draws[start:stop].reshape(shape) / math.sqrt(fan_in)
+        start = stop
     return weights
 
 
 def init_state(spec: UEMSpec) -> dict[str, Array]:
     """The running statistics before the first batch; empty without batch normalisation."""
-    state = {}
+    state: dict[str, Array] = {}
     for name, shape in spec.weight_shapes().items():
         if ".norm" in name and name.endswith(".weight"):
             layer = name.removesuffix(".weight")
@@ -158,6 +162,7 @@ class _Pass:
         return Reconstruction(-precision, middle + self.branch("reconstruction", middle))
 
 
+@partial(jax.jit, static_argnames=("spec", "layout"), inline=True)
 def apply(
     params: Weights,
     student: Array,
@@ -169,7 +174,7 @@ def apply(
     """σ for the features ẑ, with running statistics where the UEM normalises.
 
     >>> import jax, jax.numpy as jnp
-    >>> spec = UEMSpec(16)
+    >>> spec = UEMSpec(16, blocks=1)
     >>> apply(init(jax.random.key(0), spec), jnp.ones((2, 16, 7, 7)), spec=spec).shape
     (2, 16, 7, 7)
 
@@ -188,6 +193,7 @@ def apply(
     return _Pass(spec, params, fresh, layout, train=False).run(student)
 
 
+@partial(jax.jit, static_argnames=("spec", "layout"), inline=True)
 def train(
     params: Weights, state: Weights, student: Array, *, spec: UEMSpec, layout: str = "NCHW"
 ) -> tuple[Array | Reconstruction, dict[str, Array]]:
@@ -226,8 +232,8 @@ def load(path: Path | str, spec: UEMSpec) -> tuple[dict[str, Array], dict[str, A
     if shapes != expected:
         wrong = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
         raise ValueError(
-            f"UEM: {path} does not hold the weights of {spec}: {len(wrong)} names or shapes differ, "
-            f"the first is {wrong[0]!r} with shape {shapes.get(wrong[0])} instead of "
+            f"UEM: {path} does not hold the weights of {spec}: {len(wrong)} names or shapes "
+            f"differ, the first is {wrong[0]!r} with shape {shapes.get(wrong[0])} instead of "
             f"{expected.get(wrong[0])}; load it with the UEMSpec it was saved with."
         )
     weights = {name: jnp.asarray(found[name]) for name in spec.weight_shapes()}

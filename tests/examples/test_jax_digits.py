@@ -1,5 +1,6 @@
 """The JAX example trains, at small size, and its corruptions and table are what they say."""
 
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_it_trains_and_reports():
 
 @pytest.mark.parametrize("name", [*jax_digits.SEEN, *jax_digits.UNSEEN])
 def test_corruptions_get_worse_with_severity(name):
-    images, labels = jax_digits.digits()
+    images, _ = jax_digits.digits()
     assert images.shape == (1797, 1, 16, 16)
     assert images.dtype == np.float32
     damages = []
@@ -74,3 +75,9 @@ def test_the_table_counts_as_it_says():
         "| vanilla, clean images only | 70.0 ± 14.1 | 70.0 ± 14.1 | 70.0 ± 14.1 | 100.0 ± 0.0 |"
     )
     assert table[3].endswith("| 50.0 ± 0.0 |")
+
+
+def test_the_documentation_shows_the_measured_table():
+    found = json.loads((ROOT / "benchmarks/results/jax_digits.json").read_text(encoding="utf-8"))
+    table = jax_digits.table(list(found.values()))
+    assert table in (ROOT / "ulfd_jax/README.md").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ from ulfd_jax.composite import Options
 # Small tiles make small inputs cover several programs, the interior and the tail.
 SMALL = triton_configs.Config(256, 1, triton_configs.Columns(256, 1, width=64, programs=6))
 CONTIGUOUS = [case for case in CASES if case.order is None and case.offset == 0]
+CONTIGUOUS = CONTIGUOUS[:12] + CONTIGUOUS[12::3]  # every shape of σ, and some dtypes and options
 
 
 def _to_torch(array: Any) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_one_pass_matches_the_oracle(case: Case) -> None:
     assert not reference.errors(as_torch((loss * weight, *gradients)))
 
 
-@pytest.mark.parametrize("case", CONTIGUOUS[::3], ids=str)
+@pytest.mark.parametrize("case", CONTIGUOUS[:12:3], ids=str)
 def test_autodiff_matches_the_oracle(case: Case) -> None:
     tensors, arrays = jax_inputs(case)
     call, weight = call_of(case)

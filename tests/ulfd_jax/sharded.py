@@ -8,17 +8,17 @@ import os
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-from functools import partial  # noqa: E402
+from functools import partial
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from jax import numpy as jnp  # noqa: E402
-from jax.sharding import AxisType, Mesh, NamedSharding  # noqa: E402
-from jax.sharding import PartitionSpec as P  # noqa: E402
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from tests.oracle import Case, assert_close, exact, magnitudes, make_case  # noqa: E402
-from ulfd.gradients import Gradients  # noqa: E402
-from ulfd_jax import ulfd_loss  # noqa: E402
+from tests.oracle import Case, assert_close, exact, magnitudes, make_case
+from ulfd.gradients import Gradients
+from ulfd_jax import ulfd_loss
 
 SHAPE = (8, 4, 5, 5)
 SIGMAS = [SHAPE, (8, 1, 5, 5), (1, 4, 1, 1)]
@@ -66,6 +66,21 @@ def shard_map(mesh: Mesh, case: Case, inputs: tuple[jax.Array, ...]) -> None:
     check(jax.jit(jax.value_and_grad(whole, (0, 1, 2)))(*inputs), case)
 
 
+def kernels_run_per_shard(mesh: Mesh, inputs: tuple[jax.Array, ...]) -> None:
+    """A kernel is chosen by itself inside shard_map only, where there is nothing to partition."""
+    registry.register(registry.Kernel("stand-in", priority=1, refuses=lambda problem: None))
+    functional.IMPLEMENTATIONS["stand-in"] = lambda _: STAND_IN
+
+    def local(*shards: jax.Array) -> jax.Array:
+        return jax.lax.pmean(ulfd_loss(*shards), "batch")
+
+    specs = tuple(spec_of(x.shape, P("batch")) for x in inputs)
+    whole = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
+    assert "pure_callback" in str(jax.make_jaxpr(whole)(*inputs))
+    assert "pure_callback" not in str(jax.make_jaxpr(ulfd_loss)(*inputs))
+    np.testing.assert_allclose(jax.jit(whole)(*inputs), ulfd_loss(*inputs), rtol=1e-5)
+
+
 def main() -> None:
     assert len(jax.devices()) == 4
     for devices in (2, 4):
@@ -84,6 +99,7 @@ def main() -> None:
         gspmd(explicit, P("batch"), case, inputs)
     grid = jax.make_mesh((2, 2), ("batch", "model"), (AxisType.Auto,) * 2)
     gspmd(grid, P("batch", "model"), case, inputs)
+    kernels_run_per_shard(auto, inputs)
 
 
 if __name__ == "__main__":

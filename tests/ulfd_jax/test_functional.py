@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,39 +16,13 @@ from jax import numpy as jnp
 import ulfd_jax
 import ulfd_torch
 from tests.oracle import Case, assert_close, exact, magnitudes, make_case
+from tests.ulfd_jax.stand_in import STAND_IN
 from ulfd.gradients import Gradients, vid_log_variance_derivative
 from ulfd.kernels import registry
 from ulfd_jax import functional, rules, ulfd_loss, value_and_grad
 
 SHAPE = (3, 4, 5, 5)
 SIGMAS = [SHAPE, (3, 1, 5, 5), (3, 1, 1, 1), (1, 4, 1, 1), (), None]
-
-
-class StandIn:
-    """A kernel that is no kernel: the composite form, which JAX cannot look into.
-
-    It has neither derivatives nor a vmap rule of its own, as jax-triton's and XLA's foreign
-    functions have none.
-    """
-
-    def _opaque(self, name):
-        def run(options, *arguments):
-            static, arrays = arguments[: name != "value"], arguments[name != "value" :]
-            plain = partial(getattr(rules.COMPOSITE, name), options, *static)
-            present = [array for array in arrays if array is not None]
-
-            def outside(*given):
-                queue = list(given)
-                whole = [None if array is None else queue.pop(0) for array in arrays]
-                return jax.tree.map(np.asarray, jax.jit(plain)(*whole))
-
-            return jax.pure_callback(outside, jax.eval_shape(plain, *arrays), *present)
-
-        return run
-
-    @cache
-    def implementation(self, architecture):
-        return rules.Implementation(*map(self._opaque, rules.Implementation._fields))
 
 
 @pytest.fixture(params=["composite", "stand-in"])
@@ -62,7 +36,7 @@ def kernel(request, monkeypatch):
             refuses=lambda problem: "no elements" if problem.reduction == "none" else None,
         )
     )
-    monkeypatch.setitem(functional.IMPLEMENTATIONS, "stand-in", StandIn().implementation)
+    monkeypatch.setitem(functional.IMPLEMENTATIONS, "stand-in", lambda _: STAND_IN)
     return request.param
 
 

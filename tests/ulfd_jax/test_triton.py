@@ -5,7 +5,6 @@ jax-triton needs a part of JAX's CUDA plugin for that (`make test` installs it: 
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,19 +13,20 @@ import jax
 import pytest
 from jax import numpy as jnp
 
-for module, cure in (
-    ("triton", "'ulfd[triton]'"),
-    ("jax_triton", "'ulfd[jax-gpu]'"),
-    ("jax_cuda13_plugin", f"--no-deps jax-cuda13-plugin=={jax.__version__}"),
-):
-    if find_spec(module) is None:  # importing jax_triton would change TRITON_CACHE_DIR
-        pytest.skip(f"{module} is needed: pip install {cure}", allow_module_level=True)
+pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
+pytest.importorskip(
+    "jax_cuda13_plugin", reason=f"pip install --no-deps jax-cuda13-plugin=={jax.__version__}"
+)
 
 from triton.backends.nvidia.compiler import get_ptxas
 
 import ulfd_jax
-from ulfd.kernels import ahead_of_time, machine_code, triton_configs
+from ulfd.kernels import ahead_of_time, jax_versions, machine_code, triton_configs
 from ulfd_jax import targets, triton_calls
+
+pytestmark = pytest.mark.skipif(
+    jax_versions.unavailable() is not None, reason=str(jax_versions.unavailable())
+)
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -83,8 +83,8 @@ def assembled(ptx: str, tmp_path: Path) -> tuple[str, dict[str, int]]:
     return ahead_of_time._read(SimpleNamespace(asm={"cubin": binary.read_bytes()}))
 
 
-# With constant lengths the compiler shortens the tail of a row, and the reader of machine code would
-# take it for the interior; these rows of 4096 × 49 elements have no tail.
+# With constant lengths the compiler shortens the tail of a row, and the reader of machine code
+# would take it for the interior; these rows of 4096 × 49 elements have no tail.
 SHAPE = (256, 4096, 7, 7)
 SIGMAS = {
     "full": SHAPE,
@@ -140,8 +140,11 @@ def test_lowers_for_every_architecture_and_shape(sigma, architecture):
     program = lowered(step(needs, **options), (4, 8, 5, 5), sigma, "fp16", architecture)
     text = program.as_text()
     assert text.count("custom_call @triton_kernel_call") >= 3  # the loss, its sum, the gradients
-    kinds = [str(aval) for aval in jax.tree.leaves(program.out_info)]
-    assert kinds[0].startswith("OutInfo") or "float32" in kinds[0]
+    loss, gradients = program.out_info
+    assert (loss.shape, loss.dtype) == ((), jnp.float32)
+    shapes = ((4, 8, 5, 5), (4, 8, 5, 5), sigma)
+    for gradient, shape in zip(gradients, shapes, strict=False):
+        assert (gradient.shape, gradient.dtype) == (shape, jnp.float16)
 
 
 def test_no_gpu_no_kernel():

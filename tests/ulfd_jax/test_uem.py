@@ -29,7 +29,7 @@ def pair(spec: UEMSpec, tmp_path) -> tuple:
     torch.manual_seed(0)
     module = ulfd_torch.UEM(spec)
     with torch.no_grad():
-        for name, buffer in module.named_buffers():
+        for buffer in module.buffers():
             if buffer.is_floating_point():
                 buffer.uniform_(0.5, 1.5)
     safetensors.torch.save_file(module.state_dict(), tmp_path / "uem.safetensors")

@@ -17,8 +17,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.oracle import Case, assert_close, exact, magnitudes, make_case
+from tests.ulfd_jax.stand_in import STAND_IN
 from ulfd.gradients import Gradients
-from ulfd_jax import ulfd_loss
+from ulfd.kernels import registry
+from ulfd_jax import functional, ulfd_loss
 
 SHAPE = (8, 4, 5, 5)
 SIGMAS = [SHAPE, (8, 1, 5, 5), (1, 4, 1, 1)]

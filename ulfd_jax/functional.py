@@ -112,7 +112,7 @@ def _composite(*inputs: Any, **options: Any) -> Array:
 
 @partial(jax.jit, static_argnums=0, inline=True)
 def _kernel(call: Call, weight: ArrayLike, *inputs: Any) -> Array:
-    loss = rules.loss(call, *inputs)
+    loss = rules.loss(call, *rules.aligned(*inputs))
     return loss * jnp.asarray(weight, loss.dtype)
 
 
@@ -192,8 +192,8 @@ def _kernel_with_gradients(
     dtype = composite.compute_dtype(*inputs)
     factor = jnp.asarray(weight, dtype)
     arriving = jnp.asarray(upstream, dtype) * factor
-    loss, *gradients = rules.value_and_gradients(call, needs, arriving, *inputs)
-    return loss * factor, *gradients
+    loss, *gradients = rules.value_and_gradients(call, needs, *rules.aligned(arriving, *inputs))
+    return loss * factor, *map(rules.summed_like, gradients, inputs)
 
 
 def value_and_grad(

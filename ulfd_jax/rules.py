@@ -6,7 +6,8 @@ A kernel computes a scalar and its gradients on one device. Here it becomes a fu
   any upstream gradient, and writes only the gradients that are asked for. Everything beyond the
   first reverse pass (hessian, gradient penalties) goes through `composite`;
 - batches: vmap of a kernel is vmap of `composite`, which needs no kernel for one more axis;
-- runs where the program ends up: `lax.platform_dependent` picks the kernel while XLA compiles.
+- runs where the program ends up: `lax.platform_dependent` picks the kernel while XLA compiles;
+- says in shard_map that its results vary over the axes over which its inputs do.
 
 Forward mode (`jax.jvp`) as the first derivative is what custom_vjp excludes: it raises, and
 `implementation="composite"` has it.
@@ -52,11 +53,46 @@ class Call:
     platforms: tuple[tuple[str, Implementation], ...]
 
 
+def _varying(*arrays: Array | None) -> frozenset[str]:
+    """The axes of a surrounding shard_map over which any of the arrays varies."""
+    axes: frozenset[str] = frozenset()
+    for kind in (jax.typeof(array) for array in arrays if array is not None):
+        manual = getattr(kind, "manual_axis_type", None)  # JAX up to 0.9 has the axes in vma
+        axes |= kind.vma if manual is None else manual.varying
+    return axes
+
+
+def _cast(array: Array | None, axes: frozenset[str]) -> Array | None:
+    missing = frozenset() if array is None else axes - _varying(array)
+    return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
+
+
+def aligned(*arrays: Array | None) -> tuple[Any, ...]:
+    """The arrays, all varying over the same axes. The gradient of one that did not is then the sum
+    over the shards, as in plain JAX."""
+    axes = _varying(*arrays)
+    return tuple(_cast(array, axes) for array in arrays)
+
+
+def summed_like(gradient: Array | None, array: Array | None) -> Array | None:
+    """The gradient of an array that `aligned` cast, summed over the shards that share the array."""
+    if gradient is None or array is None:
+        return gradient
+    shared = _varying(gradient) - _varying(array)
+    return jax.lax.psum(gradient, tuple(shared)) if shared else gradient
+
+
 def _dispatched(call: Call, function: str, *static: Any) -> Callable[..., Any]:
     """`function` of the kernel that serves the platform, with vmap's rule."""
 
     def of(implementation: Implementation) -> Callable[..., Any]:
-        return partial(getattr(implementation, function), call.options, *static)
+        computed = partial(getattr(implementation, function), call.options, *static)
+
+        def run(*arrays: Any) -> Any:
+            axes = _varying(*arrays)
+            return jax.tree.map(lambda result: _cast(result, axes), computed(*arrays))
+
+        return run
 
     @custom_vmap
     def fast(*arrays: Any) -> Any:

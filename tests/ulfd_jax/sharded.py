@@ -20,7 +20,7 @@ from tests.oracle import Case, assert_close, exact, magnitudes, make_case
 from tests.ulfd_jax.stand_in import STAND_IN
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
-from ulfd_jax import functional, ulfd_loss
+from ulfd_jax import functional, ulfd_loss, value_and_grad
 
 SHAPE = (8, 4, 5, 5)
 SIGMAS = [SHAPE, (8, 1, 5, 5), (1, 4, 1, 1)]
@@ -68,19 +68,23 @@ def shard_map(mesh: Mesh, case: Case, inputs: tuple[jax.Array, ...]) -> None:
     check(jax.jit(jax.value_and_grad(whole, (0, 1, 2)))(*inputs), case)
 
 
-def kernels_run_per_shard(mesh: Mesh, inputs: tuple[jax.Array, ...]) -> None:
-    """A kernel is chosen by itself inside shard_map only, where there is nothing to partition."""
+def kernels_run_per_shard(mesh: Mesh, case: Case, inputs: tuple[jax.Array, ...]) -> None:
+    """A kernel is chosen by itself inside shard_map only, where there is nothing to partition; a σ
+    that the shards share has the sum of their gradients."""
     registry.register(registry.Kernel("stand-in", priority=1, refuses=lambda problem: None))
     functional.IMPLEMENTATIONS["stand-in"] = lambda _: STAND_IN
-
-    def local(*shards: jax.Array) -> jax.Array:
-        return jax.lax.pmean(ulfd_loss(*shards), "batch")
-
-    specs = tuple(spec_of(x.shape, P("batch")) for x in inputs)
-    whole = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
-    assert "pure_callback" in str(jax.make_jaxpr(whole)(*inputs))
     assert "pure_callback" not in str(jax.make_jaxpr(ulfd_loss)(*inputs))
-    np.testing.assert_allclose(jax.jit(whole)(*inputs), ulfd_loss(*inputs), rtol=1e-5)
+    shard_map(mesh, case, inputs)
+    specs = tuple(spec_of(x.shape, P("batch")) for x in inputs)
+
+    def local(*shards: jax.Array) -> tuple:
+        shares = jax.lax.axis_size("batch")
+        loss, gradients = value_and_grad(*shards, upstream=1 / shares, **OPTIONS)
+        return jax.lax.pmean(loss, "batch"), gradients
+
+    both = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(P(), Gradients(*specs)))
+    assert "pure_callback" in str(jax.make_jaxpr(both)(*inputs))
+    check(jax.jit(both)(*inputs), case)
 
 
 def main() -> None:
@@ -101,7 +105,7 @@ def main() -> None:
         gspmd(explicit, P("batch"), case, inputs)
     grid = jax.make_mesh((2, 2), ("batch", "model"), (AxisType.Auto,) * 2)
     gspmd(grid, P("batch", "model"), case, inputs)
-    kernels_run_per_shard(auto, inputs)
+    kernels_run_per_shard(auto, case, inputs)
 
 
 if __name__ == "__main__":

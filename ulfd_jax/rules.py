@@ -55,11 +55,8 @@ class Call:
 
 def _varying(*arrays: Array | None) -> frozenset[str]:
     """The axes of a surrounding shard_map over which any of the arrays varies."""
-    axes: frozenset[str] = frozenset()
-    for kind in (jax.typeof(array) for array in arrays if array is not None):
-        manual = getattr(kind, "manual_axis_type", None)  # JAX up to 0.9 has the axes in vma
-        axes |= kind.vma if manual is None else manual.varying
-    return axes
+    kinds = (jax.typeof(array) for array in arrays if array is not None)
+    return frozenset().union(*(kind.manual_axis_type.varying for kind in kinds))
 
 
 def _cast(array: Array | None, axes: frozenset[str]) -> Array | None:

@@ -32,7 +32,7 @@ COMBINATIONS = (
             "jax-triton": ("0.3.1", "0.4"),
             "triton": ("3.6", None),
         },
-        tested="Python 3.11, JAX 0.10.2, jax-triton 0.3.1, Triton 3.9.0",
+        tested="Python 3.11, JAX 0.10.2, jax-triton 0.3.1, Triton 3.8.0 and 3.9.0",
         note="Triton 3.9 writes PTX 9.4 for sm_90 and newer: JAX's nvidia-cuda-nvcc must be 13.4+",
     ),
 )

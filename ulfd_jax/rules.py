@@ -1,4 +1,4 @@
-"""What makes a kernel a citizen of JAX: its derivatives, its vmap and its partitioning.
+"""What makes a kernel a citizen of JAX: its derivatives, its vmap, its place in shard_map.
 
 A kernel computes a scalar and its gradients on one device. Here it becomes a function that
 

@@ -85,7 +85,11 @@ def _torch(dtype: str, implementation: str) -> Backend:
 
 # XLA needs 0.15 s to compile a case as a whole, and there are thousands; single operations are
 # compiled once and shared by the cases.
-_BY_OPERATION = mock.patch.object(functional, "_composite", functional._composite.__wrapped__)
+_BY_OPERATION = mock.patch.multiple(
+    functional,
+    _composite=functional._composite.__wrapped__,
+    _kernel=functional._kernel.__wrapped__,
+)
 
 
 def _pulled(loss, upstream, *arrays):

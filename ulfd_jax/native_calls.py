@@ -78,7 +78,7 @@ def _run(
     return value_out, *gradients
 
 
-def _value(options: Options, *inputs: Any) -> Array | None:
+def _value(options: Options, *inputs: Any) -> Any:
     return _run(options, (False, False, False), None, *inputs, value=True)[0]
 
 

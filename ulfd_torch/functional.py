@@ -41,7 +41,7 @@ def _checked(
     if log_variance is not None:
         inputs["log_variance"] = log_variance
     shape = None if log_variance is None else log_variance.shape
-    dtypes = {name: NAMES.get(tensor.dtype, tensor.dtype) for name, tensor in inputs.items()}
+    dtypes = {name: NAMES.get(tensor.dtype, str(tensor.dtype)) for name, tensor in inputs.items()}
     checks.check_dtypes(**dtypes)
     checks.check_devices(**{name: tensor.device for name, tensor in inputs.items()})
     checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])

@@ -25,9 +25,9 @@ SHAPE = (3, 4, 5, 5)
 SIGMAS = [SHAPE, (3, 1, 5, 5), (3, 1, 1, 1), (1, 4, 1, 1), (), None]
 
 
-@pytest.fixture(params=["composite", "stand-in"])
+@pytest.fixture(params=["composite", "native", "stand-in"])
 def kernel(request, monkeypatch):
-    """The name of an implementation; "stand-in" goes through all of `ulfd_jax.rules`."""
+    """The name of an implementation; "stand-in" is `composite` through all of `ulfd_jax.rules`."""
     monkeypatch.setattr(registry, "KERNELS", dict(registry.KERNELS))
     registry.register(
         registry.Kernel(
@@ -233,7 +233,8 @@ def test_numbers_numpy_and_hostile_values(kernel):
     sigma = np.array([0.0, 0.0, 0.0, inf, nan, 0.0], np.float32)
     for options in ({}, {"clamp": (-2.0, 2.0)}, {"beta": 0.5}):
         tensors = [torch.tensor(x, requires_grad=True) for x in (student, teacher, sigma)]
-        theirs = ulfd_torch.ulfd_loss(*tensors, reduction="sum", **options)
+        same = "native" if kernel == "native" else "composite"
+        theirs = ulfd_torch.ulfd_loss(*tensors, reduction="sum", implementation=same, **options)
         theirs.backward()
         loss, gradients = jax.value_and_grad(ulfd_loss, (0, 1, 2))(
             student, teacher, sigma, reduction="sum", implementation=kernel, **options

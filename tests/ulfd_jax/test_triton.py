@@ -150,7 +150,7 @@ def test_lowers_for_every_architecture_and_shape(sigma, architecture):
 def test_no_gpu_no_kernel():
     given = [jnp.ones((4, 8))] * 3
     text = jax.jit(ulfd_jax.ulfd_loss).lower(*given).as_text()
-    assert "custom_call" not in text
+    assert "triton_kernel_call" not in text
     with pytest.raises(ValueError, match=r"student is on cpu, not on a GPU \(cuda\)"):
         ulfd_jax.ulfd_loss(*given, implementation="triton")
 

@@ -1,12 +1,8 @@
-"""`python -m tests.ulfd_jax.sharded`: the loss on 2 and 4 devices has the global mean, exactly.
+"""The loss on 2 and 4 devices has the global mean, exactly.
 
 A process of its own, for the number of devices is settled when JAX starts; `test_functional.py`
-runs it.
+runs it with XLA_FLAGS=--xla_force_host_platform_device_count=4.
 """
-
-import os
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 from functools import partial
 

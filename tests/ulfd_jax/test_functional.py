@@ -1,5 +1,6 @@
 """What JAX adds to the loss: its transformations, whole-program compilation, its errors."""
 
+import os
 import re
 import subprocess
 import sys
@@ -310,7 +311,8 @@ def test_vid_variance_has_the_closed_forms_gradient():
 def test_sharded_over_two_and_four_devices():
     """In a process of its own: the number of devices is settled when JAX starts."""
     command = [sys.executable, "-m", "tests.ulfd_jax.sharded"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

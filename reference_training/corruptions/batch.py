@@ -8,11 +8,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import corruption_codes, image_levels, image_seeds, parameter_set, severity_levels
+from .checks import (
+    corruption_codes,
+    definition,
+    image_levels,
+    image_seeds,
+    parameter_rows,
+    severity_levels,
+)
 from .filters import truncate_levels
-from .frost import choose_source
+from .frost import FrostSource, choose_source
 from .random import Random
-from .registry import CORRUPTIONS, REGISTRY, SEVERITIES
+from .registry import CORRUPTIONS, SEVERITIES
+
+# One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
+# core's cache. A GPU, whose time is lost between small steps, takes all images at once.
+_CHUNK_PIXELS = 224 * 224
 
 
 @torch.no_grad()
@@ -23,7 +34,8 @@ def corrupt(
     *,
     seeds: int | Sequence[int] | Tensor,
     parameters: str | None = None,
-    frost: str = "auto",
+    semantics: str = "imagenet_c",
+    frost: FrostSource = "auto",
 ) -> Tensor:
     """Corrupt each image as ImageNet-C does.
 
@@ -37,9 +49,11 @@ def corrupt(
         severity: 1..5, or one for each image.
         seeds: int64 (B,), one for each image; an int for a batch of one. The same seed draws
             different numbers for different types and severities.
-        parameters: the name of a parameter set ("cifar32"), or None for the one published for the
-            images' size.
-        frost: which frost overlays: "photographs", "procedural", or "auto"; see `frost_source`.
+        parameters: the name of a parameter set ("imagenet224", "tiny64", "cifar32"), or None for
+            the one published for the images' size.
+        semantics: "imagenet_c", or "imagecorruptions" for the package's variants; see `registry`.
+        frost: which frost overlays: "photographs", "procedural", "auto", or a folder; see
+            `frost_source`.
 
     Returns:
         (B, 3, H, W) on the images' device: uint8, or for floating point grey levels / 255 in the
@@ -47,7 +61,7 @@ def corrupt(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, shape, length or range.
-        FileNotFoundError: frost photographs asked for and not installed.
+        FileNotFoundError: frost photographs asked for and not there.
 
     Source: Hendrycks & Dietterich 2019, ImageNet-C.
     """
@@ -55,32 +69,35 @@ def corrupt(
     batch, _, height, width = levels.shape
     codes = corruption_codes(corruption, batch)
     severities = severity_levels(severity, batch)
-    keys = image_seeds(seeds, batch, levels.device)
-    rows = dict(parameter_set(parameters, height, width).rows)
+    keys = image_seeds(seeds, batch)
+    chosen = definition(semantics)
+    rows = dict(parameter_rows(chosen, parameters, height, width))
     choose_source(frost, warn=False)
     # The one choice which is not a matter of severity.
     rows["frost"] = tuple((*row, frost) for row in rows["frost"])  # type: ignore[assignment]
 
-    result = torch.empty_like(levels)
-    for code, level, members in _groups(codes, severities, levels.device):
+    result = torch.empty_like(levels, memory_format=torch.contiguous_format)
+    chunk = batch if levels.is_cuda else max(1, _CHUNK_PIXELS // max(1, height * width))
+    for code, level, members in _groups(codes, severities):
         name = CORRUPTIONS[code]
-        random = Random(keys[members], domain=zlib.crc32(f"{name}/{level}".encode()))
-        clean = levels[members].to(torch.float64) / 255
-        corrupted = REGISTRY[name](clean, random, *rows[name][level - 1])
-        result[members] = truncate_levels(corrupted).to(torch.uint8)
+        domain = zlib.crc32(f"{name}/{level}".encode())
+        for part in members.split(chunk):
+            random = Random(keys[part], domain, levels.device)
+            here = part.to(levels.device)
+            clean = levels.index_select(0, here).to(torch.float32).div_(255)
+            corrupted = chosen.functions[name](clean, random, *rows[name][level - 1])
+            result.index_copy_(0, here, truncate_levels(corrupted).to(torch.uint8))
     if images.dtype == torch.uint8:
         return result
     return (result.to(torch.float64) / 255).to(images.dtype)
 
 
-def _groups(
-    codes: list[int], severities: list[int], device: torch.device
-) -> list[tuple[int, int, Tensor]]:
+def _groups(codes: list[int], severities: list[int]) -> list[tuple[int, int, Tensor]]:
     """Positions in the batch, int64, for each (type, severity) that occurs in it."""
     pairs = torch.tensor([codes, severities], dtype=torch.int64)
     pairs = pairs[0] * len(SEVERITIES) + pairs[1] - 1
     kinds, counts = torch.unique(pairs, return_counts=True)
-    positions = torch.argsort(pairs, stable=True).to(device).split(counts.tolist())
+    positions = torch.argsort(pairs, stable=True).split(counts.tolist())
     return [
         (kind // len(SEVERITIES), kind % len(SEVERITIES) + 1, members)
         for kind, members in zip(kinds.tolist(), positions, strict=True)

@@ -8,20 +8,27 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .filters import (
+    FEW_TAPS,
     correlate,
+    correlate_by_fourier,
     gather_pixels,
     gaussian_filter,
     gaussian_matrix,
+    pack_levels,
     round_levels,
-    separable,
+    transfer_function,
     truncate_levels,
+    unpack_levels,
+    zoom,
     zoom_factors,
-    zoom_matrix,
 )
 from .random import Random
+
+_NEGLIGIBLE = 1e-7
 
 
 def gaussian_blur(images: Tensor, random: Random, sigma: float) -> Tensor:
@@ -50,28 +57,46 @@ def defocus_blur(images: Tensor, random: Random, radius: float, alias_blur: floa
     Returns:
         (N, 3, H, W).
     """
-    return correlate(images, disk_kernel(radius, alias_blur, images.device))
+    kernel = disk_kernel(radius, alias_blur)
+    if kernel.numel() <= FEW_TAPS:
+        return correlate(images, kernel.tolist(), "mirror")
+    height, width = images.shape[-2:]
+    reach = kernel.shape[0] // 2
+    # Multiples of 32 are fast lengths of the transform.
+    sides = (-(-(height + 2 * reach) // 32) * 32, -(-(width + 2 * reach) // 32) * 32)
+    transfer = _disk_transfer(radius, alias_blur, sides, images.device, images.dtype)
+    return correlate_by_fourier(images, transfer, sides)
 
 
 @lru_cache(maxsize=64)
-def disk_kernel(radius: float, alias_blur: float, device: torch.device) -> Tensor:
+def _disk_transfer(
+    radius: float,
+    alias_blur: float,
+    sides: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    return transfer_function(disk_kernel(radius, alias_blur), sides).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def disk_kernel(radius: float, alias_blur: float) -> Tensor:
     """The smoothed disk of `defocus_blur`, without its empty margins.
 
     Args:
         radius: the disk's radius in pixels; beyond 8, grid and smoothing become larger.
         alias_blur: the standard deviation in pixels of the smoothing, 3x3 or 5x5 taps.
-        device: where the kernel is kept.
 
     Returns:
-        float64 (k, k), k odd, of sum one.
+        float64 (k, k) on the CPU, k odd, of sum one.
     """
     reach, taps = (8, 1) if radius <= 8 else (int(radius), 2)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
     disk = (axis[:, None] ** 2 + axis**2 <= radius**2).to(torch.float64)
-    smoothing = gaussian_matrix(len(axis), taps, alias_blur, "mirror", torch.device("cpu"))
-    kernel = separable(disk / disk.sum(), smoothing, smoothing)
+    smoothing = gaussian_matrix(len(axis), taps, alias_blur, "mirror")
+    kernel = smoothing @ (disk / disk.sum()) @ smoothing.mT
     margin = max(reach - int(radius) - taps, 0)
-    return kernel[margin : len(axis) - margin, margin : len(axis) - margin].to(device)
+    return kernel[margin : len(axis) - margin, margin : len(axis) - margin]
 
 
 def glass_blur(
@@ -92,11 +117,11 @@ def glass_blur(
     Returns:
         (N, 3, H, W).
     """
-    images = truncate_levels(gaussian_filter(images, sigma)) / 255
+    pixels = pack_levels(truncate_levels(gaussian_filter(images, sigma)))
     for _ in range(iterations):
-        offsets = random.integers(-max_delta, max_delta, 2, *images.shape[-2:])
-        images = gather_pixels(images, scan_sources(offsets, max_delta))
-    return gaussian_filter(images, sigma)
+        offsets = random.integer_field(-max_delta, max_delta, 2, *images.shape[-2:])
+        pixels = gather_pixels(pixels, scan_sources(offsets, max_delta))
+    return gaussian_filter(unpack_levels(pixels).to(images.dtype).div_(255), sigma)
 
 
 def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
@@ -107,37 +132,57 @@ def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
     visited before; then, what it had taken itself. The chains are followed by pointer doubling.
 
     Args:
-        offsets: int64 (N, 2, H, W), row and column offsets in -d .. d - 1.
+        offsets: int32 (N, 2, H, W), row and column offsets in -d .. d - 1.
         max_delta: d.
 
     Returns:
-        int64 (N, H, W): row W + column of the source in the image before the scan.
+        int32 (N, H, W): the source's (n H + row) W + column in the images before the scan.
     """
-    height, width = offsets.shape[-2:]
-    rows = torch.arange(height, device=offsets.device)[:, None]
-    columns = torch.arange(width, device=offsets.device)
+    count, _, height, width = offsets.shape
+    rows = torch.arange(height, dtype=torch.int32, device=offsets.device)[:, None]
+    columns = torch.arange(width, dtype=torch.int32, device=offsets.device)
     visited = (rows > max_delta) & (rows <= height - max_delta)
     visited = visited & (columns > max_delta) & (columns <= width - max_delta)
-    here = rows * width + columns
-    source = here + (offsets[:, 0] * width + offsets[:, 1]) * visited
+    here = torch.arange(count * height * width, dtype=torch.int32, device=offsets.device)
+    here = here.view(count, height, width)
+    source = (offsets[:, 0] * width).add_(offsets[:, 1]).mul_(visited.to(torch.int32)).add_(here)
 
     # A later place in the image is an earlier visit; pixels never visited are their own source.
-    last = torch.maximum(source, here).flatten(1)
-    while True:
-        further = last.gather(1, last)
-        if torch.equal(further, last):
-            return source.flatten(1).gather(1, last).view_as(source)
+    last = torch.maximum(source, here)
+    for _ in range((height * width).bit_length()):
+        further = gather_pixels(last, last)
+        # On a GPU the few rounds that nothing needs any more are cheaper than to ask for them.
+        if last.device.type == "cpu" and torch.equal(further, last):
+            break
         last = further
+    return gather_pixels(source, last)
 
 
 def motion_blur(images: Tensor, random: Random, radius: int, sigma: float) -> Tensor:
-    """Smear along a line whose angle is drawn from U(-45, 45) degrees.
+    """Smear along a line whose angle is drawn from U(-45, 45) degrees, and round to 8 bits.
+
+    Rounded, since ImageMagick, which made ImageNet-C, handed over an 8-bit image.
 
     Args:
         images: (N, 3, H, W).
         random: N streams.
         radius: the line has 2 radius + 1 taps.
         sigma: of the one-sided Gaussian weights, in taps.
+
+    Returns:
+        (N, 3, H, W), whole grey levels / 255.
+    """
+    blurred = round_levels(motion_blur_unrounded(images, random, radius, sigma))
+    return blurred.to(images.dtype).div_(255)
+
+
+def motion_blur_unrounded(images: Tensor, random: Random, radius: int, sigma: float) -> Tensor:
+    """Smear along a line whose angle is drawn from U(-45, 45) degrees.
+
+    Args:
+        images: (N, 3, H, W).
+        random: N streams.
+        radius, sigma: see `motion_blur`.
 
     Returns:
         (N, 3, H, W).
@@ -149,31 +194,33 @@ def smear(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
     """Average an image shifted along a line, with one-sided Gaussian weights, edges repeated.
 
     Tap i of 2 radius + 1 weighs exp(-i^2 / (2 sigma^2)), normalised, and reads the pixel
-    ceil(i cos(angle) - 1/2) to the right and ceil(i sin(angle) - 1/2) below. The result is rounded
-    to 8 bits, since ImageMagick, which made ImageNet-C, handed over an 8-bit image.
+    ceil(i cos(angle) - 1/2) to the right and ceil(i sin(angle) - 1/2) below.
 
     Args:
         images: (N, C, H, W).
-        angle: (N,), degrees.
-        radius, sigma: see `motion_blur`.
+        angle: (N,), degrees, on the CPU.
+        radius, sigma: of the line, see above.
 
     Returns:
-        (N, C, H, W), whole grey levels / 255.
+        (N, C, H, W).
     """
     height, width = images.shape[-2:]
-    taps = torch.arange(2 * radius + 1, dtype=torch.float64, device=images.device)
+    taps = torch.arange(2 * radius + 1, dtype=torch.float64)
     weights = torch.exp(-(taps**2) / (2 * sigma**2))
-    weights = weights / weights.sum()
-    radians = torch.deg2rad(angle)[:, None]
-    down = torch.ceil(taps * radians.sin() - 0.5).to(torch.int64)[:, :, None]
-    right = torch.ceil(taps * radians.cos() - 0.5).to(torch.int64)[:, :, None]
-    rows = (torch.arange(height, device=images.device) + down).clamp_(0, height - 1)
-    columns = (torch.arange(width, device=images.device) + right).clamp_(0, width - 1)
+    weights /= weights.sum()
+    # What the last taps of a long line add is too little for an 8-bit image to show.
+    weights = weights[weights > _NEGLIGIBLE]
+    ways = torch.stack([torch.deg2rad(angle).sin(), torch.deg2rad(angle).cos()], dim=1)
+    shifts = torch.ceil(taps[: len(weights), None] * ways[:, None] - 0.5).to(torch.int64)
     result = torch.zeros_like(images)
-    for tap, weight in enumerate(weights):
-        index = rows[:, tap, :, None] * width + columns[:, tap, None, :]
-        result += weight * gather_pixels(images, index)
-    return round_levels(result) / 255
+    for image, blurred, shift in zip(images, result, shifts.tolist(), strict=True):
+        down, right = (max(0, max(reach)) for reach in zip(*shift, strict=True))
+        up, left = (max(0, -min(reach)) for reach in zip(*shift, strict=True))
+        padded = F.pad(image[None], (left, right, up, down), mode="replicate")[0]
+        for weight, (row, column) in zip(weights.tolist(), shift, strict=True):
+            top, first = up + row, left + column
+            blurred.add_(padded[:, top : top + height, first : first + width], alpha=weight)
+    return result
 
 
 def zoom_blur(images: Tensor, random: Random, stop: float, step: float) -> Tensor:
@@ -188,21 +235,8 @@ def zoom_blur(images: Tensor, random: Random, stop: float, step: float) -> Tenso
         (N, 3, H, W).
     """
     factors = zoom_factors(stop, step)
-    result = images.clone()
+    # Transposed, as `zoom` leaves its results in memory.
+    transposed = images.mT.clone(memory_format=torch.contiguous_format)
     for factor in factors:
-        result += zoom(images, factor)
-    return result / (len(factors) + 1)
-
-
-def zoom(images: Tensor, factor: float) -> Tensor:
-    """Enlarge images around their centre, bilinearly, and trim them to their size.
-
-    Args:
-        images: (N, C, H, W).
-        factor: the enlargement, at least 1.
-
-    Returns:
-        (N, C, H, W).
-    """
-    rows, columns = (zoom_matrix(size, factor, images.device) for size in images.shape[-2:])
-    return separable(images, rows, columns)
+        transposed.add_(zoom(images, factor).mT)
+    return (transposed / (len(factors) + 1)).mT

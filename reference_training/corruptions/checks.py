@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .parameters import PARAMETER_SETS, ParameterSet
-from .registry import CORRUPTIONS, SEVERITIES
+from .parameters import Rows
+from .registry import CORRUPTIONS, SEMANTICS, SEVERITIES, Semantics
 
 
 def image_levels(images: Tensor) -> Tensor:
@@ -103,24 +103,23 @@ def severity_levels(severity: int | Sequence[int] | Tensor, batch: int) -> list[
     return levels
 
 
-def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int, device: torch.device) -> Tensor:
+def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int) -> Tensor:
     """One seed for each image.
 
     Args:
         seeds: integers, one for each image; a single int for a batch of one.
         batch: how many images.
-        device: where the images are.
 
     Returns:
-        int64 (B,) on the device.
+        int64 (B,) on the CPU, where each image's few steering numbers are drawn.
 
     Raises:
         TypeError: not integers.
         ValueError: another number of seeds.
     """
-    keys = torch.as_tensor(seeds, device=device)
+    keys = torch.as_tensor(seeds, device="cpu")
     if batch == 0 and keys.numel() == 0:
-        return torch.zeros(0, dtype=torch.int64, device=device)
+        return torch.zeros(0, dtype=torch.int64)
     if keys.is_floating_point() or keys.is_complex() or keys.dtype == torch.bool:
         raise TypeError(f"seeds: expected integers (int64), got {keys.dtype}")
     if keys.ndim > 1:
@@ -129,30 +128,51 @@ def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int, device: torch.d
     return keys.reshape(batch).to(torch.int64)
 
 
-def parameter_set(name: str | None, height: int, width: int) -> ParameterSet:
+def definition(name: str) -> Semantics:
+    """The public definition to follow.
+
+    Args:
+        name: a key of `SEMANTICS`.
+
+    Returns:
+        Its functions and parameter sets.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in SEMANTICS:
+        known = ", ".join(repr(key) for key in SEMANTICS)
+        raise ValueError(f"semantics: {name!r} is unknown; known are {known}")
+    return SEMANTICS[name]
+
+
+def parameter_rows(semantics: Semantics, name: str | None, height: int, width: int) -> Rows:
     """The severities to use.
 
     Args:
-        name: a key of `PARAMETER_SETS`, or None for the set published for the image size.
+        semantics: the definition, which has its own sets.
+        name: of one of its sets, or None for the set published for the image size.
         height, width: of the images, pixels.
 
     Returns:
-        The parameter set.
+        The set's five rows for each type.
 
     Raises:
         ValueError: an unknown name, or no set published for the size.
     """
-    known = ", ".join(f"{key!r} ({h}x{w})" for key, ((h, w), _) in PARAMETER_SETS.items())
+    sets = semantics.parameter_sets
+    known = ", ".join(f"{key!r} ({h}x{w})" for key, ((h, w), _) in sets.items())
     if name is not None:
-        if name not in PARAMETER_SETS:
-            raise ValueError(f"parameters: {name!r} is unknown; known are {known}")
-        return PARAMETER_SETS[name]
-    for candidate in PARAMETER_SETS.values():
+        if name not in sets:
+            raise ValueError(f"parameters: {name!r} is unknown; known here are {known}")
+        return sets[name].rows
+    for candidate in sets.values():
         if candidate.image_size == (height, width):
-            return candidate
+            return candidate.rows
     raise ValueError(
-        f"parameters: no severities are published for {height}x{width} images; known are {known}. "
-        "Resize the images, or name the set to use all the same"
+        f"parameters: no severities are published for {height}x{width} images; known here are "
+        f"{known}. Resize the images, or name the set to use all the same; but numbers in pixels "
+        "made for another size change the severity: those for 224x224 destroy 32x32 images"
     )
 
 

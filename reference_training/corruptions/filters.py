@@ -1,13 +1,17 @@
-"""What several families share: borders, separable filters, resampling, eight-bit levels.
+"""What several families share: borders, filters, resampling, eight-bit levels.
 
-Images are float64 (N, C, H, W) in [0, 1]. Float64, as in the definition: the result is truncated
-to 8 bits, and that makes the rounding of float32, which depends on the batch's size, visible.
-Constant matrices and kernels are built once for each device and kept.
+Images are floating point (N, C, H, W) in [0, 1]; everything is computed in their dtype. `corrupt`
+hands over float32: its rounding, about 1e-5 of a grey level, is far below the one level by which
+the public implementations themselves differ. Whatever sums over pixels here does so in an order
+that depends on the size of an image and not on the number of images, so that an image comes out
+the same, bit for bit, in every batch. Constant matrices and kernels are built once for each device
+and dtype, and kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -17,35 +21,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Border = Literal["nearest", "reflect", "mirror"]
+Kept = Literal["centre", "start", "all"]
 _PADDING = {"nearest": "replicate", "mirror": "reflect"}
+# With so few taps, shifted sums are faster than a product with a matrix or a Fourier transform.
+FEW_TAPS = 25
 
-# Flat regions land on whole grey levels up to the last bit of a sum, where truncation would be
-# decided by the order of summation. A millionth of a level decides for the whole level instead.
-_UNDECIDED = 1e-6
+# Flat regions land on whole grey levels up to the last bits of a sum, where truncation would be
+# decided by the order of summation. A thousandth of a level decides for the whole level instead.
+_UNDECIDED = 1e-3
 
 
 def truncate_levels(images: Tensor) -> Tensor:
-    """Grey levels 0..255 (still float) by truncation, as ImageNet-C's final `np.uint8(255 x)`.
+    """Grey levels 0..255 by truncation, as ImageNet-C's final `np.uint8(255 x)`.
 
     Args:
         images: any shape, clipped to [0, 1] here.
 
     Returns:
-        floor(255 x), of the images' dtype and shape.
+        int32 trunc(255 x), of the images' shape.
     """
-    return images.clamp(0, 1).mul_(255).add_(_UNDECIDED).floor_()
+    return (images * 255).add_(_UNDECIDED).clamp_(0, 255).to(torch.int32)
 
 
 def round_levels(images: Tensor) -> Tensor:
-    """Grey levels 0..255 (still float) by rounding to the nearest, halves up.
+    """Grey levels 0..255 by rounding to the nearest, halves up.
 
     Args:
         images: any shape, clipped to [0, 1] here.
 
     Returns:
-        floor(255 x + 1/2), of the images' dtype and shape.
+        int32 floor(255 x + 1/2), of the images' shape.
     """
-    return images.clamp(0, 1).mul_(255).add_(0.5 + _UNDECIDED).floor_()
+    return (images * 255).add_(0.5 + _UNDECIDED).clamp_(0, 255).to(torch.int32)
 
 
 def fold_index(index: Tensor, size: int, border: Border) -> Tensor:
@@ -81,9 +88,7 @@ def gaussian_weights(radius: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def gaussian_matrix(
-    size: int, radius: int, sigma: float, border: Border, device: torch.device
-) -> Tensor:
+def gaussian_matrix(size: int, radius: int, sigma: float, border: Border) -> Tensor:
     """The (size, size) matrix that filters an axis with a Gaussian, its border rule included.
 
     Args:
@@ -91,62 +96,35 @@ def gaussian_matrix(
         radius: the kernel has 2 radius + 1 taps.
         sigma: the standard deviation in pixels.
         border: the border rule, see `fold_index`.
-        device: where the matrix is kept.
 
     Returns:
-        float64 (size, size); rows sum to one.
+        float64 (size, size) on the CPU; rows sum to one.
     """
     offsets = torch.arange(-radius, radius + 1)
     sources = fold_index(torch.arange(size)[:, None] + offsets, size, border)
     weights = gaussian_weights(radius, sigma).expand(size, -1)
-    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
-    return matrix.to(device)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
 
 
 @lru_cache(maxsize=256)
-def zoom_matrix(size: int, factor: float, device: torch.device) -> Tensor:
-    """The (size, size) matrix that enlarges an axis around its centre and trims it to its length.
-
-    The central n = ceil(size / factor) pixels are sampled at round(n factor) positions, endpoints
-    on endpoints, linearly; the central `size` samples are kept.
-
-    Args:
-        size: the axis' length in pixels.
-        factor: the enlargement, at least 1.
-        device: where the matrix is kept.
-
-    Returns:
-        float64 (size, size); rows sum to one.
-
-    Source: Hendrycks & Dietterich 2019, ImageNet-C (`scipy.ndimage.zoom` of order 1).
-    """
-    cropped = math.ceil(size / factor)
-    enlarged = round(cropped * factor)
-    first = (enlarged - size) // 2
-    samples = torch.arange(first, first + size, dtype=torch.float64)
-    positions = samples * (cropped - 1) / max(enlarged - 1, 1) + (size - cropped) // 2
-    distances = (positions[:, None] - torch.arange(size, dtype=torch.float64)).abs()
-    return (1 - distances).clamp(min=0).to(device)
-
-
-@lru_cache(maxsize=64)
-def zoom_factors(stop: float, step: float) -> tuple[float, ...]:
-    """The factors 1, 1 + step, ... of a zoom blur, with `np.arange`'s own rounding at the end."""
-    return tuple(np.arange(1, stop, step).tolist())
+def _placed(size: int, radius: int, sigma: float, border: Border, like: tuple) -> Tensor:
+    device, dtype = like
+    return gaussian_matrix(size, radius, sigma, border).to(device, dtype)
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Apply one matrix along the rows and one along the columns: R X C^T.
 
     Args:
-        images: (..., H, W).
+        images: (N, C, H, W).
         rows: (H', H), acts on the vertical axis.
         columns: (W', W), acts on the horizontal axis.
 
     Returns:
-        (..., H', W').
+        (N, C, H', W').
     """
-    return rows @ (images @ columns.mT)
+    # The matrix stands on the left both times: a product for each plane, of one shape always.
+    return rows @ (columns @ images.mT).mT
 
 
 def gaussian_filter(
@@ -155,72 +133,199 @@ def gaussian_filter(
     """Filter each channel with a Gaussian; the defaults are scikit-image's.
 
     Args:
-        images: (..., H, W).
+        images: (N, C, H, W).
         sigma: the standard deviation in pixels; 0 changes nothing.
         truncate: the kernel ends at int(truncate sigma + 1/2) pixels, as SciPy's does.
         border: the border rule, see `fold_index`.
 
     Returns:
-        (..., H, W).
+        (N, C, H, W).
     """
     radius = int(truncate * sigma + 0.5)
-    rows, columns = (
-        gaussian_matrix(size, radius, sigma, border, images.device) for size in images.shape[-2:]
-    )
+    if 2 * radius + 1 <= FEW_TAPS:
+        weights = gaussian_weights(radius, sigma).tolist()
+        return correlate(correlate(images, [[w] for w in weights], border), [weights], border)
+    like = (images.device, images.dtype)
+    rows, columns = (_placed(size, radius, sigma, border, like) for size in images.shape[-2:])
     return separable(images, rows, columns)
 
 
-def correlate(images: Tensor, kernel: Tensor, border: Border = "mirror") -> Tensor:
-    """Correlate each channel with a kernel of odd sides, as OpenCV's filter2D.
+def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border) -> Tensor:
+    """Correlate each channel with a small kernel of odd sides, term by term, as OpenCV's filter2D.
 
     Args:
         images: (N, C, H, W).
-        kernel: (kh, kw), of the images' dtype, on their device.
-        border: "mirror" (OpenCV's default) or "nearest".
+        kernel: its rows.
+        border: see `fold_index`.
 
     Returns:
-        (N, C, H, W).
+        (N, C, H, W); exact where all numbers are whole.
     """
-    vertical, horizontal = kernel.shape[0] // 2, kernel.shape[1] // 2
-    margins = (horizontal, horizontal, vertical, vertical)
-    padded = F.pad(images.flatten(0, 1)[:, None], margins, mode=_PADDING[border])
-    return F.conv2d(padded, kernel[None, None]).view(images.shape)
+    height, width = images.shape[-2:]
+    padded = pad(images, len(kernel) // 2, len(kernel[0]) // 2, border)
+    result = torch.zeros_like(images, memory_format=torch.contiguous_format)
+    for down, row in enumerate(kernel):
+        for right, weight in enumerate(row):
+            if weight:
+                part = padded[..., down : down + height, right : right + width]
+                result.add_(part, alpha=weight)
+    return result
 
 
-def gather_pixels(images: Tensor, index: Tensor) -> Tensor:
-    """Read, for each pixel, the pixel that `index` names, in all channels.
+def pad(images: Tensor, rows: int, columns: int, border: Border) -> Tensor:
+    """Continue images beyond their edges.
 
     Args:
         images: (N, C, H, W).
-        index: int64 (N, H, W), row W + column.
+        rows, columns: how far, at either end.
+        border: see `fold_index`.
 
     Returns:
-        (N, C, H, W).
+        (N, C, H + 2 rows, W + 2 columns).
     """
-    count, channels = images.shape[:2]
-    flat = index.reshape(count, 1, -1).expand(-1, channels, -1)
-    return images.reshape(count, channels, -1).gather(2, flat).view(images.shape)
+    if border != "reflect":
+        return F.pad(images, (columns, columns, rows, rows), mode=_PADDING[border])
+    for dim, reach in ((-2, rows), (-1, columns)):
+        if reach:
+            size = images.shape[dim]
+            index = torch.arange(-reach, size + reach, device=images.device)
+            images = images.index_select(dim, fold_index(index, size, border))
+    return images
 
 
-def sample_bilinear(images: Tensor, y: Tensor, x: Tensor, border: Border) -> Tensor:
-    """Read images between their pixels, linearly in both directions.
+def correlate_by_fourier(images: Tensor, transfer: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Correlate each channel with a large symmetric kernel, borders mirrored.
 
     Args:
         images: (N, C, H, W).
-        y, x: positions in pixels, (N, H, W); pixel centres are whole numbers.
-        border: what lies outside, see `fold_index`.
+        transfer: see `transfer_function`.
+        sides: the size it was made for, at least the images' and the kernel's together.
 
     Returns:
         (N, C, H, W).
     """
     height, width = images.shape[-2:]
-    top, left = y.floor(), x.floor()
-    result = torch.zeros_like(images)
-    for below in (0, 1):
-        row_weight = y - top if below else 1 - (y - top)
-        rows = fold_index(top.to(torch.int64) + below, height, border)
-        for right in (0, 1):
-            weight = row_weight * (x - left if right else 1 - (x - left))
-            columns = fold_index(left.to(torch.int64) + right, width, border)
-            result += weight[:, None] * gather_pixels(images, rows * width + columns)
-    return result
+    reach = [(side - size) // 2 for side, size in zip(sides, (height, width), strict=True)]
+    margins = (reach[1], sides[1] - width - reach[1], reach[0], sides[0] - height - reach[0])
+    spectrum = torch.fft.rfft2(F.pad(images, margins, mode="reflect"))
+    filtered = torch.fft.irfft2(spectrum.mul_(transfer), s=sides)
+    return filtered[..., reach[0] : reach[0] + height, reach[1] : reach[1] + width]
+
+
+def transfer_function(kernel: Tensor, sides: tuple[int, int]) -> Tensor:
+    """A symmetric kernel in the frequency domain.
+
+    Args:
+        kernel: (k, k), k odd; the same when turned by 180 degrees.
+        sides: of the padded image.
+
+    Returns:
+        real (sides[0], sides[1] // 2 + 1).
+    """
+    reach = kernel.shape[0] // 2
+    padded = F.pad(kernel, (0, sides[1] - kernel.shape[1], 0, sides[0] - kernel.shape[0]))
+    return torch.fft.rfft2(padded.roll((-reach, -reach), (0, 1))).real
+
+
+@lru_cache(maxsize=64)
+def zoom_factors(stop: float, step: float) -> tuple[float, ...]:
+    """The factors 1, 1 + step, ... of a zoom blur, with `np.arange`'s own rounding at the end."""
+    return tuple(np.arange(1, stop, step).tolist())
+
+
+def zoom(images: Tensor, factor: float, keep: Kept = "centre") -> Tensor:
+    """Enlarge the middle of images, bilinearly, corners on corners.
+
+    The central n = ceil(size / factor) pixels of an axis are sampled at round(n factor) positions.
+
+    Args:
+        images: (N, C, H, W).
+        factor: the enlargement, at least 1.
+        keep: of the samples along each axis, as many central ones as there are pixels, as many
+            first ones ("start"), or "all".
+
+    Returns:
+        (N, C, H, W), or somewhat larger with "all"; the transposed of contiguous memory.
+
+    Source: Hendrycks & Dietterich 2019, ImageNet-C (`scipy.ndimage.zoom` of order 1).
+    """
+    for _ in ("rows", "columns"):
+        images = images.contiguous()
+        lower, weight = _zoom_taps(images.shape[-2], factor, keep, images.device, images.dtype)
+        above = images.index_select(-2, lower + 1)
+        images = images.index_select(-2, lower).lerp_(above, weight).mT
+    return images
+
+
+@lru_cache(maxsize=256)
+def _zoom_taps(
+    size: int, factor: float, keep: Kept, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The first of two neighbours that each sample lies between, and the second one's weight."""
+    cropped = math.ceil(size / factor)
+    enlarged = round(cropped * factor)
+    first = (enlarged - size) // 2 if keep == "centre" else 0
+    samples = torch.arange(first, enlarged if keep == "all" else first + size)
+    positions = samples.double() * (cropped - 1) / max(enlarged - 1, 1) + (size - cropped) // 2
+    lower = positions.floor().clamp_(0, size - 2).to(torch.int64)
+    return lower.to(device), (positions - lower)[:, None].to(device, dtype)
+
+
+def gather_pixels(planes: Tensor, index: Tensor) -> Tensor:
+    """Read, for each pixel of each image, the pixel that `index` names.
+
+    Args:
+        planes: (N, H, W), one value for each pixel.
+        index: int32 (N, H, W): positions in the batch, (n H + row) W + column.
+
+    Returns:
+        (N, H, W).
+    """
+    return planes.reshape(-1).index_select(0, index.reshape(-1)).view(planes.shape)
+
+
+def pack_levels(levels: Tensor) -> Tensor:
+    """A pixel's three 8-bit channels in one number, so that moving it is one copy.
+
+    Args:
+        levels: int32 (N, 3, H, W), 0..255.
+
+    Returns:
+        int32 (N, H, W).
+    """
+    red, green, blue = levels.unbind(1)
+    return red + (green << 8) + (blue << 16)
+
+
+def unpack_levels(packed: Tensor) -> Tensor:
+    """The channels that `pack_levels` packed.
+
+    Args:
+        packed: int32 (N, H, W).
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    channels = packed.view(torch.uint8).unflatten(-1, (-1, 4))
+    return channels[..., :3].movedim(-1, 1).contiguous()
+
+
+def sample_bilinear(images: Tensor, places: Tensor, border: Border) -> Tensor:
+    """Read images between their pixels, linearly in both directions.
+
+    Args:
+        images: (N, C, H, W).
+        places: x and y in pixels, (N, H, W, 2), overwritten; pixel centres are whole numbers.
+        border: "mirror" or "reflect", what lies outside, see `fold_index`.
+
+    Returns:
+        (N, C, H, W).
+    """
+    size = places.new_tensor([images.shape[-1], images.shape[-2]])
+    corners = border == "mirror"
+    # grid_sample's -1 and 1 are the outer pixels' centres, or else their outer edges.
+    if corners:
+        grid = places.mul_(2 / (size - 1).clamp_(min=1)).sub_(1)
+    else:
+        grid = places.mul_(2 / size).add_(1 / size - 1)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=corners)

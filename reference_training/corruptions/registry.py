@@ -1,17 +1,31 @@
 """Every corruption by name, in ImageNet-C's order: a new one is a function and a line here.
 
-Source: Hendrycks & Dietterich 2019, ImageNet-C.
+Two public definitions exist of some types, and both are here (`SEMANTICS`):
+
+* "imagenet_c": the generators of ImageNet-C, Tiny-ImageNet-C and CIFAR-10-C, so what models are
+  evaluated on; the default.
+* "imagecorruptions": the public package of that name, for 224x224, which the paper trained on. Its
+  elastic transform is another one, without the affine map; its motion blur is not rounded to 8
+  bits, nor is snow's layer before its smear; that layer keeps the first pixels of an enlargement,
+  not the central ones; its frost overlays are enlarged by a tenth. (In its zoom blur, too, first
+  stands for central, but factors below 1.5 leave at most one pixel to cut, and that is the last.)
+
+Source: Hendrycks & Dietterich 2019, ImageNet-C; Michaelis et al. 2019, the package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
 from . import blur, digital, frost, noise, spatter, weather
+from .parameters import CIFAR32, IMAGECORRUPTIONS224, IMAGENET224, TINY64, ParameterSet
 
-TRAINING: dict[str, Callable[..., Tensor]] = {
+Corruption = Callable[..., Tensor]
+
+TRAINING: dict[str, Corruption] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
@@ -29,16 +43,44 @@ TRAINING: dict[str, Callable[..., Tensor]] = {
     "jpeg_compression": digital.jpeg_compression,
 }
 
-HELD_OUT: dict[str, Callable[..., Tensor]] = {
+HELD_OUT: dict[str, Corruption] = {
     "speckle_noise": noise.speckle_noise,
     "gaussian_blur": blur.gaussian_blur,
     "spatter": spatter.spatter,
     "saturate": digital.saturate,
 }
 
-REGISTRY = TRAINING | HELD_OUT
-
 SEEN = tuple(TRAINING)
 UNSEEN = tuple(HELD_OUT)
 CORRUPTIONS = SEEN + UNSEEN
 SEVERITIES = (1, 2, 3, 4, 5)
+
+
+class Semantics(NamedTuple):
+    """One public definition: a function for each type, and the parameter sets made for it."""
+
+    functions: Mapping[str, Corruption]
+    parameter_sets: Mapping[str, ParameterSet]
+
+
+SEMANTICS: dict[str, Semantics] = {
+    "imagenet_c": Semantics(
+        TRAINING | HELD_OUT,
+        {
+            "imagenet224": ParameterSet((224, 224), IMAGENET224),
+            "tiny64": ParameterSet((64, 64), TINY64),
+            "cifar32": ParameterSet((32, 32), CIFAR32),
+        },
+    ),
+    "imagecorruptions": Semantics(
+        {
+            **TRAINING,
+            **HELD_OUT,
+            "motion_blur": blur.motion_blur_unrounded,
+            "snow": weather.snow_uncut,
+            "frost": frost.frost_enlarged,
+            "elastic_transform": digital.elastic_displacement,
+        },
+        {"imagenet224": ParameterSet((224, 224), IMAGECORRUPTIONS224)},
+    ),
+}

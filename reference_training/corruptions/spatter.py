@@ -18,6 +18,7 @@ _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
 _FAR = 20
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
+_BOX = ((1, 1, 1),) * 3
 _SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
 
 
@@ -45,11 +46,11 @@ def spatter(
     Returns:
         (N, 3, H, W).
     """
-    drops = gaussian_filter(random.normal(1, *images.shape[-2:], mean=mean, std=std), sigma)
-    drops = torch.where(drops < threshold, 0.0, drops)
+    noise = random.normal_field(1, *images.shape[-2:], mean=mean, std=std)
+    drops = F.threshold(gaussian_filter(noise.to(images.dtype), sigma), threshold, 0.0)
     if liquid == "mud":
         cover = gaussian_filter((drops > threshold).to(images.dtype), strength)
-        cover = torch.where(cover < 0.8, 0.0, cover)
+        cover = F.threshold(cover, 0.8, 0.0)
         return images * (1 - cover) + cover * _colour(_MUD, images)
 
     # NumPy's cast to 8 bits wraps around where a drop exceeds 255.
@@ -72,11 +73,10 @@ def droplet_relief(levels: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W), whole grey levels 0..255.
     """
-    box = torch.ones(3, 3, dtype=levels.dtype, device=levels.device)
-    near = correlate(rim_distance(canny(levels)), box)
+    near = correlate(rim_distance(canny(levels)), _BOX, "mirror")
     relief = equalise((near / 9 + 1e-6).floor_())
-    relief = correlate(relief, relief.new_tensor(_EMBOSS)).clamp_(0, 255)
-    return (correlate(relief, box) / 9).round_()
+    relief = correlate(relief, _EMBOSS, "mirror").clamp_(0, 255)
+    return (correlate(relief, _BOX, "mirror") / 9).round_()
 
 
 def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
@@ -89,8 +89,8 @@ def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
     Returns:
         bool (N, 1, H, W).
     """
-    sobel = levels.new_tensor(_SOBEL)
-    dx, dy = correlate(levels, sobel, "nearest"), correlate(levels, sobel.mT, "nearest")
+    dx = correlate(levels, _SOBEL, "nearest")
+    dy = correlate(levels, tuple(zip(*_SOBEL, strict=True)), "nearest")
     magnitude = dx.abs() + dy.abs()
 
     padded = F.pad(magnitude, (1, 1, 1, 1))

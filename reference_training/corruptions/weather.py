@@ -6,10 +6,11 @@ Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .blur import smear, zoom
-from .filters import truncate_levels
+from .blur import smear
+from .filters import round_levels, truncate_levels, zoom
 from .random import Random
 
 
@@ -41,13 +42,51 @@ def snow(
     Returns:
         (N, 3, H, W).
     """
-    layer = zoom(random.normal(1, *images.shape[-2:], mean=mean, std=std), factor)
-    layer = truncate_levels(torch.where(layer < threshold, 0.0, layer)) / 255
+    noise = random.normal_field(1, *images.shape[-2:], mean=mean, std=std)
+    layer = zoom(noise, factor).contiguous()
+    layer = truncate_levels(F.threshold(layer, threshold, 0.0)).to(images.dtype) / 255
     layer = smear(layer, random.uniform(low=-135, high=-45), radius, sigma)
-    red, green, blue = images.split(1, dim=1)
-    grey = 0.299 * red + 0.587 * green + 0.114 * blue
-    whitened = torch.maximum(images, 1.5 * grey + 0.5)
-    return keep * images + (1 - keep) * whitened + layer + layer.rot90(2, dims=(-2, -1))
+    return _snowed(images, layer, keep)
+
+
+def snow_uncut(
+    images: Tensor,
+    random: Random,
+    mean: float,
+    std: float,
+    factor: float,
+    threshold: float,
+    radius: int,
+    sigma: float,
+    keep: float,
+) -> Tensor:
+    """`snow` whose layer is cut to the image's size only after its smear, from the first pixel on.
+
+    Args:
+        images: (N, 3, H, W).
+        random: N streams; the flakes fall at U(-135, -45) degrees.
+        mean, std, factor, threshold, radius, sigma, keep: see `snow`.
+
+    Returns:
+        (N, 3, H, W).
+
+    Source: the public package `imagecorruptions`.
+    """
+    height, width = images.shape[-2:]
+    noise = random.normal_field(1, height, width, mean=mean, std=std)
+    layer = zoom(noise, factor, "all").contiguous()
+    layer = F.threshold(layer, threshold, 0.0).clamp_(0, 1).to(images.dtype)
+    layer = smear(layer, random.uniform(low=-135, high=-45), radius, sigma)
+    return _snowed(images, layer[..., :height, :width], keep)
+
+
+def _snowed(images: Tensor, layer: Tensor, keep: float) -> Tensor:
+    layer = round_levels(layer).to(images.dtype).div_(255)
+    red, green, blue = images.unbind(1)
+    whitest = red * (0.299 * 1.5)
+    whitest = whitest.add_(green, alpha=0.587 * 1.5).add_(blue, alpha=0.114 * 1.5).add_(0.5)
+    whitened = torch.maximum(images, whitest[:, None]).mul_(1 - keep).add_(images, alpha=keep)
+    return whitened.add_(layer + layer.rot90(2, dims=(-2, -1)))
 
 
 def fog(images: Tensor, random: Random, amount: float, wibble_decay: float) -> Tensor:
@@ -66,7 +105,7 @@ def fog(images: Tensor, random: Random, amount: float, wibble_decay: float) -> T
     side = 1 << (max(height, width) - 1).bit_length()
     plasma = diamond_square(random, side, wibble_decay)[:, None, :height, :width]
     brightest = images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images + amount * plasma) * (brightest / (brightest + amount))
+    return (images + amount * plasma).mul_(brightest / (brightest + amount))
 
 
 def diamond_square(random: Random, side: int, wibble_decay: float) -> Tensor:
@@ -82,22 +121,23 @@ def diamond_square(random: Random, side: int, wibble_decay: float) -> Tensor:
         wibble_decay: the divisor of the wibble.
 
     Returns:
-        float64 (N, side, side), shifted and scaled to [0, 1].
+        float32 (N, side, side), shifted and scaled to [0, 1].
     """
-    heights = torch.zeros(len(random), side, side, dtype=torch.float64, device=random.device)
-    step, wibble = side, 100.0
-    while step >= 2:
-        half, cells = step // 2, side // step
-        corners = heights[:, ::step, ::step]
+    noise = random.uniform_field(side * side - 1, low=-1, high=1)
+    corners = noise.new_zeros(len(random), 1, 1)
+    wibble, used = 100.0, 0
+    while (cells := corners.shape[1]) < side:
+        drawn = noise[:, used : used + 3 * cells * cells].mul(wibble**2)
+        centre, top, left = drawn.view(-1, 3, cells, cells).unbind(1)
+        used += 3 * cells * cells
         pairs = corners + corners.roll(-1, 1)
-        squares = (pairs + pairs.roll(-1, 2)) / 4
-        noise = wibble * random.uniform(3, cells, cells, low=-wibble, high=wibble)
-        squares = squares + noise[:, 0]
-        tops = (corners + corners.roll(-1, 2) + squares + squares.roll(1, 1)) / 4
-        lefts = (corners + corners.roll(-1, 1) + squares + squares.roll(1, 2)) / 4
-        heights[:, half::step, half::step] = squares
-        heights[:, ::step, half::step] = tops + noise[:, 1]
-        heights[:, half::step, ::step] = lefts + noise[:, 2]
-        step, wibble = half, wibble / wibble_decay
-    heights = heights - heights.amin(dim=(1, 2), keepdim=True)
-    return heights / heights.amax(dim=(1, 2), keepdim=True)
+        squares = (pairs + pairs.roll(-1, 2)).div_(4).add_(centre)
+        tops = corners + corners.roll(-1, 2)
+        tops = tops.add_(squares).add_(squares.roll(1, 1)).div_(4).add_(top)
+        lefts = pairs.add_(squares).add_(squares.roll(1, 2)).div_(4).add_(left)
+        finer = noise.new_empty(len(random), 2 * cells, 2 * cells)
+        finer[:, ::2, ::2], finer[:, 1::2, 1::2] = corners, squares
+        finer[:, ::2, 1::2], finer[:, 1::2, ::2] = tops, lefts
+        corners, wibble = finer, wibble / wibble_decay
+    corners = corners - corners.amin(dim=(1, 2), keepdim=True)
+    return corners / corners.amax(dim=(1, 2), keepdim=True)

@@ -1,5 +1,8 @@
 """What holds for every corruption: types, ranges, seeds, independence, messages."""
 
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,10 +13,11 @@ from reference_training.corruptions import (
     SEEN,
     SEVERITIES,
     UNSEEN,
+    batch,
     corrupt,
     frost_source,
 )
-from reference_training.corruptions.parameters import PARAMETER_SETS
+from reference_training.corruptions.registry import SEMANTICS
 
 SEEDLESS = {
     "defocus_blur",
@@ -68,11 +72,15 @@ def test_names():
     )
 
 
-@pytest.mark.parametrize("name", PARAMETER_SETS)
-def test_parameter_sets_are_complete(name):
-    rows = PARAMETER_SETS[name].rows
-    assert set(rows) == set(CORRUPTIONS)
-    assert all(len(rows[corruption]) == len(SEVERITIES) for corruption in CORRUPTIONS)
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_definitions_are_complete(semantics):
+    functions, sets = SEMANTICS[semantics]
+    assert tuple(functions) == CORRUPTIONS
+    for _, rows in sets.values():
+        assert set(rows) == set(CORRUPTIONS)
+        for name, function in functions.items():
+            takes = len(inspect.signature(function).parameters) - 2 - (name == "frost")
+            assert [len(row) for row in rows[name]] == [takes] * len(SEVERITIES), name
 
 
 @pytest.mark.parametrize(("name", "severity"), EVERY)
@@ -110,6 +118,53 @@ def test_each_image_as_if_alone(images, alone):
     mixed = run(images[members], names, torch.tensor(severities), members)
     for result, name, severity, member in zip(mixed, names, severities, members, strict=True):
         assert torch.equal(result, alone[name, severity][member]), (name, severity)
+
+
+# Beside the 32x32 images above: other sizes, also one that no vector of a processor divides, and
+# the other definition. Small enough to run at every type and severity.
+@pytest.fixture(
+    scope="module",
+    params=[
+        (64, {}),
+        (37, {"parameters": "cifar32"}),
+        (224, {}),
+        (224, {"semantics": "imagecorruptions"}),
+    ],
+    ids=["64", "37", "224", "224, imagecorruptions"],
+)
+def larger(request, images):
+    side, options = request.param
+    pixels = torch.nn.functional.interpolate(images[:3].float(), size=side, mode="bicubic")
+    return pixels.round().clamp(0, 255).to(torch.uint8), options
+
+
+def test_independent_at_other_sizes(larger, monkeypatch):
+    images, options = larger
+    names, severities = zip(*EVERY, strict=True)
+    seeds = torch.arange(len(EVERY))
+    mixed = run(images[seeds % 3], names, severities, seeds, **options)
+    assert mixed.unique().numel() == 256
+    for name, severity in EVERY:
+        i = EVERY.index((name, severity))
+        alone = run(images[i % 3][None], name, severity, i, **options)[0]
+        assert torch.equal(alone, mixed[i]), (name, severity)
+    # However many images are worked on together.
+    monkeypatch.setattr(batch, "_CHUNK_PIXELS", 3 * images.shape[-1] ** 2)
+    names = list(CORRUPTIONS)
+    seeds = torch.arange(3)
+    for name in CORRUPTIONS:
+        together = run(images, name, 3, seeds, **options)
+        single = [run(images[i : i + 1], name, 3, seeds[i : i + 1], **options) for i in range(3)]
+        assert torch.equal(together, torch.cat(single)), name
+
+
+def test_definitions_differ_where_they_say(images):
+    large = torch.nn.functional.interpolate(images[:2].float(), size=224).to(torch.uint8)
+    differ = set()
+    for name in CORRUPTIONS:
+        one, other = (run(large, name, 2, torch.arange(2), semantics=s) for s in SEMANTICS)
+        differ |= set() if torch.equal(one, other) else {name}
+    assert differ == {"motion_blur", "snow", "frost", "elastic_transform"}
 
 
 @pytest.mark.parametrize(("name", "severity"), EVERY)
@@ -229,13 +284,26 @@ def test_other_shapes_by_name(name):
         ({"seeds": torch.arange(3)}, ValueError, "got 3"),
         ({"seeds": torch.zeros(2, 1, dtype=torch.int64)}, ValueError, r"got \(2, 1\)"),
         ({"seeds": torch.zeros(2)}, TypeError, "got torch.float32"),
-        ({"parameters": "cifar"}, ValueError, "'cifar' is unknown; known are 'cifar32'"),
+        ({"parameters": "cifar"}, ValueError, "'cifar' is unknown; known here are 'imagenet224'"),
+        ({"semantics": "kornia"}, ValueError, "'kornia' is unknown; known are 'imagenet_c', 'imag"),
+        (
+            {"semantics": "imagecorruptions"},
+            ValueError,
+            r"published for 32x32 images; known here are 'imagenet224' \(224x224\).*224 destroy",
+        ),
+        (
+            {"semantics": "imagecorruptions", "parameters": "cifar32"},
+            ValueError,
+            "'cifar32' is unknown; known here are 'imagenet224'",
+        ),
         (
             {"images": torch.zeros(2, 3, 30, 31)},
             ValueError,
-            r"published for 30x31 images; known are 'cifar32' \(32x32\)",
+            r"published for 30x31 images; known here are .*'cifar32' \(32x32\)",
         ),
-        ({"frost": "ice"}, ValueError, "'ice' is unknown; choose one of auto"),
+        ({"frost": "ice"}, ValueError, "'ice' is unknown; choose one of auto.*or name a folder"),
+        ({"frost": Path("ice")}, FileNotFoundError, "ice lacks frost1.png, frost2.png"),
+        ({"frost": "./ice"}, FileNotFoundError, "./ice lacks frost1.png, frost2.png"),
     ],
 )
 def test_messages(change, error, message):

@@ -6,10 +6,12 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from skimage.color import hsv2rgb, rgb2hsv
+from skimage.filters import gaussian
 
 from reference_training.corruptions.digital import (
     brightness,
     contrast,
+    elastic_displacement,
     elastic_transform,
     inverse_affine,
     jpeg_compression,
@@ -71,14 +73,19 @@ def affine_matrix(before, after):
 def test_elastic_transform(unit, draws, alpha, sigma, affine):
     random = draws()
     moves = random.uniform(3, 2, low=-affine, high=affine).numpy()
-    noise = random.uniform(2, 32, 32, low=-1, high=1).numpy()
+    noise = random.uniform_field(2, 32, 32, low=-1, high=1).double().numpy()
     result = elastic_transform(unit, draws(), alpha, sigma, affine)
     corners = np.array([[26, 26], [26, 6], [6, 6]])
     grid = np.stack([*np.meshgrid(np.arange(32), np.arange(32)), np.ones((32, 32))])
     for i, image in enumerate(unit.numpy()):
         forward = affine_matrix(corners, corners + moves[i])
         backward = np.linalg.inv(np.vstack([forward, [0, 0, 1]]))
-        x, y, _ = np.tensordot(backward, grid, axes=1)
+        # OpenCV 4 sums in units of 2^-10 pixels, and rounds to 1/32.
+        fixed = (
+            np.rint(1024 * a * grid[0]) + np.rint(1024 * (b * grid[1] + c))
+            for a, b, c in backward[:2]
+        )
+        x, y = (np.floor((place + 16) / 32) / 32 for place in fixed)
         dx, dy = (
             alpha * ndimage.gaussian_filter(noise[i, k], sigma, mode="reflect", truncate=3)
             for k in (0, 1)
@@ -88,6 +95,18 @@ def test_elastic_transform(unit, draws, alpha, sigma, affine):
             expected = ndimage.map_coordinates(
                 warped, [grid[1] + dy, grid[0] + dx], order=1, mode="reflect"
             )
+            np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [12.5, 30.0])
+def test_elastic_displacement(unit, draws, alpha):
+    noise = draws().uniform_field(2, 32, 32, low=-0.16, high=0.16).double().numpy()
+    result = elastic_displacement(unit, draws(), alpha)
+    y, x = np.mgrid[:32, :32]
+    for i, image in enumerate(unit.numpy()):
+        dx, dy = (alpha * gaussian(each, 0.32, mode="reflect", truncate=3) for each in noise[i])
+        for channel, actual in zip(image, result[i], strict=True):
+            expected = ndimage.map_coordinates(channel, [y + dy, x + dx], order=1, mode="reflect")
             np.testing.assert_allclose(actual, expected, atol=1e-9)
 
 
@@ -117,4 +136,4 @@ def test_jpeg_compression_is_pillows(images, unit, draws, quality):
         buffer = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
         expected = np.asarray(Image.open(buffer)).transpose(2, 0, 1)
-        assert np.abs(actual.numpy() - expected).max() <= 2
+        assert np.abs(actual.numpy() - expected).max() <= 1e-9

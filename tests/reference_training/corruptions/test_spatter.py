@@ -123,7 +123,7 @@ def test_droplet_relief(drops):
 @pytest.mark.parametrize("row", [row for row in CIFAR32["spatter"] if row[-1] == "mud"])
 def test_mud(unit, draws, row):
     mean, std, sigma, threshold, soft, _ = row
-    noise = draws().normal(1, 32, 32, mean=mean, std=std).numpy()[:, 0]
+    noise = draws().normal_field(1, 32, 32, mean=mean, std=std).double().numpy()[:, 0]
     for image, layer, actual in zip(unit.numpy(), noise, spatter(unit, draws(), *row), strict=True):
         cover = gaussian((gaussian(layer, sigma) > threshold).astype(float), soft)
         cover[cover < 0.8] = 0
@@ -139,7 +139,7 @@ def test_mud(unit, draws, row):
 )
 def test_water(unit, draws, row):
     mean, std, sigma, threshold, strength, _ = row
-    noise = draws().normal(1, 32, 32, mean=mean, std=std).numpy()[:, 0]
+    noise = draws().normal_field(1, 32, 32, mean=mean, std=std).double().numpy()[:, 0]
     for image, layer, actual in zip(unit.numpy(), noise, spatter(unit, draws(), *row), strict=True):
         layer = gaussian(layer, sigma)
         levels = np.floor(np.where(layer < threshold, 0, layer) * 255) % 256

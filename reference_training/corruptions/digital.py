@@ -136,7 +136,8 @@ def inverse_affine(height: int, width: int, moves: Tensor) -> Tensor:
     """
     a, b, s = height // 2, width // 2, min(height, width) // 3
     points = moves.new_tensor([[a + s, b + s], [a + s, b - s], [a - s, b - s]])
-    moved = points + moves
+    # In float32, as OpenCV is given them: a 1/32 of a pixel may hang on it.
+    moved = (points.float() + moves.float()).to(moves.dtype)
     homogeneous = torch.cat([moved, torch.ones_like(moved[..., :1])], dim=-1)
     return torch.linalg.solve(homogeneous, points.expand_as(moved))
 

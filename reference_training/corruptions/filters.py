@@ -27,8 +27,9 @@ _PADDING = {"nearest": "replicate", "mirror": "reflect"}
 FEW_TAPS = 25
 
 # Flat regions land on whole grey levels up to the last bits of a sum, where truncation would be
-# decided by the order of summation. A thousandth of a level decides for the whole level instead.
-_UNDECIDED = 1e-3
+# decided by the order of summation. This part of a level, more than float32 errs and less than a
+# Gaussian's least weight that counts, decides for the whole level instead.
+_UNDECIDED = 2e-4
 
 
 def truncate_levels(images: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def round_levels(images: Tensor) -> Tensor:
     Returns:
         int32 floor(255 x + 1/2), of the images' shape.
     """
-    return (images * 255).add_(0.5 + _UNDECIDED).clamp_(0, 255).to(torch.int32)
+    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.int32)
 
 
 def fold_index(index: Tensor, size: int, border: Border) -> Tensor:

@@ -83,7 +83,7 @@ def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
     draw = random.bits_field(*images.shape[1:])
     count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
     row = (images * 255).round_().to(torch.int32) << bits
-    entry = table.to(images.device).index_select(0, row.add_(count).view(-1)).view(draw.shape)
+    entry = table.to(images.device).index_select(0, row.add_(count).reshape(-1)).view(draw.shape)
     share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
     alias = entry.bitwise_and_((1 << bits) - 1)
     # All ones where the draw's low bits reach the count's own share, else zeros.

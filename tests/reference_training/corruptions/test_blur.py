@@ -129,7 +129,7 @@ def test_glass_blur(unit, draws, sigma, max_delta, iterations):
     offsets = [random.integer_field(-max_delta, max_delta, 2, 32, 32) for _ in range(iterations)]
     expected = []
     for number, image in enumerate(unit.numpy()):
-        image = np.floor(gaussian(image, sigma, channel_axis=0) * 255 + 1e-3) / 255
+        image = np.floor(gaussian(image, sigma, channel_axis=0) * 255 + 2e-4) / 255
         for once in offsets:
             image = scan(image, once[number].numpy(), max_delta)
         expected.append(gaussian(image, sigma, channel_axis=0))
@@ -159,7 +159,7 @@ def test_motion_blur(unit, draws, radius, sigma):
     result = motion_blur(unit, draws(), radius, sigma)
     for i in range(2):
         expected = smear_one(unit[i].numpy(), angles[i].item(), radius, sigma)
-        rounded = np.floor(expected * 255 + 0.5 + 1e-3) / 255
+        rounded = np.floor(expected * 255 + 0.5 + 1e-6) / 255
         np.testing.assert_allclose(result[i], rounded, **CLOSE)
 
 

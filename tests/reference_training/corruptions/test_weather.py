@@ -81,7 +81,7 @@ def test_snow(unit, draws, row):
         trim = (len(layer) - 32) // 2
         layer = layer[trim : trim + 32, trim : trim + 32].copy()
         layer[layer < threshold] = 0
-        layer = np.floor(layer.clip(0, 1) * 255 + 1e-3)
+        layer = np.floor(layer.clip(0, 1) * 255 + 2e-4)
         weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
         blurred = np.zeros((32, 32))
         for tap, weight in enumerate(weights / weights.sum()):
@@ -89,7 +89,7 @@ def test_snow(unit, draws, row):
             dx = math.ceil(tap * math.cos(math.radians(angles[i])) - 0.5)
             rows, columns = (np.arange(32) + dy).clip(0, 31), (np.arange(32) + dx).clip(0, 31)
             blurred += weight * layer[np.ix_(rows, columns)]
-        blurred = np.floor(blurred + 0.5 + 1e-3) / 255
+        blurred = np.floor(blurred + 0.5 + 1e-6) / 255
         image = unit[i].numpy()
         grey = np.tensordot([0.299, 0.587, 0.114], image, axes=1)
         image = keep * image + (1 - keep) * np.maximum(image, grey * 1.5 + 0.5)

@@ -84,6 +84,25 @@ def parity_table(results: dict[str, Any]) -> str:
     )
     header = ("implementation, dtype", "loss", "by student", "by teacher", "by log-variance")
     return markdown(header, body)
+def corruptions_table(results: dict[str, Any]) -> str:
+    """Milliseconds per image by type, each the mean over the severities, and the ratios to ours."""
+    names = list(dict.fromkeys(row["type"] for row in results["rows"]))
+    columns = list(results["rows"][0]["ms"])
+    ours, peers = columns[0], [who for who in columns if "imagecorruptions " in f"{who} "]
+
+    def times(chosen: list[str]) -> dict[str, float]:
+        rows = [row["ms"] for row in results["rows"] if row["type"] in chosen]
+        severities = len(results["rows"]) / len(names)
+        return {who: sum(row[who] for row in rows) / severities for who in columns}
+
+    def line(title: str, chosen: list[str]) -> list[str]:
+        spent = times(chosen)
+        ratios = (f"{spent[peer] / spent[ours]:.1f}×" for peer in peers)
+        return [title, *(f"{spent[who]:.2f}" for who in columns), *ratios]
+
+    body = [line(name, [name]) for name in names]
+    body += [line("**sum of the 15**", names[:15]), line("**sum of all 19**", names)]
+    return markdown(("type", *columns, *(f"ours, against {peer}" for peer in peers)), body)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -95,6 +114,7 @@ def document() -> str:
     """All of RESULTS.md."""
     gpu, compiled = load("gpu_h100.json"), load("ahead_of_time.json")
     parity = load("parity.json")
+    corruptions = load("corruptions_cpu.json")
     machine, copies = gpu["machine"], gpu["copies"]["float32"]
     copy = copies["3 read 2 written"]["TB/s"]
     first = max(
@@ -133,6 +153,16 @@ size of the largest term of its sum. Features {tuple(parity["shape"])}, exact in
 {parity["versions"]["torch"]}, JAX {parity["versions"]["jax"]}.
 
 {parity_table(parity)}
+## Corruptions
+
+Processor time in ms per image of {corruptions["image"][0]}×{corruptions["image"][1]} on one core
+({corruptions["machine"]["capability"]}), medians of {corruptions["rounds"]} rounds, each row the
+mean over the five severities (method and peers: `benchmarks/corruptions.py`). Ours works on a batch
+of {corruptions["batch"]}. torch {corruptions["versions"]["torch"]}, OpenCV
+{corruptions["versions"]["cv2"]}; load average {corruptions["machine"]["load average"][0]} before
+and {corruptions["machine"]["load average"][1]} after.
+
+{corruptions_table(corruptions)}
 """
 
 

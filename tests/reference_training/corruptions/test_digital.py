@@ -75,10 +75,11 @@ def test_elastic_transform(unit, draws, alpha, sigma, affine):
     moves = random.uniform(3, 2, low=-affine, high=affine).numpy()
     noise = random.uniform_field(2, 32, 32, low=-1, high=1).double().numpy()
     result = elastic_transform(unit, draws(), alpha, sigma, affine)
-    corners = np.array([[26, 26], [26, 6], [6, 6]])
+    corners = np.float32([[26, 26], [26, 6], [6, 6]])
     grid = np.stack([*np.meshgrid(np.arange(32), np.arange(32)), np.ones((32, 32))])
     for i, image in enumerate(unit.numpy()):
-        forward = affine_matrix(corners, corners + moves[i])
+        moved = corners + np.float32(moves[i])  # as OpenCV is given them
+        forward = affine_matrix(corners, np.float32(moved))
         backward = np.linalg.inv(np.vstack([forward, [0, 0, 1]]))
         # OpenCV 4 sums in units of 2^-10 pixels, and rounds to 1/32.
         fixed = (

@@ -204,7 +204,7 @@ def test_at_most_one_level(photographs, semantics, name, corruption):
         difference = np.abs(ours - np.floor(theirs + NUDGE))
         assert difference.max() <= 1, severity
         assert difference.mean() < 0.1, severity
-        # Without the nudge the mean of this one is larger: doubled, S gives whole levels everywhere.
+        # Without the nudge more for this one: S, doubled, gives whole levels nearly everywhere.
         wholes = corruption == "saturate" and severity == 3
         difference = np.abs(ours - np.uint8(theirs))
         assert difference.max() <= 1, severity

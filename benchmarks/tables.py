@@ -88,7 +88,7 @@ def corruptions_table(results: dict[str, Any]) -> str:
     """Milliseconds per image by type, each the mean over the severities, and the ratios to ours."""
     names = list(dict.fromkeys(row["type"] for row in results["rows"]))
     columns = list(results["rows"][0]["ms"])
-    ours, peers = columns[0], [who for who in columns if "imagecorruptions " in f"{who} "]
+    ours, peers = columns[0], [who for who in columns if who.startswith("imagecorruptions")]
 
     def times(chosen: list[str]) -> dict[str, float]:
         rows = [row["ms"] for row in results["rows"] if row["type"] in chosen]
@@ -102,7 +102,7 @@ def corruptions_table(results: dict[str, Any]) -> str:
 
     body = [line(name, [name]) for name in names]
     body += [line("**sum of the 15**", names[:15]), line("**sum of all 19**", names)]
-    return markdown(("type", *columns, *(f"ours, against {peer}" for peer in peers)), body)
+    return markdown(("type", *columns, *(f"{peer} / {ours}" for peer in peers)), body)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -155,12 +155,11 @@ size of the largest term of its sum. Features {tuple(parity["shape"])}, exact in
 {parity_table(parity)}
 ## Corruptions
 
-Processor time in ms per image of {corruptions["image"][0]}×{corruptions["image"][1]} on one core
-({corruptions["machine"]["capability"]}), medians of {corruptions["rounds"]} rounds, each row the
-mean over the five severities (method and peers: `benchmarks/corruptions.py`). Ours works on a batch
-of {corruptions["batch"]}. torch {corruptions["versions"]["torch"]}, OpenCV
-{corruptions["versions"]["cv2"]}; load average {corruptions["machine"]["load average"][0]} before
-and {corruptions["machine"]["load average"][1]} after.
+Processor time in ms per image of {corruptions["image"][0]}×{corruptions["image"][1]} on one core with
+{corruptions["machine"]["capability"]}, medians of {corruptions["rounds"]} rounds, each row the mean over
+the five severities (method and peers: `benchmarks/corruptions.py`). ulfd works on a batch of
+{corruptions["batch"]}. torch {corruptions["versions"]["torch"]}, OpenCV {corruptions["versions"]["cv2"]}; load
+average {corruptions["machine"]["load average"][0]} before and {corruptions["machine"]["load average"][1]} after.
 
 {corruptions_table(corruptions)}
 """

@@ -12,12 +12,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from skimage import data
 from skimage.filters import gaussian
 from skimage.transform import resize
 from sklearn.datasets import load_sample_images
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from reference_training.corruptions import frost as frost_module
 from reference_training.corruptions.noise import shot_noise
 from reference_training.corruptions.random import Random
 from reference_training.corruptions.registry import SEMANTICS
@@ -29,6 +31,8 @@ from tests.reference_training.corruptions.public_package import (
     published,
     scan,
 )
+
+cv2 = pytest.importorskip("cv2")
 
 NUDGE = 1e-6
 SEED = 7
@@ -209,6 +213,51 @@ def test_at_most_one_level(photographs, semantics, name, corruption):
         difference = np.abs(ours - np.uint8(theirs))
         assert difference.max() <= 1, severity
         assert difference.mean() < (0.2 if wholes else 0.1), severity
+
+
+@pytest.mark.skipif(
+    int(cv2.__version__.split(".")[0]) > 4, reason="OpenCV 5 no longer rounds to 1/32 of a pixel"
+)
+@pytest.mark.parametrize("name", SEMANTICS["imagenet_c"].parameter_sets)
+def test_elastic_transform_of_imagenet_c(photographs, name):
+    """The generator's steps: OpenCV 4's affine map, then scikit-image's and SciPy's filters."""
+    (side, _), rows = SEMANTICS["imagenet_c"].parameter_sets[name]
+    for severity, (alpha, sigma, affine) in zip(SEVERITIES, rows["elastic_transform"], strict=True):
+        for number, image in enumerate(photographs[side][: 1 if side == 224 else 3]):
+            domain = zlib.crc32(f"elastic_transform/{severity}".encode())
+            random = Random(torch.tensor([SEED + number]), domain)
+            moves = random.uniform(3, 2, low=-affine, high=affine)[0].numpy()
+            noise = random.uniform_field(2, side, side, low=-1, high=1)[0].double().numpy()
+            centre, third = np.float32((side // 2, side // 2)), side // 3
+            points = [centre + third, [centre[0] + third, centre[1] - third], centre - third]
+            points = np.float32(points)
+            matrix = cv2.getAffineTransform(points, points + moves.astype(np.float32))
+            x = np.float32(image) / 255
+            x = cv2.warpAffine(x, matrix, (side, side), borderMode=cv2.BORDER_REFLECT_101)
+            right, down = (
+                (gaussian(field, sigma, mode="reflect", truncate=3) * alpha).astype(np.float32)
+                for field in noise
+            )
+            place = np.mgrid[:side, :side, :3].astype(float)
+            place[0] += down[..., None]
+            place[1] += right[..., None]
+            theirs = 255 * map_coordinates(x, place, order=1, mode="reflect").clip(0, 1)
+            seeds = SEED + number
+            mine = corrupt(tensor(image[None]), "elastic_transform", severity, seeds=seeds)
+            difference = np.abs(mine[0].permute(1, 2, 0).int().numpy() - np.floor(theirs + NUDGE))
+            assert difference.max() <= 1, severity
+            assert difference.mean() < 0.1, severity
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.3])
+def test_overlays_are_resized_as_opencv_does(scale):
+    names = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
+    folder = frost_module.photograph_folder()
+    overlays = frost_module.load_overlays("photographs", scale, torch.device("cpu"))
+    for name, overlay in zip(names, overlays, strict=True):
+        expected = cv2.resize(cv2.imread(str(folder / name)), (0, 0), fx=scale, fy=scale)
+        difference = overlay.permute(1, 2, 0).int().numpy() - expected[..., ::-1].astype(int)
+        assert np.abs(difference).max() <= 1
 
 
 def test_the_packages_own_table():

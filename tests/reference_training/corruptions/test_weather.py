@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ from scipy import ndimage
 
 from reference_training.corruptions import corrupt, frost_source
 from reference_training.corruptions import frost as frost_module
-from reference_training.corruptions.frost import frost, load_overlays, procedural_overlays
+from reference_training.corruptions.frost import (
+    frost,
+    load_enlarged,
+    load_overlays,
+    procedural_overlays,
+)
 from reference_training.corruptions.parameters import CIFAR32
 from reference_training.corruptions.random import Random
 from reference_training.corruptions.weather import diamond_square, fog, snow
@@ -139,6 +145,7 @@ def forget():
     def clear():
         frost_module.photograph_folder.cache_clear()
         load_overlays.cache_clear()
+        load_enlarged.cache_clear()
 
     clear()
     yield
@@ -168,6 +175,7 @@ def installed(monkeypatch, tmp_path, forget):
         pixels = rng.integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"frost{name}")
         pictures.append(np.asarray(Image.open(folder / f"frost{name}")))
+    monkeypatch.delitem(sys.modules, "imagecorruptions", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     return pictures
 
@@ -181,6 +189,26 @@ def test_photographs_absent(absent, images):
     chosen = corrupt(images, "frost", 1, seeds=torch.arange(6), frost="procedural")
     with pytest.warns(UserWarning, match="not ImageNet-C's frost"):
         assert torch.equal(corrupt(images, "frost", 1, seeds=torch.arange(6)), chosen)
+
+
+def test_a_folder_of_the_users(installed, tmp_path, images):
+    folder = tmp_path / "imagecorruptions" / "frost"
+    assert frost_source(folder) == f"photographs: five overlays from the folder {folder}"
+    assert frost_source(str(folder)) == frost_source(folder)
+    chosen = corrupt(images, "frost", 1, seeds=torch.arange(6), frost=folder)
+    installed_ones = corrupt(images, "frost", 1, seeds=torch.arange(6), frost="photographs")
+    assert torch.equal(chosen, installed_ones)
+    (folder / "frost4.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks frost4\.jpg; put ImageNet-C's overlays"):
+        corrupt(images, "frost", 1, seeds=torch.arange(6), frost=folder)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (600, 64), (40, 640)])
+def test_enlarged_overlays_cover_the_image(height, width):
+    overlays = load_enlarged("procedural", height, width, torch.device("cpu"))
+    assert all(o.shape[1] > height and o.shape[2] > width for o in overlays)
+    factor = 1.1 * max(1, height / 512, width / 512)
+    assert overlays[0].shape[1:] == (math.ceil(512 * factor),) * 2
 
 
 def test_photographs_installed(installed):

@@ -85,24 +85,33 @@ def parity_table(results: dict[str, Any]) -> str:
     header = ("implementation, dtype", "loss", "by student", "by teacher", "by log-variance")
     return markdown(header, body)
 def corruptions_table(results: dict[str, Any]) -> str:
+def corruptions_section(results: dict[str, Any]) -> str:
     """Milliseconds per image by type, each the mean over the severities, and the ratios to ours."""
-    names = list(dict.fromkeys(row["type"] for row in results["rows"]))
-    columns = list(results["rows"][0]["ms"])
+    rows, machine, versions = results["rows"], results["machine"], results["versions"]
+    names = list(dict.fromkeys(row["type"] for row in rows))
+    columns = list(rows[0]["ms"])
     ours, peers = columns[0], [who for who in columns if who.startswith("imagecorruptions")]
 
-    def times(chosen: list[str]) -> dict[str, float]:
-        rows = [row["ms"] for row in results["rows"] if row["type"] in chosen]
-        severities = len(results["rows"]) / len(names)
-        return {who: sum(row[who] for row in rows) / severities for who in columns}
-
     def line(title: str, chosen: list[str]) -> list[str]:
-        spent = times(chosen)
+        found = [row["ms"] for row in rows if row["type"] in chosen]
+        spent = {who: sum(ms[who] for ms in found) * len(names) / len(rows) for who in columns}
         ratios = (f"{spent[peer] / spent[ours]:.1f}×" for peer in peers)
         return [title, *(f"{spent[who]:.2f}" for who in columns), *ratios]
 
     body = [line(name, [name]) for name in names]
     body += [line("**sum of the 15**", names[:15]), line("**sum of all 19**", names)]
-    return markdown(("type", *columns, *(f"{peer} / {ours}" for peer in peers)), body)
+    table = markdown(("type", *columns, *(f"{peer} / {ours}" for peer in peers)), body)
+    before, after = machine["load average"]
+    return f"""## Corruptions
+
+Processor time in ms per image of {results["image"][0]}×{results["image"][1]} on one core with
+{machine["capability"]}, medians of {results["rounds"]} rounds, each row the mean over the five
+severities (method and peers: `benchmarks/corruptions.py`). {ours} works on a batch of
+{results["batch"]}. torch {versions["torch"]}, OpenCV {versions["cv2"]}; load average of
+{machine["cores"]} cores {before} before and {after} after.
+
+{table}
+"""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -163,6 +172,7 @@ average {corruptions["machine"]["load average"][0]} before and {corruptions["mac
 
 {corruptions_table(corruptions)}
 """
+{corruptions_section(load("corruptions_cpu.json"))}"""
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def larger(request, images):
     return pixels.round().clamp(0, 255).to(torch.uint8), options
 
 
-def test_independent_at_other_sizes(larger, monkeypatch):
+def test_independent_at_other_sizes(larger):
     images, options = larger
     names, severities = zip(*EVERY, strict=True)
     seeds = torch.arange(len(EVERY))
@@ -148,14 +148,17 @@ def test_independent_at_other_sizes(larger, monkeypatch):
         i = EVERY.index((name, severity))
         alone = run(images[i % 3][None], name, severity, i, **options)[0]
         assert torch.equal(alone, mixed[i]), (name, severity)
-    # However many images are worked on together.
-    monkeypatch.setattr(batch, "_CHUNK_PIXELS", 3 * images.shape[-1] ** 2)
-    names = list(CORRUPTIONS)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_however_many_are_worked_on_together(larger, monkeypatch, together):
+    images, options = larger
     seeds = torch.arange(3)
     for name in CORRUPTIONS:
-        together = run(images, name, 3, seeds, **options)
         single = [run(images[i : i + 1], name, 3, seeds[i : i + 1], **options) for i in range(3)]
-        assert torch.equal(together, torch.cat(single)), name
+        with monkeypatch.context() as patch:
+            patch.setattr(batch, "_CHUNK_PIXELS", together * images.shape[-1] ** 2)
+            assert torch.equal(run(images, name, 3, seeds, **options), torch.cat(single)), name
 
 
 def test_definitions_differ_where_they_say(images):

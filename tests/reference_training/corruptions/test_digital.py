@@ -43,6 +43,21 @@ def test_brightness_is_scikit_images(unit, draws, shift):
     np.testing.assert_allclose(brightness(unit, draws(), shift), with_hsv(unit, change), **CLOSE)
 
 
+def test_the_darkest_colours(draws):
+    """Every colour of the levels 0, 1 and 2, where values are divided by."""
+    colours = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(1, 3, 9, 3)
+    dark = torch.from_numpy(colours / 255).permute(0, 3, 1, 2)
+
+    def brighter(hsv):
+        hsv[..., 2] = np.clip(hsv[..., 2] + 0.1, 0, 1)
+
+    def fuller(hsv):
+        hsv[..., 1] = np.clip(hsv[..., 1] * 2 + 0.1, 0, 1)
+
+    np.testing.assert_allclose(brightness(dark, draws(), 0.1), with_hsv(dark, brighter), **CLOSE)
+    np.testing.assert_allclose(saturate(dark, draws(), 2, 0.1), with_hsv(dark, fuller), **CLOSE)
+
+
 @pytest.mark.parametrize(("gain", "shift"), CIFAR32["saturate"] + ((20, 0.2),))
 def test_saturate_is_scikit_images(unit, draws, gain, shift):
     def change(hsv):

@@ -77,7 +77,8 @@ def corrupt(
     rows["frost"] = tuple((*row, frost) for row in rows["frost"])  # type: ignore[assignment]
 
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
-    chunk = batch if levels.is_cuda else max(1, _CHUNK_PIXELS // max(1, height * width))
+    few = max(1, _CHUNK_PIXELS // max(1, height * width))
+    chunk = few if levels.device.type == "cpu" else batch
     for code, level, members in _groups(codes, severities):
         name = CORRUPTIONS[code]
         domain = zlib.crc32(f"{name}/{level}".encode())

@@ -93,7 +93,7 @@ def disk_kernel(radius: float, alias_blur: float) -> Tensor:
     reach, taps = (8, 1) if radius <= 8 else (int(radius), 2)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
     disk = (axis[:, None] ** 2 + axis**2 <= radius**2).to(torch.float64)
-    smoothing = gaussian_matrix(len(axis), taps, alias_blur, "mirror")
+    smoothing = gaussian_matrix(len(axis), taps, alias_blur, "mirror", torch.device("cpu"))
     kernel = smoothing @ (disk / disk.sum()) @ smoothing.mT
     margin = max(reach - int(radius) - taps, 0)
     return kernel[margin : len(axis) - margin, margin : len(axis) - margin]

@@ -89,7 +89,9 @@ def gaussian_weights(radius: int, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def gaussian_matrix(size: int, radius: int, sigma: float, border: Border) -> Tensor:
+def gaussian_matrix(
+    size: int, radius: int, sigma: float, border: Border, device: torch.device
+) -> Tensor:
     """The (size, size) matrix that filters an axis with a Gaussian, its border rule included.
 
     Args:
@@ -97,35 +99,16 @@ def gaussian_matrix(size: int, radius: int, sigma: float, border: Border) -> Ten
         radius: the kernel has 2 radius + 1 taps.
         sigma: the standard deviation in pixels.
         border: the border rule, see `fold_index`.
+        device: where the matrix is kept.
 
     Returns:
-        float64 (size, size) on the CPU; rows sum to one.
+        float64 (size, size); rows sum to one.
     """
     offsets = torch.arange(-radius, radius + 1)
     sources = fold_index(torch.arange(size)[:, None] + offsets, size, border)
     weights = gaussian_weights(radius, sigma).expand(size, -1)
-    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
-
-
-@lru_cache(maxsize=256)
-def _placed(size: int, radius: int, sigma: float, border: Border, like: tuple) -> Tensor:
-    device, dtype = like
-    return gaussian_matrix(size, radius, sigma, border).to(device, dtype)
-
-
-def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply one matrix along the rows and one along the columns: R X C^T.
-
-    Args:
-        images: (N, C, H, W).
-        rows: (H', H), acts on the vertical axis.
-        columns: (W', W), acts on the horizontal axis.
-
-    Returns:
-        (N, C, H', W').
-    """
-    # The matrix stands on the left both times: a product for each plane, of one shape always.
-    return rows @ (columns @ images.mT).mT
+    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
+    return matrix.to(device)
 
 
 def gaussian_filter(
@@ -146,9 +129,12 @@ def gaussian_filter(
     if 2 * radius + 1 <= FEW_TAPS:
         weights = gaussian_weights(radius, sigma).tolist()
         return correlate(correlate(images, [[w] for w in weights], border), [weights], border)
-    like = (images.device, images.dtype)
-    rows, columns = (_placed(size, radius, sigma, border, like) for size in images.shape[-2:])
-    return separable(images, rows, columns)
+    rows, columns = (
+        gaussian_matrix(size, radius, sigma, border, images.device) for size in images.shape[-2:]
+    )
+    # In float64, since a training script may allow less than float32 for products of matrices. The
+    # matrix stands on the left both times: a product for each plane, of one shape always.
+    return (rows @ (columns @ images.double().mT).mT).to(images.dtype)
 
 
 def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border) -> Tensor:

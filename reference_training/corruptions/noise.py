@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .random import Random
 
+_CPU = torch.device("cpu")
+
 
 def gaussian_noise(images: Tensor, random: Random, std: float) -> Tensor:
     """Add noise: x + N(0, std^2), independently for each pixel and channel.
@@ -78,12 +80,12 @@ def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
     Returns:
         (N, 3, H, W).
     """
-    table, bits = poisson_alias_table(photons)
+    table, bits = poisson_alias_table(photons, images.device)
     low_bits = 32 - bits
     draw = random.bits_field(*images.shape[1:])
     count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
     row = (images * 255).round_().to(torch.int32) << bits
-    entry = table.to(images.device).index_select(0, row.add_(count).reshape(-1)).view(draw.shape)
+    entry = table.index_select(0, row.add_(count).reshape(-1)).view(draw.shape)
     share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
     alias = entry.bitwise_and_((1 << bits) - 1)
     # All ones where the draw's low bits reach the count's own share, else zeros.
@@ -93,14 +95,15 @@ def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def poisson_alias_table(photons: float) -> tuple[Tensor, int]:
+def poisson_alias_table(photons: float, device: torch.device = _CPU) -> tuple[Tensor, int]:
     """Poisson(photons r / 255) for the grey levels r = 0..255 as 256 alias tables.
 
     Args:
         photons: the mean count of a white pixel.
+        device: where the table is kept.
 
     Returns:
-        A table, int32 (256 * 2^bits,) on the CPU, and `bits`. Entry r 2^bits + k holds above its
+        A table, int32 (256 * 2^bits,), and `bits`. Entry r 2^bits + k holds above its
         low `bits` bits how many of the 2^(32 - bits) values of a draw's low bits leave it at the
         count k, and in these bits the count that the others take: every probability is a whole
         number of 2^-32.
@@ -134,4 +137,4 @@ def poisson_alias_table(photons: float) -> tuple[Tensor, int]:
     alias = np.where(share == capacity, counts, alias)
     share = np.where(share == capacity, 0, share)
     table = torch.from_numpy((share << bits) | alias).reshape(-1)
-    return table.to(torch.int32), bits
+    return table.to(torch.int32).to(device), bits

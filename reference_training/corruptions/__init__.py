@@ -22,8 +22,8 @@ and less than a tenth of one in the mean, at every type, severity and size, on p
 which is not done here.
 
 Families: noise, blur, weather, frost, spatter, digital. `parameters` holds the severities,
-`registry` the names, `random` the draws, `filters` what the families share. `python -m
-reference_training.corruptions` draws a sheet of all of them.
+`registry` the names, `random` the draws, `filters` and `resampling` what the families share.
+`python -m reference_training.corruptions` draws a sheet of all of them.
 """
 
 from .batch import corrupt

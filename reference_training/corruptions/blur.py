@@ -15,18 +15,14 @@ from .filters import (
     FEW_TAPS,
     correlate,
     correlate_by_fourier,
-    gather_pixels,
     gaussian_filter,
     gaussian_matrix,
-    pack_levels,
     round_levels,
     transfer_function,
     truncate_levels,
-    unpack_levels,
-    zoom,
-    zoom_factors,
 )
 from .random import Random
+from .resampling import gather_pixels, pack_levels, unpack_levels, zoom, zoom_factors
 
 _NEGLIGIBLE = 1e-7
 

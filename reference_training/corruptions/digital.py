@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .filters import gaussian_filter, sample_bilinear
+from .filters import gaussian_filter
 from .random import Random
+from .resampling import sample_bilinear
 
 
 def brightness(images: Tensor, random: Random, shift: float) -> Tensor:

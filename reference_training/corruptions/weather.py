@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import smear
-from .filters import round_levels, truncate_levels, zoom
+from .filters import round_levels, truncate_levels
 from .random import Random
+from .resampling import zoom
 
 
 def snow(
@@ -74,7 +75,7 @@ def snow_uncut(
     """
     height, width = images.shape[-2:]
     noise = random.normal_field(1, height, width, mean=mean, std=std)
-    layer = zoom(noise, factor, "all").contiguous()
+    layer = zoom(noise, factor, whole=True).contiguous()
     layer = F.threshold(layer, threshold, 0.0).clamp_(0, 1).to(images.dtype)
     layer = smear(layer, random.uniform(low=-135, high=-45), radius, sigma)
     return _snowed(images, layer[..., :height, :width], keep)

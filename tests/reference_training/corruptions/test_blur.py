@@ -18,14 +18,9 @@ from reference_training.corruptions.blur import (
     zoom,
     zoom_blur,
 )
-from reference_training.corruptions.filters import (
-    fold_index,
-    gaussian_filter,
-    pack_levels,
-    pad,
-    unpack_levels,
-)
+from reference_training.corruptions.filters import fold_index, gaussian_filter, pad
 from reference_training.corruptions.parameters import CIFAR32, IMAGENET224
+from reference_training.corruptions.resampling import pack_levels, unpack_levels
 
 CLOSE = {"atol": 1e-12, "rtol": 0}
 

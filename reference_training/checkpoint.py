@@ -21,6 +21,10 @@ from reference_training.files import read_json, write_atomically, write_json
 KEPT = 2
 
 
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message names the file."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a training stands: its iteration, named tensors, and a JSON-able rest."""
@@ -40,8 +44,16 @@ def iterations(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("[0-9]*.json"))
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint and removes all but the newest `KEPT`.
+def _remove(folder: Path, iteration: int) -> None:
+    tensors, description = _paths(folder, iteration)
+    description.unlink()
+    tensors.unlink(missing_ok=True)
+
+
+def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
+    """Writes a checkpoint and removes all but the newest `kept`, and those of a later iteration.
+
+    A later one was damaged, or else the training would not have come here again.
 
     Raises:
         RunError: the disk is full or the folder not writable; earlier checkpoints stay.
@@ -51,32 +63,58 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     write_atomically(tensors, content)
     digest = hashlib.sha256(content).hexdigest()
     write_json(description, {"sha256": digest, "state": checkpoint.state})
-    for iteration in iterations(folder)[:-KEPT]:
-        old_tensors, old_description = _paths(folder, iteration)
-        old_description.unlink()
-        old_tensors.unlink()
+    present = iterations(folder)
+    newest = [iteration for iteration in present if iteration <= checkpoint.iteration][-kept:]
+    for iteration in present:
+        if iteration not in newest:
+            _remove(folder, iteration)
+
+
+def read(folder: Path, iteration: int) -> Checkpoint:
+    """The checkpoint of that iteration.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    tensors, description = _paths(folder, iteration)
+    try:
+        record = read_json(description)
+        digest, state = record["sha256"], record["state"]
+        content = tensors.read_bytes()
+    except (RunError, KeyError, TypeError) as error:
+        raise Damaged(f"the checkpoint {description} is damaged (no JSON of ours)") from error
+    except FileNotFoundError as error:
+        raise Damaged(f"the checkpoint {tensors} is gone") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise Damaged(
+            f"the checkpoint {tensors} is damaged (its SHA-256 differs from the recorded one)"
+        )
+    return Checkpoint(iteration, load(content), state)
+
+
+def read_newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is not damaged (None: there is none), and what is wrong with
+    those that are newer."""
+    complaints: list[str] = []
+    for iteration in reversed(iterations(folder)):
+        try:
+            return read(folder, iteration), complaints
+        except Damaged as damage:
+            complaints.append(str(damage))
+    return None, complaints
 
 
 def read_latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint in `folder`, or None if there is none.
 
     Raises:
-        RunError: it is damaged; the message says how to fall back.
+        RunError: it is damaged.
     """
     found = iterations(folder)
-    if not found:
-        return None
-    tensors, description = _paths(folder, found[-1])
-    record = read_json(description)
-    content = tensors.read_bytes() if tensors.exists() else b""
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        before = f"iteration {found[-2]}" if len(found) > 1 else "the beginning of this stage"
-        raise RunError(
-            f"the checkpoint {tensors} is damaged (its SHA-256 differs from the recorded one). "
-            f"Delete {description.name} and {tensors.name} and run the same command again: it "
-            f"continues from {before}."
-        )
-    return Checkpoint(found[-1], load(content), record["state"])
+    try:
+        return read(folder, found[-1]) if found else None
+    except Damaged as damage:
+        raise RunError(f"{damage}. Run the same command again: it trains this part anew.") from None
 
 
 def random_states() -> dict[str, Any]:
@@ -87,6 +125,7 @@ def random_states() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [kind, np.asarray(words).tolist(), *rest],
         "torch": torch.get_rng_state().tolist(),
+        "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_initialized() else None,
     }
 
 
@@ -96,3 +135,5 @@ def restore_random_states(states: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(tuple(states["numpy"]))
     torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+    if states["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(torch.tensor(states["cuda"], dtype=torch.uint8))

@@ -6,7 +6,7 @@ comments); `PRESETS` are complete runs by dataset, the paper's recipe shortened 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -55,6 +55,28 @@ OFFICIAL_CODE = Recipe(
 # two seeds, seen top-1 of ULFD ended four points below that of the MSE. So very short runs, all
 # methods of them alike, keep the full rate for most of the time.
 SHORT = Recipe(iterations=300, batch_size=128, milestones=(0.6, 0.8, 0.95))
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How the recipe's mathematics is carried out: precision, speed and safety."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast of the network and the UEM; the losses stay float32."""
+    channels_last: bool = True
+    compile: bool = False
+    """torch.compile of the whole step."""
+    fused_optimizer: bool = False
+    """Adam in one kernel; its roundings differ from the default's."""
+    clip_gradient: float | None = None
+    """The norm to which the gradient of all weights together is cut; the paper cuts nothing."""
+    sync_batch_norm: bool = False
+    """Statistics over the whole batch instead of each shard (GPUs only)."""
+    max_loss: float = 1e4
+    """A loss further than this from 0 counts as exploded, and ends the run like NaN."""
+
+
+PLAIN = Numerics()
 
 
 @dataclass(frozen=True)

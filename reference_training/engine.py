@@ -1,148 +1,334 @@
-"""The training loop of one stage (one method, one seed), resumable at any moment."""
+"""The training loop, resumable at any moment: one process or many, one batch or its shards.
+
+A batch is cut into ranks × accumulation shards of equal size. Each goes through the network alone,
+so batch normalisation sees one shard at a time; the gradient is the mean over all of them, and the
+running averages follow the first shard, as in DataParallel. The result therefore depends on the
+number of shards, and not on how they are shared out among processes.
+"""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from reference_training import checkpoint
 from reference_training.checkpoint import Checkpoint
-from reference_training.data.pairs import Pairs
+from reference_training.clock import Clock
+from reference_training.config import PLAIN, Numerics
 from reference_training.errors import RunError
-from reference_training.files import JsonLines
+from reference_training.files import JsonLines, write_json
 from reference_training.interrupt import Interrupted
-from reference_training.workers import Shared
+from reference_training.methods.base import Batch, StepResult
+from reference_training.parallel import ALONE, World
+from reference_training.schedule import Schedule
+from ulfd_torch.self_distillation import frozen_statistics
 
 LOG_EVERY = 10
+Observer = Callable[[dict[str, Any], dict[str, float]], None]
+"""Gets each row of metrics.jsonl, and the seconds of each part of its iterations."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and with which learning rate, as a function of the iteration."""
+class Source(Protocol):
+    """Where the batches come from."""
 
-    iterations: int
-    learning_rate: float
-    factor: Callable[[float], float]  # of the progress in [0, 1)
-    weight_decay: float = 0.0
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This rank's part of the batches of the iterations first, ..., last − 1."""
 
-    def rate(self, iteration: int) -> float:
-        """The learning rate of an iteration, counted from 0."""
-        return self.learning_rate * self.factor(iteration / self.iterations)
+    def describe(self, iteration: int) -> dict[str, Any]:
+        """What the whole batch of an iteration consisted of, JSON-able."""
 
-
-def stepwise(milestones: tuple[float, ...]) -> Callable[[float], float]:
-    """Divides by 10 after each of the milestones, fractions of the whole (paper, Sec. 4)."""
-    return lambda progress: 0.1 ** sum(progress >= milestone for milestone in milestones)
+    def check(self) -> None:
+        """Called on every rank at once, now and then; raises RunError to end the run."""
 
 
-def cosine(progress: float) -> float:
-    """Half a cosine from 1 to 0 (Loshchilov & Hutter 2017)."""
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
+class Flag(Protocol):
+    """Like `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{index}.{name}": value
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
+class Link(Protocol):
+    """Whoever started the training: counts iterations, and may ask for an early, saved end."""
+
+    @property
+    def stop(self) -> Flag:
+        """Whether to stop."""
+
+    def advance(self, iterations: int = 1) -> None:
+        """Counts iterations just done."""
+
+    def skip(self, iterations: int) -> None:
+        """Counts iterations that an earlier start had done."""
 
 
-def _restore(point: Checkpoint, step: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    prefix = "step."
-    step.load_state_dict(
-        {
-            name.removeprefix(prefix): value
-            for name, value in point.tensors.items()
-            if name.startswith(prefix)
+def _reduced(name: str, values: Tensor) -> float:
+    """One number from those of all shards: the extreme of extremes, else the mean."""
+    if name.endswith("_min"):
+        return values.min().item()
+    return values.max().item() if name.endswith("_max") else values.mean().item()
+
+
+class Training:
+    """A step, its optimiser and their place in the schedule; see `train`."""
+
+    def __init__(
+        self,
+        step: nn.Module,
+        schedule: Schedule,
+        *,
+        folder: Path,
+        numerics: Numerics,
+        accumulate: int,
+        world: World,
+        clock: Clock,
+        kept: int,
+    ) -> None:
+        self.step = step
+        self.schedule = schedule
+        self.folder = folder
+        self.numerics = numerics
+        self.accumulate = accumulate
+        self.world = world
+        self.clock = clock
+        self.kept = kept
+        self.optimizer = torch.optim.Adam(
+            step.parameters(),
+            lr=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            fused=numerics.fused_optimizer or None,
+        )
+        self.log = JsonLines(folder / "metrics.jsonl")
+        self.log_lines = 0
+        self.iteration = self._restore()  # how many are done
+        self.module = self._distributed()
+        self._losses: list[Tensor] = []  # of the iterations since the last look at them
+        self._results: list[StepResult] = []  # of the newest iteration, one for each shard
+
+    def _distributed(self) -> nn.Module:
+        if self.numerics.compile:
+            self.step.compile()
+        if self.world.size == 1:
+            return self.step
+        return DistributedDataParallel(self.step, gradient_as_bucket_view=True)
+
+    def _restore(self) -> int:
+        point, complaints = checkpoint.read_newest_sound(self.folder)
+        found = None if point is None else point.iteration
+        if len(set(self.world.gather_objects(found))) > 1:
+            raise RunError(
+                f"the ranks see different checkpoints in {self.folder}; it must be one folder "
+                "that all machines share."
+            )
+        if self.world.main:
+            again = f"iteration {found}" if found else "the beginning"
+            for complaint in complaints:
+                tqdm.write(f"{complaint}; continuing from {again}")
+        if point is not None:
+            self._load(point)
+        if self.world.main:
+            self.log.keep(self.log_lines)
+        return 0 if point is None else point.iteration
+
+    def _load(self, point: Checkpoint) -> None:
+        prefix = "step."
+        self.step.load_state_dict(
+            {
+                name.removeprefix(prefix): value
+                for name, value in point.tensors.items()
+                if name.startswith(prefix)
+            }
+        )
+        (group,) = self.optimizer.param_groups
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in point.tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                weight = group["params"][int(index)]
+                if value.shape == weight.shape:  # the fused kernel wants one memory order
+                    value = torch.empty_like(weight).copy_(value)
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        states = point.state["random"]
+        if self.world.rank < len(states):  # there may have been fewer ranks
+            checkpoint.restore_random_states(states[self.world.rank])
+        self.log_lines = point.state["log_lines"]
+
+    def iterate(self, batch: Batch) -> None:
+        """One iteration on this rank's part of the batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = (tensor.chunk(self.accumulate) for tensor in batch)
+        shards = [Batch(*part) for part in zip(*parts, strict=True)]
+        self._results = [
+            self._backward(shard, index, last=index == len(shards) - 1)
+            for index, shard in enumerate(shards)
+        ]
+        self._losses.append(torch.stack([result.loss.detach() for result in self._results]).mean())
+        with self.clock.part("optimizer"):
+            if self.numerics.clip_gradient is not None:
+                nn.utils.clip_grad_norm_(self.step.parameters(), self.numerics.clip_gradient)
+            self.optimizer.step()
+        self.iteration += 1
+
+    def _backward(self, shard: Batch, index: int, *, last: bool) -> StepResult:
+        low = self.numerics.precision == "bfloat16"
+        with ExitStack() as stack:
+            if not last and isinstance(self.module, DistributedDataParallel):
+                stack.enter_context(self.module.no_sync())
+            if index > 0:  # on the other ranks too they are overwritten by those of rank 0
+                stack.enter_context(frozen_statistics(self.step))
+            with (
+                self.clock.part("forward"),
+                torch.autocast(self.world.device.type, torch.bfloat16, enabled=low),
+            ):
+                result: StepResult = self.module(shard)
+            with self.clock.part("backward"):
+                (result.loss / self.accumulate).backward()
+        return result
+
+    def look(self, source: Source) -> None:
+        """Looks at the losses since the last look.
+
+        Raises:
+            RunError: one of them is not finite, or exploded.
+        """
+        if not self._losses:
+            return
+        first = self.iteration - len(self._losses)
+        losses = self.world.gather(torch.stack(self._losses)).mean(0).tolist()
+        self._losses.clear()
+        for done, loss in enumerate(losses, first + 1):
+            if not abs(loss) <= self.numerics.max_loss:  # NaN is not either
+                what = "exploded" if math.isfinite(loss) else "is not finite"
+                self._diverged(f"the loss ({loss:g}) {what}", done, source)
+
+    def _diverged(self, what: str, done: int, source: Source) -> None:
+        path = self.folder / "diverged.json"
+        facts = {"what": what, "iteration": done, "batch": source.describe(done - 1)}
+        self.world.on_main(lambda: write_json(path, facts))
+        raise RunError(
+            f"{what} at iteration {done} of {self.folder}; lower "
+            "--recipe.learning-rate or --lambda, or narrow --recipe.clamp. The last checkpoint "
+            f"is from before and intact; {path.name} beside it names the batch."
+        )
+
+    def report(self, source: Source, observers: Sequence[Observer]) -> None:
+        """Writes a line about the newest iteration."""
+        newest = self._losses[-1]
+        self.look(source)
+        logs = [result.logs for result in self._results]
+        names = ["loss", *logs[0]]
+        rows = [torch.stack([value.float() for value in (newest, *log.values())]) for log in logs]
+        values = self.world.gather(torch.stack(rows)).flatten(0, 1)
+        row: dict[str, Any] = {
+            "iteration": self.iteration,
+            "learning_rate": self.schedule.rate(self.iteration - 1),
         }
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in point.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    checkpoint.restore_random_states(point.state["random"])
+        row |= {name: _reduced(name, values[:, at]) for at, name in enumerate(names)}
+        seconds = self.clock.read()
+        if self.world.main:
+            for observe in observers:
+                observe(row, seconds)
+        self.world.on_main(lambda: self.log.append(row))
+        self.log_lines += 1
+
+    def save(self, source: Source) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            RunError: the loss or a weight is not finite, or the disk is full.
+        """
+        self.look(source)
+        # A finite loss can have a gradient that is not.
+        if not all(value.isfinite().all() for value in self.step.state_dict().values()):
+            self._diverged("a weight is not finite", self.iteration, source)
+        tensors = {f"step.{name}": value for name, value in self.step.state_dict().items()}
+        tensors |= {
+            f"optimizer.{index}.{name}": value
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+        state: dict[str, Any] = {
+            "random": self.world.gather_objects(checkpoint.random_states()),
+            "log_lines": self.log_lines,
+            "ranks": self.world.size,
+            "accumulate": self.accumulate,
+        }
+        point = Checkpoint(self.iteration, tensors, state)
+        self.world.on_main(lambda: checkpoint.write(self.folder, point, kept=self.kept))
 
 
 def train(
     step: nn.Module,
-    pairs: Pairs,
+    source: Source,
     schedule: Schedule,
     *,
     folder: Path,
     checkpoint_every: int,
-    link: Shared,
+    link: Link,
+    numerics: Numerics = PLAIN,
+    accumulate: int = 1,
+    world: World = ALONE,
+    clock: Clock | None = None,
+    observers: Sequence[Observer] = (),
+    kept: int = checkpoint.KEPT,
 ) -> None:
-    """Trains `step` to the end of the schedule, from the newest checkpoint in `folder` if any.
+    """Trains `step` to the end of the schedule, from the newest sound checkpoint in `folder`.
 
     Args:
-        step: `Batch` to `StepResult`; changed in place.
-        pairs: the batches.
+        step: `Batch` to `StepResult`, on the world's device; changed in place.
+        source: the batches.
         schedule: length and learning rates.
         folder: receives the checkpoints, and metrics.jsonl with the losses.
         checkpoint_every: iterations between checkpoints; there is always one at the end.
         link: counts the iterations, and asks for an early, saved end.
+        numerics: precision, speed and safety.
+        accumulate: into how many shards each rank cuts its part of a batch, to save memory.
+        world: the processes that share the work.
+        clock: adds up where the time goes.
+        observers: get every line of metrics.jsonl too, on rank 0.
+        kept: how many checkpoints stay.
     Raises:
         Interrupted: an end was asked for; a checkpoint of this moment is saved.
-        RunError: the loss is not finite, a checkpoint is damaged, or the disk is full.
+        RunError: the loss is not finite or exploded, or the disk is full.
     """
-    optimizer = torch.optim.Adam(
-        step.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    clock = clock or Clock(world.device)
+    training = Training(
+        step,
+        schedule,
+        folder=folder,
+        numerics=numerics,
+        accumulate=accumulate,
+        world=world,
+        clock=clock,
+        kept=kept,
     )
-    log = JsonLines(folder / "metrics.jsonl")
-    point = checkpoint.read_latest(folder)
-    start = 0
-    if point is not None:
-        _restore(point, step, optimizer)
-        start = point.iteration
-        link.skip(start)
-        if start == schedule.iterations:
-            return
-    log_lines = 0 if point is None else point.state["log_lines"]
-    log.keep(log_lines)
+    link.skip(training.iteration)
     step.train()
-
-    def diverged(iteration: int, what: str) -> RunError:
-        return RunError(
-            f"{what} of {folder} is not finite at iteration {iteration}; lower "
-            "--recipe.learning-rate or --lambda, or narrow --recipe.clamp. The last checkpoint "
-            "is from before and intact."
-        )
-
-    def save(iteration: int) -> None:
-        # The loss is looked at less often than this, and a finite one can have such a gradient.
-        if not all(value.isfinite().all() for value in step.state_dict().values()):
-            raise diverged(iteration, "a weight")
-        tensors = {f"step.{name}": value for name, value in step.state_dict().items()}
-        tensors |= _optimizer_tensors(optimizer)
-        state: dict[str, Any] = {"random": checkpoint.random_states(), "log_lines": log_lines}
-        checkpoint.write(folder, Checkpoint(iteration, tensors, state))
-
-    for iteration, batch in enumerate(pairs.batches(start, schedule.iterations), start):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(iteration)
-        result = step(batch)
-        optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
-        optimizer.step()
-        done = iteration + 1
-        if done % LOG_EVERY == 0 or done == schedule.iterations:
-            values = {name: value.item() for name, value in result.logs.items()}
-            if not math.isfinite(result.loss.item()):
-                raise diverged(done, "the loss")
-            row = {"iteration": done, "learning_rate": schedule.rate(iteration)}
-            log.append(row | {"loss": result.loss.item()} | values)
-            log_lines += 1
+    batches = source.batches(training.iteration, schedule.iterations)
+    while training.iteration < schedule.iterations:
+        with clock.waiting("data"):
+            batch = next(batches)
+        training.iterate(batch)
+        done = training.iteration
+        due = done % LOG_EVERY == 0 or done == schedule.iterations
+        if due:
+            training.report(source, observers)
+            source.check()
         link.advance()
-        stop = link.stop.is_set()
+        # Several ranks have to stop at the same iteration, and asking costs a wait for the device.
+        together = due if world.size > 1 else True
+        stop = together and world.any(link.stop.is_set())
         if stop or done % checkpoint_every == 0 or done == schedule.iterations:
-            save(done)
+            training.save(source)
         if stop:
             raise Interrupted

@@ -11,11 +11,11 @@ from reference_training import checkpoint, engine, evaluate, workers
 from reference_training.config import Run
 from reference_training.data import load
 from reference_training.data.pairs import Pairs
-from reference_training.engine import Schedule
 from reference_training.errors import RunError
 from reference_training.evaluate import Trained
 from reference_training.methods import METHODS
 from reference_training.networks import ResNet
+from reference_training.schedule import Schedule, cosine, stepwise
 
 VANILLA = "vanilla"
 MODEL = "step.model."
@@ -30,9 +30,9 @@ def schedule_of(run: Run, method: str) -> Schedule:
     """The length and learning rates of a method's training."""
     if method == VANILLA:
         first = run.pretraining
-        return Schedule(first.iterations, first.learning_rate, engine.cosine)
+        return Schedule(first.iterations, first.learning_rate, cosine)
     recipe = run.recipe
-    factor = engine.stepwise(recipe.milestones)
+    factor = stepwise(recipe.milestones)
     return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
 
 

@@ -29,7 +29,7 @@ class SelfDistillationLoss(NamedTuple):
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Batch normalisation uses the batch's statistics but leaves its running averages alone."""
     layers = [
         module
@@ -110,7 +110,7 @@ class SelfDistillation(nn.Module):
             (y, y_hat), (z, z_hat) = logits.chunk(2), feature.chunk(2)
             return y, z, y_hat, z_hat
         if self.batch_norm == "clean_statistics":
-            with _frozen_statistics(self.model):
+            with frozen_statistics(self.model):
                 y_hat, z_hat = self._run(degraded)
         else:
             y_hat, z_hat = self._run(degraded)

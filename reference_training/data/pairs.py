@@ -6,13 +6,15 @@ gone on.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, SEVERITIES, corrupt
-from reference_training.corruptions.random import Random, splitmix64
+from reference_training.corruptions import corrupt
+from reference_training.corruptions.random import Random
 from reference_training.data.images import Dataset
+from reference_training.data.sampling import independent, pair_seeds, samples_at
 from reference_training.methods.base import Batch
 
 CHUNK = 16
@@ -46,33 +48,27 @@ class Pairs:
         self.degrades = degrades
 
     def samples(self, first: int, last: int) -> Tensor:
-        """The indices of the samples of the iterations first, ..., last − 1, in order.
-
-        The epochs' shuffled orders follow one another, so a batch may span two of them.
-        """
-        total = len(self.dataset.train_labels)
+        """The indices of the samples of the iterations first, ..., last − 1, in order."""
         positions = torch.arange(first * self.batch_size, last * self.batch_size)
-        epochs = positions // total
-        chosen = torch.empty_like(positions)
-        for epoch in epochs.unique().tolist():
-            order = Random(torch.tensor([self.seed]), domain=epoch).uniform(total)[0].argsort()
-            members = epochs == epoch
-            chosen[members] = order[positions[members] % total]
-        return chosen
+        return samples_at(positions, seed=self.seed, total=len(self.dataset.train_labels))
+
+    def describe(self, iteration: int) -> dict[str, Any]:
+        """What a batch consisted of, for the report about one that went wrong."""
+        return {"samples": self.samples(iteration, iteration + 1).tolist()}
+
+    def check(self) -> None:
+        """Nothing can go wrong with images in memory."""
 
     def _chunk(self, first: int, last: int) -> Iterator[Batch]:
         samples = self.samples(first, last)
         clean = self.dataset.train_images[samples]
         labels = self.dataset.train_labels[samples]
-        # One number for each (seed, iteration, sample): the root of all that is random in a pair.
         step_of = torch.arange(first, last).repeat_interleave(self.batch_size)
-        seeds = splitmix64(splitmix64(torch.tensor(self.seed), step_of), samples)
+        seeds = pair_seeds(self.seed, step_of, samples)
         draws = Random(seeds)
         degraded = clean
         if self.degrades:
-            kinds = draws.integers(0, len(SEEN), 1)[:, 0].tolist()
-            severities = draws.integers(SEVERITIES[0], SEVERITIES[-1] + 1, 1)[:, 0]
-            names = [SEEN[kind] for kind in kinds]
+            names, severities = independent(draws, step_of, self.seed)
             degraded = corrupt(clean, names, severities, seeds=seeds, frost=self.frost)
         if self.dataset.flips:
             flip = (draws.uniform(1) < 0.5).view(-1, 1, 1, 1)

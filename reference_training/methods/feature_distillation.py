@@ -38,6 +38,7 @@ class DistillationStep(SelfDistillation):
             logs |= {
                 "log_variance_min": sigma.min(),
                 "log_variance_mean": sigma.mean(),
+                "log_variance_max": sigma.max(),
                 "log_variance_clamped": ((sigma < low) | (sigma > high)).float().mean(),
             }
         return StepResult(result.total, logs)

@@ -28,8 +28,8 @@ def test_round_trip_keeps_the_newest_two(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "description", "not ours"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
     checkpoint.write(tmp_path, point(5))
     checkpoint.write(tmp_path, point(10))
     path = tmp_path / "00000010.safetensors"
@@ -39,18 +39,26 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
         "flip": lambda: path.write_bytes(content),
         "cut": lambda: path.write_bytes(content[:20]),
         "remove": path.unlink,
+        "description": lambda: path.with_suffix(".json").write_text("{"),
+        "not ours": lambda: path.with_suffix(".json").write_text("[]"),
     }[damage]()
-    with pytest.raises(RunError, match=r"00000010.safetensors is damaged.*iteration 5"):
+    found, complaints = checkpoint.read_newest_sound(tmp_path)
+    assert found.iteration == 5
+    assert len(complaints) == 1
+    assert "00000010" in complaints[0]
+    with pytest.raises(RunError, match=r"00000010.*(damaged|gone).*same command again"):
         checkpoint.read_latest(tmp_path)
-    (tmp_path / "00000010.json").unlink()  # what the message advises
-    assert checkpoint.read_latest(tmp_path).iteration == 5
+    checkpoint.write(tmp_path, point(7), kept=3)  # the training comes here once more
+    assert checkpoint.iterations(tmp_path) == [5, 7]
 
 
-def test_a_damaged_description_is_refused(tmp_path):
+def test_without_a_sound_checkpoint_a_training_begins_anew(tmp_path):
+    assert checkpoint.read_newest_sound(tmp_path) == (None, [])
     checkpoint.write(tmp_path, point(5))
-    (tmp_path / "00000005.json").write_text("{")
-    with pytest.raises(RunError, match=r"00000005.json is damaged.*delete it"):
-        checkpoint.read_latest(tmp_path)
+    (tmp_path / "00000005.safetensors").write_bytes(b"")
+    found, complaints = checkpoint.read_newest_sound(tmp_path)
+    assert found is None
+    assert len(complaints) == 1
 
 
 def test_tensors_without_a_description_do_not_count(tmp_path):

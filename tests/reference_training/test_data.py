@@ -147,7 +147,7 @@ def test_each_pair_is_one_image_and_its_degradation(digits):
     seen = []
 
     def spy(images, names, severities, **options):
-        seen.extend(zip(names, severities.tolist(), strict=True))
+        seen.extend(zip(names, severities, strict=True))
         return corrupt(images, names, severities, **options)
 
     import reference_training.data.pairs as module

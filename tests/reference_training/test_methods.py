@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from reference_training import checkpoint, engine, stages
 from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOptions
 from reference_training.data import load
 from reference_training.data.pairs import Pairs
-from reference_training.engine import Schedule, cosine, stepwise
 from reference_training.errors import RunError
 from reference_training.interrupt import Interrupted
 from reference_training.methods import METHODS
 from reference_training.methods.base import Batch, Step, StepResult
 from reference_training.networks import ResNet, describe
+from reference_training.schedule import Schedule, cosine, stepwise
 
 
 def model(seed=0):
@@ -149,8 +150,8 @@ class Exploding(Step):
 
 @pytest.mark.parametrize(
     ("healthy", "factor", "what"),
-    [(9, math.inf, "the loss.*iteration 10"), (5, math.inf, "a weight.*iteration 8"),
-     (5, 1.0, "a weight.*iteration 8")],
+    [(9, math.inf, "the loss.*iteration 10"), (5, math.inf, "the loss.*iteration 6"),
+     (5, 1.0, "the loss.*iteration 7"), (7, 1.0, "a weight.*iteration 8")],
 )  # fmt: skip
 def test_what_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, healthy, factor, what):
     with pytest.raises(RunError, match=rf"(?s){what}.*--recipe.learning-rate.*intact"):
@@ -158,6 +159,14 @@ def test_what_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, healthy, f
     kept = checkpoint.read_latest(tmp_path)
     assert kept.iteration == (8 if healthy == 9 else 4)
     assert all(tensor.isfinite().all() for tensor in kept.tensors.values())
+    told = json.loads((tmp_path / "diverged.json").read_text())
+    assert str(told["iteration"]) == re.search(r"iteration (\d+)", what)[1]
+    assert len(told["batch"]["samples"]) == 16
+
+
+def test_a_loss_that_explodes_ends_the_run_too(tmp_path):
+    with pytest.raises(RunError, match=r"exploded at iteration 6"):
+        train(tmp_path, Counter(), Exploding(model(), 5, 1e9))
 
 
 def test_a_stage_that_was_deleted_is_named(tmp_path):

@@ -50,6 +50,8 @@ OFFICIAL_CODE = Recipe(
     distillation_weight=0.005,
 )
 
+RECIPES = {"paper": PAPER, "official_code": OFFICIAL_CODE}
+
 # Scaled down in proportion, a run of 300 iterations would leave 37 at the full learning rate, and
 # the UEM, which starts from random weights, is then never trained: in a trial of 240 iterations,
 # two seeds, seen top-1 of ULFD ended four points below that of the MSE. So very short runs, all
@@ -179,3 +181,64 @@ PRESETS: dict[str, Run] = {
     ),
 }
 """The default run of each dataset."""
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """One row of the paper's tables at full scale: on photographs, on one GPU or many."""
+
+    experiment: str = "table1/ulfd"
+    """The row, a key of `experiments.EXPERIMENTS`."""
+    arch: str = "resnet50"
+    """resnet50, resnext101_32x8d; resnet18 or resnet8 for trying out."""
+    data_root: Path = Path("imagenet")
+    """The folder with train/<class>/*.JPEG, or with WebDataset's shards train/*.tar."""
+    weights: str = "pretrained"
+    """What training starts from: pretrained (torchvision's V1), random, or a file."""
+    seed: int = 0
+    recipe: Recipe = PAPER
+    """--recipe paper or --recipe official_code chooses all of them; each can be overridden."""
+    uem: UEMOptions = UEMOptions()
+    resize: int = 256
+    """Both sides of a photograph after resizing, in pixels."""
+    crop: int = 224
+    """The side of the random crop that the network sees, in pixels."""
+    corruption_sampling: str = "cycle"
+    """cycle (official code: the 75 without replacement) or independent."""
+    corruption_parameters: str | None = None
+    """The corruptions' parameter set by name; by default the one published for the crop's size."""
+    frost: str = "procedural"
+    """Overlays of the corruption frost: procedural, or photographs (ImageNet-C's)."""
+    numerics: Numerics = Numerics(precision="bfloat16", fused_optimizer=True)
+    accumulate: int = 1
+    """Parts into which each process cuts its share of a batch, when memory is short."""
+    deterministic: bool = True
+    """Only algorithms that give the same bits each time, where there are such."""
+    device: str = "auto"
+    """auto, cuda or cpu."""
+    workers: int = 8
+    """Decoding processes of each rank; 0 decodes in the rank itself."""
+    most_unreadable: int = 20
+    """Files that cannot be decoded are replaced by others, until there are more than this."""
+    checkpoint_every: int = 500
+    """Iterations between checkpoints."""
+    kept: int = 3
+    """How many checkpoints stay."""
+    max_hours: float | None = None
+    """Save and end after so many hours, for queues with a time limit; 0.5 is half an hour."""
+    tensorboard: bool = False
+    """Log to TensorBoard too, into the run's folder."""
+    wandb: str | None = None
+    """Log to this project of Weights & Biases too."""
+    out: Path | None = None
+    """The run's folder; runs/<experiment>-<arch>-seed-<seed> by default."""
+    plan: bool = False
+    """Print what would be computed, what it costs and what is missing, and stop."""
+    plan_gpu: str = "H100"
+    """The GPU of the plan; see `plan.GPUS`."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything."""
+        name = f"{self.experiment.replace('/', '-')}-{self.arch}-seed-{self.seed}"
+        return self.out or Path("runs") / name

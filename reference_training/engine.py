@@ -316,9 +316,7 @@ def train(
     step.train()
     batches = source.batches(training.iteration, schedule.iterations)
     while training.iteration < schedule.iterations:
-        with clock.waiting("data"):
-            batch = next(batches)
-        training.iterate(batch)
+        training.iterate(next(batches))
         done = training.iteration
         due = done % LOG_EVERY == 0 or done == schedule.iterations
         if due:

@@ -73,6 +73,13 @@ class JsonLines:
                 f"{self.path} is damaged ({error}); delete it and run the same command again."
             ) from error
 
+    def resume(self) -> list[Any]:
+        """All whole lines, after cutting off a torn last one, to which the next would be glued."""
+        rows = self.read()
+        if self.path.exists():
+            self.keep(len(rows))
+        return rows
+
     def keep(self, count: int) -> None:
         """Cuts the file after its first `count` lines."""
         kept = self.read()[:count]

@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM end a run at the next safe point instead of in the middle of a step."""
 
 import signal
+import threading
+import time
 from multiprocessing.synchronize import Event
 from types import FrameType
 
@@ -12,7 +14,7 @@ class Interrupted(Exception):
 class StopOnSignal:
     """While active, the first SIGINT or SIGTERM sets `event` and `came`; a second one kills."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event | threading.Event) -> None:
         self.event = event
         self.came = False
         self._previous: dict[int, object] = {}
@@ -34,3 +36,18 @@ class StopOnSignal:
 
     def __exit__(self, *details: object) -> None:
         self._restore()
+
+
+class TimeLimit(threading.Event):
+    """An event that is also set when the hours are over.
+
+    Args:
+        hours: from now on; None is for ever.
+    """
+
+    def __init__(self, hours: float | None) -> None:
+        super().__init__()
+        self._end = None if hours is None else time.monotonic() + 3600 * hours
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._end is not None and time.monotonic() >= self._end)

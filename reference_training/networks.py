@@ -5,6 +5,13 @@ from torch import Tensor, nn
 from reference_training.config import Network
 
 
+class Classifier(nn.Module):
+    """What every method needs of a network: its distilled layer's name, and its last layer."""
+
+    feature_layer: str
+    fc: nn.Linear
+
+
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with batch normalisation and a shortcut."""
 
@@ -26,7 +33,7 @@ class BasicBlock(nn.Module):
         return (self.shortcut(x) + self.bn2(self.conv2(branch))).relu()
 
 
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """Images (B, 3, 32, 32) to logits (B, classes); `layer3` is the feature that is distilled."""
 
     feature_layer = "layer3"

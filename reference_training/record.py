@@ -1,20 +1,25 @@
 """What a run writes down about itself, so that it can be understood and made again."""
 
 import dataclasses
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from reference_training.config import Run
+from reference_training.config import PaperRun, Run
 from reference_training.data.images import Dataset
 from reference_training.errors import RunError
 from reference_training.files import read_json
+from reference_training.parallel import launched
 from ulfd.env import versions
 
 # They change neither what is computed nor its result.
-NOT_COMPUTED = ("out", "data_root", "checkpoint_every", "jobs", "dry_run")
+NOT_COMPUTED = frozenset(
+    "out data_root checkpoint_every jobs dry_run accumulate device workers most_unreadable kept "
+    "max_hours tensorboard wandb plan plan_gpu".split()
+)
 
 
 def plain(value: Any) -> Any:
@@ -50,24 +55,32 @@ def _git() -> dict[str, Any] | None:
 def command(arguments: list[str] | None = None) -> str:
     """The command line that makes this run, and continues it."""
     given = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", "-m", "reference_training.run", *given])
+    launcher = ["python"]
+    if launched() > 1:
+        launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    return shlex.join([*launcher, "-m", "reference_training.run", *given])
 
 
-def describe(run: Run, dataset: Dataset, **facts: Any) -> dict[str, Any]:
+def embedded(dataset: Dataset) -> dict[str, Any]:
+    """What run.json says about a dataset in memory."""
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "licence": dataset.licence,
+        "train": len(dataset.train_labels),
+        "test": len(dataset.test_labels),
+        "sha256": dataset.sha256(),
+    }
+
+
+def describe(run: Run | PaperRun, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
     """The content of run.json."""
     return {
         "command": command(),
         "config": plain(run),
         "versions": versions(),
         "git": _git(),
-        "dataset": {
-            "name": dataset.name,
-            "description": dataset.description,
-            "licence": dataset.licence,
-            "train": len(dataset.train_labels),
-            "test": len(dataset.test_labels),
-            "sha256": dataset.sha256(),
-        },
+        "dataset": dataset,
         **facts,
     }
 

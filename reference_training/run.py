@@ -3,6 +3,9 @@
 With no argument it compares the columns of the paper's Table 5 on the embedded photographs.
 `--help` lists every number of the recipe. A run that was killed continues when the same command
 is given again.
+
+`--experiment table1/ulfd` trains that row of the paper's tables on ImageNet instead; add `--plan`
+to see what it costs, and `--help` for its own numbers.
 """
 
 import argparse
@@ -12,30 +15,52 @@ from typing import Any
 
 import tyro
 
-from reference_training import evaluate, record, report, stages, workers
-from reference_training.config import PRESETS, Run
+from reference_training import evaluate, full_scale, record, report, stages, workers
+from reference_training.config import PRESETS, RECIPES, PaperRun, Run
 from reference_training.corruptions import frost_source
 from reference_training.data import load
 from reference_training.errors import RunError
+from reference_training.experiments import EXPERIMENTS
 from reference_training.files import JsonLines, read_json, write_json
 from reference_training.interrupt import Interrupted
 from reference_training.methods import METHODS
 from reference_training.networks import ResNet, describe
+from reference_training.parallel import is_main
 
 
-def parse(arguments: list[str] | None = None) -> Run:
-    """The run that the command line asks for; the defaults depend on --dataset."""
+def parse(arguments: list[str] | None = None) -> Run | PaperRun:
+    """The run that the command line asks for; the defaults depend on --dataset or --experiment."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--dataset", default="fashion-mnist-subset")
-    dataset = first.parse_known_args(arguments)[0].dataset
-    if dataset not in PRESETS:
-        raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
+    first.add_argument("--experiment")
+    first.add_argument("--recipe", default="paper")
+    chosen, others = first.parse_known_args(arguments)
+    if chosen.experiment is not None:
+        return _parse_experiment(chosen.experiment, chosen.recipe, others)
+    if chosen.dataset not in PRESETS:
+        raise RunError(f"unknown dataset {chosen.dataset!r}; use one of {sorted(PRESETS)}.")
     return tyro.cli(
         Run,
         prog="python -m reference_training.run",
-        default=PRESETS[dataset],
+        default=PRESETS[chosen.dataset],
         args=arguments,
         description=__doc__,
+    )
+
+
+def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
+    for option, value, known in (
+        ("experiment", name, EXPERIMENTS),
+        ("recipe", recipe, RECIPES),
+    ):
+        if value not in known:
+            raise RunError(f"unknown {option} {value!r}; use one of {sorted(known)}.")
+    return tyro.cli(
+        PaperRun,
+        prog=f"python -m reference_training.run --experiment {name}",
+        default=PaperRun(experiment=name, recipe=EXPERIMENTS[name].recipe(RECIPES[recipe])),
+        args=arguments,
+        description=PaperRun.__doc__,
     )
 
 
@@ -95,7 +120,7 @@ def execute(run: Run) -> None:
     uem = run.uem.spec(network.fc.in_features)
     description = record.describe(
         run,
-        dataset,
+        record.embedded(dataset),
         frost=frost_source(run.frost),
         network=describe(run.network),
         parameters={
@@ -148,13 +173,19 @@ def execute(run: Run) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
-        execute(parse(arguments))
+        run = parse(arguments)
+        if isinstance(run, PaperRun):
+            full_scale.execute(run)
+        else:
+            execute(run)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main():  # the other ranks say the same
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt):
-        again = record.command(arguments)
-        print(f"\ninterrupted, everything is saved; continue with: {again}", file=sys.stderr)
+        if is_main():
+            again = record.command(arguments)
+            print(f"\ninterrupted, everything is saved; continue with: {again}", file=sys.stderr)
         return 130
     return 0
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from reference_training.errors import RunError
 from reference_training.interrupt import Interrupted, StopOnSignal
+from reference_training.parallel import is_main
 
 POLL_SECONDS = 0.1
 
@@ -74,9 +75,15 @@ def _begin(link: Shared, threads: int) -> None:
 
 
 def bar(total: int, unit: str, description: str) -> tqdm:
-    """A progress bar on a terminal; a line every ten seconds in a log file."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, unit=unit, desc=description, mininterval=interval, dynamic_ncols=True)
+    """A progress bar on a terminal; a line every ten seconds in a log file. Rank 0 only."""
+    return tqdm(
+        total=total,
+        unit=unit,
+        desc=description,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+        disable=not is_main(),
+    )
 
 
 class Pool:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.networks import ResNet
+from reference_training.networks import Classifier
 from ulfd_torch import UEM
 
 
 class Batch(NamedTuple):
-    """Pairs of normalised images (B, 3, 32, 32) and their labels (B,)."""
+    """Pairs of normalised images (B, 3, H, W) and their labels (B,)."""
 
     clean: Tensor
     degraded: Tensor
@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
 class Step(nn.Module):
     """A training step, `Batch` to `StepResult`: holds every weight that is trained."""
 
-    def __init__(self, model: ResNet) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
         self.uem: UEM | None = None
@@ -43,5 +43,5 @@ class Method:
     """
 
     name: str
-    make_step: Callable[[ResNet, Recipe, UEMOptions], Any]
+    make_step: Callable[[Classifier, Recipe, UEMOptions], Any]
     degrades: bool = True  # whether it trains on degraded images

@@ -2,14 +2,14 @@
 
 from reference_training.config import Recipe
 from reference_training.methods.base import Batch, Method, StepResult
-from reference_training.networks import ResNet
+from reference_training.networks import Classifier
 from ulfd_torch import UEM, SelfDistillation, ULFDLoss
 
 
 class DistillationStep(SelfDistillation):
     """Eq. 10; without a UEM its distillation loss is the mean squared error."""
 
-    def __init__(self, model: ResNet, recipe: Recipe, uem: UEM | None = None) -> None:
+    def __init__(self, model: Classifier, recipe: Recipe, uem: UEM | None = None) -> None:
         super().__init__(
             model,
             layer=model.feature_layer,

@@ -3,11 +3,11 @@
 from reference_training.config import Recipe, UEMOptions
 from reference_training.methods.base import Method
 from reference_training.methods.feature_distillation import DistillationStep
-from reference_training.networks import ResNet
+from reference_training.networks import Classifier
 from ulfd_torch import UEM
 
 
-def make_step(model: ResNet, recipe: Recipe, options: UEMOptions) -> DistillationStep:
+def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> DistillationStep:
     """Eq. 10 with a UEM on the network's last feature."""
     return DistillationStep(model, recipe, UEM(options.spec(model.fc.in_features)))
 

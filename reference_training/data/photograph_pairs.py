@@ -1,0 +1,301 @@
+"""Training pairs from photographs: decoded in worker processes, the rest batched on the device.
+
+Which sample, crop, flip and corruption: all of it is computed from the seed and the iteration, as
+in `pairs`. A file that cannot be decoded is replaced by another draw.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from signal import SIG_IGN, SIGINT, signal
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from reference_training.clock import Clock
+from reference_training.corruptions import corrupt
+from reference_training.corruptions.random import Random
+from reference_training.data.photographs import Photographs
+from reference_training.data.sampling import CORRUPTION_SAMPLINGS, pair_seeds, samples_at
+from reference_training.errors import RunError
+from reference_training.files import JsonLines
+from reference_training.methods.base import Batch
+from reference_training.parallel import World
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, by which torchvision's weights expect their input."""
+
+ATTEMPTS = 100
+"""Draws for one place in a batch, after which something else must be wrong than a few files."""
+REPLACEMENTS = 1  # the domain of the draws for places whose file cannot be decoded
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a network sees of a photograph."""
+
+    resize: int
+    """Both sides, in pixels, after resizing; the aspect ratio is not kept (official code)."""
+    crop: int
+    """The side of the random square crop, in pixels."""
+    sampling: str
+    """How corruptions are drawn: a key of `CORRUPTION_SAMPLINGS`."""
+    parameters: str | None
+    """The corruptions' parameter set by name; None is the one published for the crop's size."""
+    frost: str
+    """Which frost overlays; see `corruptions.frost_source`."""
+
+
+class Decoded(NamedTuple):
+    """A batch as a worker sends it: few large tensors travel faster than many small ones."""
+
+    pixels: Tensor  # uint8, one image after another, each (H, W, 3)
+    sizes: list[tuple[int, int]]  # H, W
+    samples: Tensor  # int64 (B,)
+    labels: Tensor  # int64 (B,)
+    unreadable: list[tuple[str, str]]  # file, error
+
+
+def decode(content: bytes) -> Tensor:
+    """An image file as uint8 (H, W, 3) RGB."""
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+    except UnidentifiedImageError:  # whose message is an address in memory
+        raise ValueError("no image of a known format") from None
+
+
+class Slots(Dataset[Decoded | RunError]):
+    """This rank's part of every iteration's batch, decoded; element t belongs to iteration t."""
+
+    def __init__(self, photographs: Photographs, *, batch_size: int, seed: int, world: World):
+        self.photographs = photographs
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = world.rank
+        self.share = batch_size // world.size
+
+    def positions(self, iteration: int) -> Tensor:
+        """The places of this rank in the endless sequence of pairs."""
+        first = iteration * self.batch_size + self.rank * self.share
+        return torch.arange(first, first + self.share)
+
+    def samples(self, positions: Tensor) -> Tensor:
+        """The samples that are drawn for these places."""
+        return samples_at(positions, seed=self.seed, total=len(self.photographs.labels))
+
+    def __getitem__(self, iteration: int) -> Decoded | RunError:
+        images, samples = [], []
+        unreadable: dict[str, str] = {}
+        drawn = self.samples(self.positions(iteration))
+        try:
+            for sample, image in self._readable(iteration, drawn, unreadable):
+                images.append(image)
+                samples.append(sample)
+        except RunError as error:
+            return error  # raised here, it would arrive wrapped into a traceback
+        chosen = torch.tensor(samples)
+        return Decoded(
+            torch.cat([image.flatten() for image in images]),
+            [(image.shape[0], image.shape[1]) for image in images],
+            chosen,
+            self.photographs.labels[chosen],
+            list(unreadable.items()),
+        )
+
+    def _readable(
+        self, iteration: int, drawn: Tensor, unreadable: dict[str, str]
+    ) -> Iterator[tuple[int, Tensor]]:
+        seeds = pair_seeds(self.seed, torch.tensor(iteration), drawn)
+        for sample, seed in zip(drawn.tolist(), seeds, strict=True):
+            total = len(self.photographs.labels)
+            others = Random(seed[None], domain=REPLACEMENTS).integers(0, total, ATTEMPTS)[0]
+            for candidate in (sample, *others.tolist()):
+                try:
+                    image = decode(self.photographs.read(candidate))
+                except Exception as error:  # damaged bytes make decoders raise whatever they like
+                    unreadable[self.photographs.name(candidate)] = f"{error}"[:200]
+                else:
+                    yield candidate, image
+                    break
+            else:
+                raise RunError(
+                    f"{ATTEMPTS} files in a row cannot be decoded, the last of them "
+                    f"{next(reversed(unreadable.items()))}; is the data what it should be?"
+                )
+
+
+def resized(images: list[Tensor], side: int) -> Tensor:
+    """Images of any sizes, squashed to squares by an antialiased bilinear filter.
+
+    Args:
+        images: each uint8 (H, W, 3).
+        side: of the squares, pixels.
+
+    Returns:
+        uint8 (B, 3, side, side) on the images' device; within one grey level of Pillow's BILINEAR.
+    """
+    alike = defaultdict(list)
+    for place, image in enumerate(images):
+        alike[image.shape].append(place)
+    groups = []
+    for places in alike.values():
+        batch = torch.stack([images[place] for place in places]).permute(0, 3, 1, 2)
+        squares = functional.interpolate(
+            batch.float().contiguous(), (side, side), mode="bilinear", antialias=True
+        )
+        groups.append(squares.round_().clamp_(0, 255).to(torch.uint8))
+    order = torch.tensor([place for places in alike.values() for place in places])
+    return torch.cat(groups)[order.argsort().to(groups[0].device, non_blocking=True)]
+
+
+def cropped(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+    """From each image (B, 3, H, W) the square whose corner is at `top`, `left`, both (B,)."""
+    along = torch.arange(side, device=images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    rows, columns = (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :]
+    return images[each, :, rows, columns].permute(0, 3, 1, 2)
+
+
+class PhotographPairs:
+    """The training batches of a run on photographs, this rank's part of them.
+
+    Args:
+        photographs: what is paired.
+        batch_size: pairs in a batch of all ranks together; a multiple of their number.
+        seed: of the run.
+        degrades: False leaves the second image of each pair clean, and costs nothing.
+        views: how an image is resized, cropped and degraded.
+        channels_last: the memory order of the batches.
+        workers: decoding processes; 0 decodes in this one.
+        most_unreadable: of so many files that cannot be decoded, the next ends the run.
+        unreadable: the file that names them.
+        world: the processes that share the work.
+        clock: gets the time of the degradation.
+    """
+
+    def __init__(
+        self,
+        photographs: Photographs,
+        *,
+        batch_size: int,
+        seed: int,
+        degrades: bool,
+        views: Views,
+        channels_last: bool,
+        workers: int,
+        most_unreadable: int,
+        unreadable: JsonLines,
+        world: World,
+        clock: Clock,
+    ) -> None:
+        self.slots = Slots(photographs, batch_size=batch_size, seed=seed, world=world)
+        self.degrades = degrades
+        self.views = views
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.workers = workers
+        self.most_unreadable = most_unreadable
+        self.world = world
+        self.clock = clock
+        self._log = unreadable
+        self._mean = torch.tensor(MEAN, device=world.device).view(3, 1, 1)
+        self._std = torch.tensor(STD, device=world.device).view(3, 1, 1)
+        rows = world.on_main(unreadable.resume)
+        self._known = {row["file"] for row in rows}
+        self._new: dict[str, str] = {}
+
+    def describe(self, iteration: int) -> dict[str, Any]:
+        """The samples and files that were drawn for the whole batch."""
+        size = self.slots.batch_size
+        positions = torch.arange(iteration * size, (iteration + 1) * size)
+        samples = self.slots.samples(positions).tolist()
+        return {"samples": samples, "files": [self.slots.photographs.name(at) for at in samples]}
+
+    def check(self) -> None:
+        """Counts the files that could not be decoded, and names them in a file.
+
+        Raises:
+            RunError: they are too many.
+        """
+        everyone = self.world.gather_objects(self._new)
+        self._new = {}
+        found = {file: why for part in everyone for file, why in part.items()}
+        for file in sorted(found.keys() - self._known):
+            row = {"file": file, "error": found[file]}
+            self.world.on_main(lambda row=row: self._log.append(row))  # type: ignore[misc]
+            self._known.add(file)
+        if len(self._known) > self.most_unreadable:
+            raise RunError(
+                f"{len(self._known)} files cannot be decoded, among them {min(self._known)}; "
+                f"{self._log.path} names all. Mend them, or allow more with --most-unreadable."
+            )
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This rank's part of the batches of the iterations first, ..., last − 1."""
+        loader = DataLoader(
+            self.slots,
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=self.workers,
+            pin_memory=self.world.device.type == "cuda",
+            # Ctrl-C reaches every process of a terminal; this one decides what happens.
+            worker_init_fn=_ignore_interrupts,
+        )
+        arriving = iter(loader)
+        for iteration in range(first, last):
+            with self.clock.waiting("data"):
+                decoded = next(arriving)
+            if isinstance(decoded, RunError):
+                if not self.world.main:  # this rank fails alone, and rank 0 would say nothing
+                    tqdm.write(f"error on rank {self.world.rank}: {decoded}", file=sys.stderr)
+                raise decoded
+            self._new |= dict(decoded.unreadable)
+            with self.clock.part("degradation"):
+                batch = self._pairs(iteration, decoded)
+            yield batch
+
+    def _pairs(self, iteration: int, decoded: Decoded) -> Batch:
+        device, views, slots = self.world.device, self.views, self.slots
+        pixels = decoded.pixels.to(device, non_blocking=True)
+        parts = pixels.split([height * width * 3 for height, width in decoded.sizes])
+        images = [part.view(*size, 3) for part, size in zip(parts, decoded.sizes, strict=True)]
+
+        seeds = pair_seeds(slots.seed, torch.tensor(iteration), decoded.samples)
+        draws = Random(seeds)
+        margin = views.resize - views.crop + 1
+        corners = draws.integers(0, margin, 2).to(device, non_blocking=True)
+        flip = (draws.uniform(1) < 0.5).view(-1, 1, 1, 1).to(device, non_blocking=True)
+        squares = resized(images, views.resize)
+        clean = cropped(squares, corners[:, 0], corners[:, 1], views.crop)
+        degraded = clean
+        if self.degrades:
+            sampling = CORRUPTION_SAMPLINGS[views.sampling]
+            names, severities = sampling(draws, slots.positions(iteration), slots.seed)
+            degraded = corrupt(
+                clean,
+                names,
+                severities,
+                seeds=seeds.to(device, non_blocking=True),
+                parameters=views.parameters,
+                frost=views.frost,
+            )
+            degraded = self._normalised(torch.where(flip, degraded.flip(-1), degraded))
+        clean = self._normalised(torch.where(flip, clean.flip(-1), clean))
+        labels = decoded.labels.to(device, non_blocking=True)
+        return Batch(clean, degraded if self.degrades else clean, labels)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return ((images / 255 - self._mean) / self._std).contiguous(memory_format=self.format)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    signal(SIGINT, SIG_IGN)

@@ -1,0 +1,179 @@
+"""Photographs in files of any number: class folders, or WebDataset's tar shards.
+
+Both give sample number i its bytes and its label, so the two layouts of one data set train alike.
+The shards are read by position and not as a stream through a shuffling buffer, in which what
+comes next depends on the number of workers; for that the standard library's tarfile, which finds
+out once where each image begins, is enough, and the package webdataset is not needed.
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reference_training.errors import RunError
+from reference_training.workers import bar
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+
+
+class Photographs(Protocol):
+    """Labelled image files; nothing is read before it is asked for."""
+
+    classes: tuple[str, ...]
+    labels: Tensor  # int64 (N,)
+
+    def name(self, sample: int) -> str:
+        """Where the sample is, for messages."""
+
+    def read(self, sample: int) -> bytes:
+        """The sample's file."""
+
+
+def fingerprint(photographs: Photographs) -> str:
+    """SHA-256 of all names and labels (not of the images, which are many gigabytes)."""
+    digest = hashlib.sha256(photographs.labels.numpy().tobytes())
+    for sample in range(len(photographs.labels)):
+        digest.update(photographs.name(sample).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _compact(names: list[str]) -> np.ndarray:
+    """Names in one block of memory, which the workers share; a million str would be copied."""
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+
+class ImageFolder:
+    """root/<class>/**/<image>: the layout of torchvision's ImageFolder, classes in sorted order.
+
+    Args:
+        root: the folder of the class folders.
+    Raises:
+        RunError: it has no class folders, or one of them no image.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
+        names: list[str] = []
+        labels: list[int] = []
+        with bar(len(self.classes), "class", "listing images") as progress:
+            for label, folder in enumerate(self.classes):
+                found = sorted(self._images(folder))
+                if not found:
+                    raise RunError(
+                        f"the class folder {root / folder} has no image ({', '.join(EXTENSIONS)}). "
+                        "Fill or remove it; the labels follow the sorted folder names."
+                    )
+                names += found
+                labels += [label] * len(found)
+                progress.update(1)
+        self.labels = torch.tensor(labels)
+        self._names = _compact(names)
+
+    def _images(self, folder: str) -> Iterator[str]:
+        for where, _, files in os.walk(self.root / folder):
+            inside = os.path.relpath(where, self.root)
+            yield from (f"{inside}/{file}" for file in files if file.lower().endswith(EXTENSIONS))
+
+    def name(self, sample: int) -> str:
+        return os.fsdecode(self._names[sample])
+
+    def read(self, sample: int) -> bytes:
+        return (self.root / self.name(sample)).read_bytes()
+
+
+class _Entry(NamedTuple):
+    """An image in a shard."""
+
+    name: str
+    label: int
+    shard: int
+    offset: int
+    size: int
+
+
+@lru_cache(maxsize=4096)
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY)
+
+
+class Shards:
+    """root/*.tar in WebDataset's form: <key>.jpg and <key>.cls, the label as a decimal number.
+
+    Args:
+        root: the folder of the shards, which are not compressed.
+    Raises:
+        RunError: a shard is no tar file, or an image has no label.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.paths = sorted(root.glob("*.tar"))
+        entries: list[_Entry] = []
+        with bar(len(self.paths), "shard", "indexing shards") as progress:
+            for number, path in enumerate(self.paths):
+                entries += self._index(path, number)
+                progress.update(1)
+        self.labels = torch.tensor([entry.label for entry in entries])
+        if not entries or self.labels.min() < 0:
+            raise RunError(f"the shards in {root} hold no images, or negative labels.")
+        self.classes = tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        self._names = _compact([entry.name for entry in entries])
+        self._places = np.array([entry[2:] for entry in entries], dtype=np.int64)
+
+    @staticmethod
+    def _index(path: Path, number: int) -> Iterator[_Entry]:
+        images: dict[str, tarfile.TarInfo] = {}
+        labels: dict[str, int] = {}
+        try:
+            with tarfile.open(path, "r:") as shard:
+                for member in shard:
+                    folder, _, file = member.name.rpartition("/")
+                    key, _, extension = file.partition(".")  # WebDataset's rule: the first dot
+                    key = f"{folder}/{key}" if folder else key
+                    if f".{extension.lower()}" in EXTENSIONS:
+                        images[key] = member
+                    elif extension == "cls":
+                        content = shard.extractfile(member)
+                        labels[key] = int(content.read()) if content else -1
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            raise RunError(
+                f"{path} is no plain tar file in WebDataset's form ({error}); fetch or make it "
+                "again, uncompressed."
+            ) from error
+        for key in images.keys() - labels.keys():
+            raise RunError(f"{path}: {images[key].name} has no {key}.cls with its label.")
+        for key, member in images.items():
+            place = (number, member.offset_data, member.size)
+            yield _Entry(f"{path.name}/{member.name}", labels[key], *place)
+
+    def name(self, sample: int) -> str:
+        return os.fsdecode(self._names[sample])
+
+    def read(self, sample: int) -> bytes:
+        shard, offset, size = self._places[sample].tolist()
+        return os.pread(_opened(self.paths[shard]), size, offset)
+
+
+def open_photographs(root: Path) -> Photographs:
+    """The photographs below `root`: shards if it has *.tar, else class folders.
+
+    Raises:
+        RunError: it has neither.
+    """
+    if not root.is_dir():
+        raise RunError(f"the folder {root} does not exist; --plan says how to get the data.")
+    if next(root.glob("*.tar"), None):
+        return Shards(root)
+    if next((entry for entry in os.scandir(root) if entry.is_dir()), None):
+        return ImageFolder(root)
+    raise RunError(
+        f"{root} has neither class folders nor *.tar shards; --plan says how to arrange the data."
+    )

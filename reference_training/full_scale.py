@@ -1,0 +1,215 @@
+"""A row of the paper's tables at full scale: trains, resumes and exports; see `PaperRun`."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from reference_training import engine, export, parallel, plan, record, tracking
+from reference_training.architectures import ARCHITECTURES, load_weights
+from reference_training.clock import Clock
+from reference_training.config import PaperRun
+from reference_training.corruptions import frost_source
+from reference_training.data.photograph_pairs import PhotographPairs, Views
+from reference_training.data.photographs import Photographs, fingerprint, open_photographs
+from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+from reference_training.errors import RunError
+from reference_training.experiments import EXPERIMENTS
+from reference_training.files import JsonLines, read_json, write_json
+from reference_training.interrupt import StopOnSignal, TimeLimit
+from reference_training.methods import METHODS
+from reference_training.parallel import World
+from reference_training.schedule import Schedule, stepwise
+from reference_training.workers import bar
+
+TRAIN = "train"
+"""The folder of the training images below the data root."""
+
+
+def check(run: PaperRun) -> None:
+    """Raises RunError for what can be known to be wrong before anything is computed."""
+    for option, value, known in (
+        ("--experiment", run.experiment, EXPERIMENTS),
+        ("--arch", run.arch, ARCHITECTURES),
+        ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
+        ("--plan-gpu", run.plan_gpu, plan.GPUS),
+    ):
+        if value not in known:
+            raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
+    for option, number in (
+        ("--recipe.batch-size", run.recipe.batch_size),
+        ("--accumulate", run.accumulate),
+        ("--checkpoint-every", run.checkpoint_every),
+        ("--kept", run.kept),
+        ("--crop", run.crop),
+    ):
+        if number < 1:
+            raise RunError(f"{option} is {number}, but must be at least 1.")
+    for option, number in (
+        ("--recipe.iterations", run.recipe.iterations),
+        ("--workers", run.workers),
+        ("--most-unreadable", run.most_unreadable),
+    ):
+        if number < 0:
+            raise RunError(f"{option} is {number}, but must not be negative.")
+    if run.resize < run.crop:
+        raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
+    shards = parallel.launched() * run.accumulate
+    if run.recipe.batch_size % shards:
+        raise RunError(
+            f"--recipe.batch-size {run.recipe.batch_size} cannot be divided among "
+            f"{parallel.launched()} processes x --accumulate {run.accumulate} = {shards}."
+        )
+    place = parallel.choose_device(run.device)
+    if run.numerics.sync_batch_norm and place.type != "cuda":
+        raise RunError("--numerics.sync-batch-norm needs GPUs: torch has it for nothing else.")
+    try:
+        frost_source(run.frost)
+        with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
+            plan.make_step(run, classes=1000)
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(str(error)) from error
+
+
+class Progress:
+    """The training's link to its terminal: a bar on rank 0, and an end on request."""
+
+    def __init__(self, progress: tqdm, stop: engine.Flag) -> None:
+        self.stop = stop
+        self._bar = progress
+
+    def advance(self, iterations: int = 1) -> None:
+        self._bar.update(iterations)
+
+    def skip(self, iterations: int) -> None:
+        self._bar.initial = self._bar.n = iterations
+
+
+@contextmanager
+def _link(run: PaperRun) -> Iterator[Progress]:
+    stop = TimeLimit(run.max_hours)
+    with StopOnSignal(stop), bar(run.recipe.iterations, "it", "training") as progress:
+        yield Progress(progress, stop)
+
+
+def _source(
+    run: PaperRun, photographs: Photographs, world: World, clock: Clock, *, degrades: bool
+) -> PhotographPairs:
+    return PhotographPairs(
+        photographs,
+        batch_size=run.recipe.batch_size,
+        seed=run.seed,
+        degrades=degrades,
+        views=Views(
+            run.resize,
+            run.crop,
+            run.corruption_sampling,
+            run.corruption_parameters,
+            run.frost,
+        ),
+        channels_last=run.numerics.channels_last,
+        workers=run.workers,
+        most_unreadable=run.most_unreadable,
+        unreadable=JsonLines(run.folder / "unreadable.jsonl"),
+        world=world,
+        clock=clock,
+    )
+
+
+def _be_deterministic(run: PaperRun) -> None:
+    if run.deterministic:
+        # What cuBLAS wants to know before its first call; the paper's code sets cuDNN's flag.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def _begin(run: PaperRun, photographs: Photographs, weights: str) -> dict:
+    """Writes run.json, or finds that the folder holds this very run."""
+    description = record.describe(
+        run,
+        {
+            "name": "photographs",
+            "train": len(photographs.labels),
+            "classes": len(photographs.classes),
+            "sha256": fingerprint(photographs),
+            "weights_sha256": weights,
+        },
+        frost=frost_source(run.frost),
+        ranks=parallel.launched(),
+        wall_seconds=0.0,
+    )
+    path = run.folder / "run.json"
+    if record.check_same_run(path, description):
+        description["wall_seconds"] = read_json(path)["wall_seconds"]
+        tqdm.write(f"resuming the run in {run.folder}")
+    write_json(path, description)
+    return description
+
+
+def execute(run: PaperRun) -> None:
+    """Trains a row's network from where it was left, and exports it."""
+    check(run)
+    if run.plan:
+        if parallel.is_main():
+            print(plan.text(run))
+        return
+    with parallel.join(run.device) as world:
+        _execute(run, world)
+
+
+def _execute(run: PaperRun, world: World) -> None:
+    started = time.monotonic()
+    _be_deterministic(run)
+    experiment, recipe = EXPERIMENTS[run.experiment], run.recipe
+    photographs = open_photographs(run.data_root / TRAIN)
+    torch.manual_seed(run.seed)
+    model = ARCHITECTURES[run.arch].make(len(photographs.classes))
+    weights = load_weights(model, run.arch, run.weights)
+    step: nn.Module = METHODS[experiment.method].make_step(model, recipe, run.uem)
+    if run.numerics.sync_batch_norm and world.size > 1:
+        step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
+    order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
+    step.to(world.device).to(memory_format=order)
+    description = world.on_main(lambda: _begin(run, photographs, weights))
+    if world.main:
+        tqdm.write(
+            f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
+            f"{len(photographs.classes)} classes, {recipe.iterations} iterations of "
+            f"{recipe.batch_size} pairs on {world.size} x {world.device.type}; into {run.folder}"
+        )
+    clock = Clock(world.device)
+    try:
+        with _link(run) as link, tracking.observers(run, world) as observers:
+            engine.train(
+                step,
+                _source(
+                    run, photographs, world, clock, degrades=METHODS[experiment.method].degrades
+                ),
+                Schedule(
+                    recipe.iterations,
+                    recipe.learning_rate,
+                    stepwise(recipe.milestones),
+                    recipe.weight_decay,
+                ),
+                folder=run.folder,
+                checkpoint_every=run.checkpoint_every,
+                link=link,
+                numerics=run.numerics,
+                accumulate=run.accumulate,
+                world=world,
+                clock=clock,
+                observers=observers,
+                kept=run.kept,
+            )
+    finally:
+        if world.main:
+            description["wall_seconds"] += round(time.monotonic() - started, 1)
+            write_json(run.folder / "run.json", description)
+    world.on_main(lambda: export.write(run.folder / "export", step, run, description))
+    if world.main:
+        tqdm.write(f"the trained network: {run.folder / 'export'}")

@@ -161,6 +161,19 @@ class Training:
             checkpoint.restore_random_states(states[self.world.rank])
         self.log_lines = point.state["log_lines"]
 
+    def rehearse(self, batch: Batch) -> None:
+        """Runs a batch through and forgets it.
+
+        DistributedDataParallel rearranges its buckets after its first backward pass, and with them
+        the order in which the ranks' gradients are added. After a rehearsal the first iteration of
+        a continued run adds them like the same iteration of one that was never interrupted.
+        """
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), frozen_statistics(self.step):
+            self._forward(Batch(*(t.chunk(self.accumulate)[0] for t in batch))).loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.clock.read()
+
     def iterate(self, batch: Batch) -> None:
         """One iteration on this rank's part of the batch."""
         for group in self.optimizer.param_groups:
@@ -180,20 +193,23 @@ class Training:
         self.iteration += 1
 
     def _backward(self, shard: Batch, index: int, *, last: bool) -> StepResult:
-        low = self.numerics.precision == "bfloat16"
         with ExitStack() as stack:
             if not last and isinstance(self.module, DistributedDataParallel):
                 stack.enter_context(self.module.no_sync())
             if index > 0:  # on the other ranks too they are overwritten by those of rank 0
                 stack.enter_context(frozen_statistics(self.step))
-            with (
-                self.clock.part("forward"),
-                torch.autocast(self.world.device.type, torch.bfloat16, enabled=low),
-            ):
-                result: StepResult = self.module(shard)
+            result = self._forward(shard)
             with self.clock.part("backward"):
                 (result.loss / self.accumulate).backward()
         return result
+
+    def _forward(self, shard: Batch) -> StepResult:
+        low = self.numerics.precision == "bfloat16"
+        with (
+            self.clock.part("forward"),
+            torch.autocast(self.world.device.type, torch.bfloat16, enabled=low),
+        ):
+            return self.module(shard)
 
     def look(self, source: Source) -> None:
         """Looks at the losses since the last look.
@@ -314,9 +330,11 @@ def train(
     )
     link.skip(training.iteration)
     step.train()
-    batches = source.batches(training.iteration, schedule.iterations)
-    while training.iteration < schedule.iterations:
-        training.iterate(next(batches))
+    start = training.iteration
+    for batch in source.batches(start, schedule.iterations):
+        if world.size > 1 and training.iteration == start:
+            training.rehearse(batch)
+        training.iterate(batch)
         done = training.iteration
         due = done % LOG_EVERY == 0 or done == schedule.iterations
         if due:

@@ -160,6 +160,13 @@ class Training:
         if self.world.rank < len(states):  # there may have been fewer ranks
             checkpoint.restore_random_states(states[self.world.rank])
         self.log_lines = point.state["log_lines"]
+        before = point.state["ranks"] * point.state["accumulate"]
+        now = self.world.size * self.accumulate
+        if before != now and self.world.main:
+            tqdm.write(
+                f"iteration {point.iteration} was reached in {before} shards, and goes on in "
+                f"{now}: with the same pairs, but batch normalisation sees other groups of them"
+            )
 
     def rehearse(self, batch: Batch) -> None:
         """Runs a batch through and forgets it.

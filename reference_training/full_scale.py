@@ -20,7 +20,7 @@ from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 from reference_training.errors import RunError
 from reference_training.experiments import EXPERIMENTS
 from reference_training.files import JsonLines, read_json, write_json
-from reference_training.interrupt import StopOnSignal, TimeLimit
+from reference_training.interrupt import Interrupted, StopOnSignal, TimeLimit
 from reference_training.methods import METHODS
 from reference_training.parallel import World
 from reference_training.schedule import Schedule, stepwise
@@ -206,6 +206,9 @@ def _execute(run: PaperRun, world: World) -> None:
                 observers=observers,
                 kept=run.kept,
             )
+    except Interrupted:
+        over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
+        raise Interrupted("--max-hours is over" if over else "interrupted") from None
     finally:
         if world.main:
             description["wall_seconds"] += round(time.monotonic() - started, 1)

@@ -111,6 +111,8 @@ def join(device: str) -> Iterator[World]:
 
     Args:
         device: see `choose_device`.
+    Raises:
+        RunError: another process of the run is gone.
     """
     place = choose_device(device)
     if place.type == "cuda":
@@ -121,5 +123,13 @@ def join(device: str) -> Iterator[World]:
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), place)
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
+            raise
+        raise RunError(
+            f"lost another process of this run ({str(error).splitlines()[0]}). It was killed, or "
+            "its machine failed; torchrun's report names it. Run the same command again: it "
+            "continues from the last checkpoint."
+        ) from error
     finally:
         distributed.destroy_process_group()

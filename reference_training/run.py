@@ -182,10 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
         if is_main():  # the other ranks say the same
             print(f"error: {error}", file=sys.stderr)
         return 1
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as error:
         if is_main():
             again = record.command(arguments)
-            print(f"\ninterrupted, everything is saved; continue with: {again}", file=sys.stderr)
+            why = f"{error}" or "interrupted"
+            print(f"\n{why}, everything is saved; continue with: {again}", file=sys.stderr)
         return 130
     return 0
 

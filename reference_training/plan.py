@@ -16,6 +16,7 @@ from reference_training.config import PaperRun
 from reference_training.experiments import EXPERIMENTS
 from reference_training.methods import METHODS
 from reference_training.methods.base import Batch
+from ulfd_torch import FeatureTap
 
 IMAGENET_IMAGES = 1_281_167
 IMAGENET_GIGABYTES = 148  # the training archive; its unpacked files take about as much
@@ -51,6 +52,7 @@ class Cost:
     """Of one pair, forward and backward, unless said otherwise."""
 
     flops: int
+    """Three times those of the forward pass: the backward pass has two products for each one."""
     forward_flops: int
     uem_share: float
     """Of all FLOP, the UEM's."""
@@ -91,16 +93,18 @@ def cost(run: PaperRun) -> Cost:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
+    # torch (2.15) counts the backward pass of a grouped convolution as if it had no groups, so only
+    # the forward pass is counted.
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward = _counted(lambda: kept.append(step(batch)))
-    backward = _counted(lambda: kept[-1].loss.backward())
-    inner = _uem_flops(step, run, dtype) if step.uem is not None else 0
-    feature = _feature(step, images)
+    with torch.no_grad():
+        feature = _feature(step, images)
+        inner = 0 if step.uem is None else _counted(lambda: step.uem(feature))
     passes = 5 if step.uem is not None else 4  # read 3 and write 2, or read 2 and write 2
     return Cost(
-        flops=(forward + backward) // PAIRS,
+        flops=3 * forward // PAIRS,
         forward_flops=forward // PAIRS,
-        uem_share=inner / (forward + backward),
+        uem_share=inner / forward,
         saved_bytes=sum(saved.values()) // PAIRS,
         weights=sum(weight.numel() for weight in step.parameters()),
         loss_bytes=passes * feature.numel() * feature.element_size() // PAIRS,
@@ -108,18 +112,9 @@ def cost(run: PaperRun) -> Cost:
 
 
 def _feature(step: Any, images: Tensor) -> Tensor:
-    from ulfd_torch import FeatureTap
-
     with FeatureTap(step.model, step.model.feature_layer) as tap:
         step.model(images)
         return tap.take()
-
-
-def _uem_flops(step: Any, run: PaperRun, dtype: torch.dtype) -> int:
-    with torch.device("meta"):
-        images = torch.empty(PAIRS, 3, run.crop, run.crop, dtype=dtype)
-    feature = _feature(step, images).detach().requires_grad_()
-    return _counted(lambda: step.uem(feature).sum().backward())
 
 
 def _train_folder(run: PaperRun) -> Path:

@@ -152,7 +152,7 @@ def test_killed_ranks_continue_bit_by_bit(small, tmp_path):
     os.kill(int(ranks[-1]), signal.SIGKILL)  # one of them
     code, text = finish(process)
     assert code != 0
-    assert "lost another process of this run" in text, text
+    assert "SIGKILL" in text  # torchrun's report
 
     process = start(small, folder, processes=3)
     wait_for(folder / "00000008.json", process)

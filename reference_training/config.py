@@ -236,6 +236,8 @@ class PaperRun:
     """Print what would be computed, what it costs and what is missing, and stop."""
     plan_gpu: str = "H100"
     """The GPU of the plan; see `plan.GPUS`."""
+    plan_gpus: int | None = None
+    """How many of them; by default as many as torchrun started processes."""
 
     @property
     def folder(self) -> Path:

@@ -7,10 +7,10 @@ number of shards, and not on how they are shared out among processes.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,45 +27,11 @@ from reference_training.interrupt import Interrupted
 from reference_training.methods.base import Batch, StepResult
 from reference_training.parallel import ALONE, World
 from reference_training.schedule import Schedule
+from reference_training.state import load_tensors, tensors_of
+from reference_training.surroundings import Link, Observer, Source
 from ulfd_torch.self_distillation import frozen_statistics
 
 LOG_EVERY = 10
-Observer = Callable[[dict[str, Any], dict[str, float]], None]
-"""Gets each row of metrics.jsonl, and the seconds of each part of its iterations."""
-
-
-class Source(Protocol):
-    """Where the batches come from."""
-
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """This rank's part of the batches of the iterations first, ..., last − 1."""
-
-    def describe(self, iteration: int) -> dict[str, Any]:
-        """What the whole batch of an iteration consisted of, JSON-able."""
-
-    def check(self) -> None:
-        """Called on every rank at once, now and then; raises RunError to end the run."""
-
-
-class Flag(Protocol):
-    """Like `threading.Event`."""
-
-    def is_set(self) -> bool:
-        """Whether somebody asked."""
-
-
-class Link(Protocol):
-    """Whoever started the training: counts iterations, and may ask for an early, saved end."""
-
-    @property
-    def stop(self) -> Flag:
-        """Whether to stop."""
-
-    def advance(self, iterations: int = 1) -> None:
-        """Counts iterations just done."""
-
-    def skip(self, iterations: int) -> None:
-        """Counts iterations that an earlier start had done."""
 
 
 def _reduced(name: str, values: Tensor) -> float:
@@ -137,25 +103,7 @@ class Training:
         return 0 if point is None else point.iteration
 
     def _load(self, point: Checkpoint) -> None:
-        prefix = "step."
-        self.step.load_state_dict(
-            {
-                name.removeprefix(prefix): value
-                for name, value in point.tensors.items()
-                if name.startswith(prefix)
-            }
-        )
-        (group,) = self.optimizer.param_groups
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in point.tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                weight = group["params"][int(index)]
-                if value.shape == weight.shape:  # the fused kernel wants one memory order
-                    value = torch.empty_like(weight).copy_(value)
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_tensors(point.tensors, self.step, self.optimizer)
         states = point.state["random"]
         if self.world.rank < len(states):  # there may have been fewer ranks
             checkpoint.restore_random_states(states[self.world.rank])
@@ -274,12 +222,7 @@ class Training:
         # A finite loss can have a gradient that is not.
         if not all(value.isfinite().all() for value in self.step.state_dict().values()):
             self._diverged("a weight is not finite", self.iteration, source)
-        tensors = {f"step.{name}": value for name, value in self.step.state_dict().items()}
-        tensors |= {
-            f"optimizer.{index}.{name}": value
-            for index, entry in self.optimizer.state_dict()["state"].items()
-            for name, value in entry.items()
-        }
+        tensors = tensors_of(self.step, self.optimizer)
         state: dict[str, Any] = {
             "random": self.world.gather_objects(checkpoint.random_states()),
             "log_lines": self.log_lines,

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from reference_training.interrupt import Interrupted, StopOnSignal, TimeLimit
 from reference_training.methods import METHODS
 from reference_training.parallel import World
 from reference_training.schedule import Schedule, stepwise
+from reference_training.surroundings import Flag
 from reference_training.workers import bar
 
 TRAIN = "train"
@@ -78,7 +80,7 @@ def check(run: PaperRun) -> None:
 class Progress:
     """The training's link to its terminal: a bar on rank 0, and an end on request."""
 
-    def __init__(self, progress: tqdm, stop: engine.Flag) -> None:
+    def __init__(self, progress: tqdm, stop: Flag) -> None:
         self.stop = stop
         self._bar = progress
 
@@ -120,12 +122,23 @@ def _source(
     )
 
 
-def _be_deterministic(run: PaperRun) -> None:
-    if run.deterministic:
-        # What cuBLAS wants to know before its first call; the paper's code sets cuDNN's flag.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """While active, only algorithms that give the same bits each time, where there are such."""
+    if not wanted:
+        yield
+        return
+    # What cuBLAS wants to know before its first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False  # it would write all new memory twice
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        memory.fill_uninitialized_memory = filled
 
 
 def _begin(run: PaperRun, photographs: Photographs, weights: str) -> dict:
@@ -158,13 +171,12 @@ def execute(run: PaperRun) -> None:
         if parallel.is_main():
             print(plan.text(run))
         return
-    with parallel.join(run.device) as world:
+    with _deterministic(run.deterministic), parallel.join(run.device) as world:
         _execute(run, world)
 
 
 def _execute(run: PaperRun, world: World) -> None:
     started = time.monotonic()
-    _be_deterministic(run)
     experiment, recipe = EXPERIMENTS[run.experiment], run.recipe
     photographs = open_photographs(run.data_root / TRAIN)
     torch.manual_seed(run.seed)

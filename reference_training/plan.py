@@ -169,7 +169,7 @@ def text(run: PaperRun) -> str:
     one, recipe, gpu = cost(run), run.recipe, GPUS[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
     total = pairs * one.flops
-    ranks = parallel.launched()
+    ranks = run.plan_gpus or parallel.launched()
     peak = (gpu.bfloat16 if run.numerics.precision == "bfloat16" else gpu.float32) * 1e12
     slow, fast = (total / (peak * share * ranks) / 3600 for share in UTILISATION)
     share = recipe.batch_size // ranks // run.accumulate

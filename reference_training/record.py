@@ -18,7 +18,7 @@ from ulfd.env import versions
 # They change neither what is computed nor its result.
 NOT_COMPUTED = frozenset(
     "out data_root checkpoint_every jobs dry_run accumulate device workers most_unreadable kept "
-    "max_hours tensorboard wandb plan plan_gpu".split()
+    "max_hours tensorboard wandb plan plan_gpu plan_gpus".split()
 )
 
 

@@ -16,6 +16,7 @@ from reference_training.evaluate import Trained
 from reference_training.methods import METHODS
 from reference_training.networks import ResNet
 from reference_training.schedule import Schedule, cosine, stepwise
+from reference_training.state import below
 
 VANILLA = "vanilla"
 MODEL = "step.model."
@@ -51,11 +52,7 @@ def _weights(run: Run, seed: int, method: str, prefix: str) -> dict[str, Tensor]
     point = checkpoint.read_latest(folder_of(run, seed, method))
     if point is None:
         raise RunError(f"{folder_of(run, seed, method)} has no checkpoint; was it deleted?")
-    return {
-        name.removeprefix(prefix): value
-        for name, value in point.tensors.items()
-        if name.startswith(prefix)
-    }
+    return below(prefix, point.tensors)
 
 
 def _model(run: Run, classes: int) -> ResNet:

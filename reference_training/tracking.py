@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from reference_training.config import PaperRun
-from reference_training.engine import Observer
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
 from reference_training.parallel import World
 from reference_training.record import plain
+from reference_training.surroundings import Observer
 
 
 def peak_memory(device: torch.device) -> int:

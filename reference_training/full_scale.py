@@ -98,14 +98,12 @@ def _link(run: PaperRun) -> Iterator[Progress]:
         yield Progress(progress, stop)
 
 
-def _source(
-    run: PaperRun, photographs: Photographs, world: World, clock: Clock, *, degrades: bool
-) -> PhotographPairs:
+def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
     return PhotographPairs(
         photographs,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
-        degrades=degrades,
+        degrades=METHODS[EXPERIMENTS[run.experiment].method].degrades,
         views=Views(
             run.resize,
             run.crop,
@@ -175,49 +173,57 @@ def execute(run: PaperRun) -> None:
         _execute(run, world)
 
 
-def _execute(run: PaperRun, world: World) -> None:
-    started = time.monotonic()
-    experiment, recipe = EXPERIMENTS[run.experiment], run.recipe
-    photographs = open_photographs(run.data_root / TRAIN)
+def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, str]:
+    """What is trained, on its device, and the SHA-256 of the weights it starts from."""
     torch.manual_seed(run.seed)
-    model = ARCHITECTURES[run.arch].make(len(photographs.classes))
+    model = ARCHITECTURES[run.arch].make(classes)
     weights = load_weights(model, run.arch, run.weights)
-    step: nn.Module = METHODS[experiment.method].make_step(model, recipe, run.uem)
+    step = METHODS[EXPERIMENTS[run.experiment].method].make_step(model, run.recipe, run.uem)
     if run.numerics.sync_batch_norm and world.size > 1:
         step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
-    step.to(world.device).to(memory_format=order)
+    return step.to(world.device).to(memory_format=order), weights
+
+
+def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photographs) -> None:
+    clock = Clock(world.device)
+    recipe = run.recipe
+    with _link(run) as link, tracking.observers(run, world) as observers:
+        engine.train(
+            step,
+            _source(run, photographs, world, clock),
+            Schedule(
+                recipe.iterations,
+                recipe.learning_rate,
+                stepwise(recipe.milestones),
+                recipe.weight_decay,
+            ),
+            folder=run.folder,
+            checkpoint_every=run.checkpoint_every,
+            link=link,
+            numerics=run.numerics,
+            accumulate=run.accumulate,
+            world=world,
+            clock=clock,
+            observers=observers,
+            kept=run.kept,
+        )
+
+
+def _execute(run: PaperRun, world: World) -> None:
+    started = time.monotonic()
+    photographs = open_photographs(run.data_root / TRAIN)
+    step, weights = _step(run, world, len(photographs.classes))
     description = world.on_main(lambda: _begin(run, photographs, weights))
     if world.main:
         tqdm.write(
             f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
-            f"{len(photographs.classes)} classes, {recipe.iterations} iterations of "
-            f"{recipe.batch_size} pairs on {world.size} x {world.device.type}; into {run.folder}"
+            f"{len(photographs.classes)} classes, {run.recipe.iterations} iterations of "
+            f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
+            f"into {run.folder}"
         )
-    clock = Clock(world.device)
     try:
-        with _link(run) as link, tracking.observers(run, world) as observers:
-            engine.train(
-                step,
-                _source(
-                    run, photographs, world, clock, degrades=METHODS[experiment.method].degrades
-                ),
-                Schedule(
-                    recipe.iterations,
-                    recipe.learning_rate,
-                    stepwise(recipe.milestones),
-                    recipe.weight_decay,
-                ),
-                folder=run.folder,
-                checkpoint_every=run.checkpoint_every,
-                link=link,
-                numerics=run.numerics,
-                accumulate=run.accumulate,
-                world=world,
-                clock=clock,
-                observers=observers,
-                kept=run.kept,
-            )
+        _train(run, world, step, photographs)
     except Interrupted:
         over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
         raise Interrupted("--max-hours is over" if over else "interrupted") from None

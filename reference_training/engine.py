@@ -286,14 +286,11 @@ def train(
             training.rehearse(batch)
         training.iterate(batch)
         done = training.iteration
-        due = done % LOG_EVERY == 0 or done == schedule.iterations
-        if due:
+        if done % LOG_EVERY == 0 or done == schedule.iterations:
             training.report(source, observers)
             source.check()
         link.advance()
-        # Several ranks have to stop at the same iteration, and asking costs a wait for the device.
-        together = due if world.size > 1 else True
-        stop = together and world.any(link.stop.is_set())
+        stop = world.any(link.stop.is_set())  # all ranks stop at the same iteration
         if stop or done % checkpoint_every == 0 or done == schedule.iterations:
             training.save(source)
         if stop:

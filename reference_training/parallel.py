@@ -22,11 +22,13 @@ class World:
         rank: this process's number, from 0; rank 0 writes every file.
         size: how many processes work on the run.
         device: where this process computes.
+        hosts: the group for what need not wait for the devices; None is the default group.
     """
 
     rank: int
     size: int
     device: torch.device
+    hosts: Any = None
 
     @property
     def main(self) -> bool:
@@ -46,12 +48,16 @@ class World:
         if self.size == 1:
             return [value]
         everyone: list[Any] = [None] * self.size
-        distributed.all_gather_object(everyone, value)
+        distributed.all_gather_object(everyone, value, group=self.hosts)
         return everyone
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on some rank."""
-        return bool(self.gather(torch.tensor(flag, device=self.device)).any())
+        """Whether `flag` is set on some rank; no device is waited for."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self.hosts)
+        return bool(flags)
 
     def on_main(self, function: Callable[[], T]) -> T:
         """What `function` returns on rank 0, on every rank.
@@ -121,8 +127,9 @@ def join(device: str) -> Iterator[World]:
         yield World(0, 1, place)
         return
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), place)
+        yield World(distributed.get_rank(), distributed.get_world_size(), place, hosts)
     except RuntimeError as error:
         if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
             raise

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,8 +247,7 @@ class PhotographPairs:
             sampler=range(first, last),
             num_workers=self.workers,
             pin_memory=self.world.device.type == "cuda",
-            # Ctrl-C reaches every process of a terminal; this one decides what happens.
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_leave_signals_to_the_rank,
         )
         arriving = iter(loader)
         for iteration in range(first, last):
@@ -297,5 +296,8 @@ class PhotographPairs:
         return ((images / 255 - self._mean) / self._std).contiguous(memory_format=self.format)
 
 
-def _ignore_interrupts(worker: int) -> None:
-    signal(SIGINT, SIG_IGN)
+def _leave_signals_to_the_rank(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal, and a queue's SIGTERM all of a job: the rank
+    wants to save, and must not lose its workers before."""
+    for number in (SIGINT, SIGTERM):
+        signal(number, SIG_IGN)

@@ -171,9 +171,9 @@ def test_killed_ranks_continue_bit_by_bit(small, tmp_path):
 
 def test_a_signal_saves_and_another_number_of_ranks_goes_on(whole, small, tmp_path):
     folder = tmp_path / "terminated"
-    process = start([*small, "--accumulate", "6"], folder)
+    process = start([*small, "--accumulate", "6", "--workers", "2"], folder)
     wait_for(folder / "00000004.json", process)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as queues do: the data workers get it too
     code, text = finish(process)
     assert code == 130
     assert "Traceback" not in text

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from reference_training.run import parse
 from ulfd.env import versions
 from ulfd_torch import FeatureTap, ULFDLoss
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 def parts(run: PaperRun, pairs: int) -> tuple[dict[str, Callable[[], object]], Tensor]:
@@ -71,36 +72,44 @@ def measure(candidates: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def profile(run: PaperRun, pairs: int) -> dict[str, Any]:
+    """One batch size: seconds, and the shares beside the plan's."""
+    candidates, feature = parts(run, pairs)
+    seconds = measure(candidates)
+    predicted = plan.cost(run)
+    whole = seconds["whole step, forward and backward"]
+    inner, outer = seconds["UEM alone"], seconds["network alone, both passes"]
+    rate = 2 * feature.numel() * feature.element_size() / seconds["copy of a feature"]
+    return {
+        "pairs": pairs,
+        "seconds": seconds,
+        "uem_share": {
+            "predicted": predicted.uem_share,
+            "measured": inner / (inner + outer),
+        },
+        "loss_share": {
+            "predicted": predicted.loss_bytes * pairs / rate / whole,
+            "measured": seconds["loss alone"] / whole,
+        },
+        "gflop_per_second": predicted.flops * pairs / whole / 1e9,
+    }
+
+
 def main() -> None:
     """Measures, compares with the plan, writes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/step_profile.json"))
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--crop", type=int, default=64)
     given = parser.parse_args()
     options = f"--crop {given.crop} --resize {given.crop * 8 // 7} --numerics.precision float32"
     run = parse(["--experiment", "table1/ulfd", *options.split()])
     assert isinstance(run, PaperRun)
-    candidates, feature = parts(run, given.pairs)
-    seconds = measure(candidates)
-    predicted = plan.cost(run)
-    whole = seconds["whole step, forward and backward"]
-    rate = 2 * feature.numel() * feature.element_size() / seconds["copy of a feature"]
     result = {
-        "what": f"ResNet-50, {given.pairs} pairs of {given.crop} pixels, float32, on CPU",
+        "what": f"ResNet-50, {given.crop} pixels, float32, on CPU",
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "seconds": seconds,
-        "uem_share": {
-            "predicted": predicted.uem_share,
-            "measured": seconds["UEM alone"]
-            / (seconds["UEM alone"] + seconds["network alone, both passes"]),
-        },
-        "loss_share": {
-            "predicted": predicted.loss_bytes * given.pairs / rate / whole,
-            "measured": seconds["loss alone"] / whole,
-        },
-        "gflops_per_second": predicted.flops * given.pairs / whole / 1e9,
+        "profiles": [profile(run, pairs) for pairs in given.pairs],
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -206,10 +206,13 @@ class Training:
         }
         row |= {name: _reduced(name, values[:, at]) for at, name in enumerate(names)}
         seconds = self.clock.read()
-        if self.world.main:
+
+        def tell() -> None:
+            self.log.append(row)
             for observe in observers:
                 observe(row, seconds)
-        self.world.on_main(lambda: self.log.append(row))
+
+        self.world.on_main(tell)
         self.log_lines += 1
 
     def save(self, source: Source) -> None:
@@ -220,7 +223,8 @@ class Training:
         """
         self.look(source)
         # A finite loss can have a gradient that is not.
-        if not all(value.isfinite().all() for value in self.step.state_dict().values()):
+        sound = all(value.isfinite().all() for value in self.step.state_dict().values())
+        if self.world.any(not sound):
             self._diverged("a weight is not finite", self.iteration, source)
         tensors = tensors_of(self.step, self.optimizer)
         state: dict[str, Any] = {

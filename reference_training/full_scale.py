@@ -14,7 +14,7 @@ from reference_training import engine, export, parallel, plan, record, tracking
 from reference_training.architectures import ARCHITECTURES, load_weights
 from reference_training.clock import Clock
 from reference_training.config import PaperRun
-from reference_training.corruptions import frost_source
+from reference_training.corruptions import corrupt, frost_source
 from reference_training.data.photograph_pairs import PhotographPairs, Views
 from reference_training.data.photographs import Photographs, fingerprint, open_photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
@@ -75,6 +75,14 @@ def check(run: PaperRun) -> None:
             plan.make_step(run, classes=1000)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(str(error)) from error
+
+
+def _check_corruptions(run: PaperRun) -> None:
+    none = torch.empty(0, 3, run.crop, run.crop, dtype=torch.uint8)
+    try:
+        corrupt(none, [], [], seeds=[], parameters=run.corruption_parameters, frost=run.frost)
+    except ValueError as error:
+        raise RunError(f"--corruption-parameters: {error}") from error
 
 
 class Progress:
@@ -169,6 +177,7 @@ def execute(run: PaperRun) -> None:
         if parallel.is_main():
             print(plan.text(run))
         return
+    _check_corruptions(run)
     with _deterministic(run.deterministic), parallel.join(run.device) as world:
         _execute(run, world)
 

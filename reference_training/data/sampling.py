@@ -78,7 +78,9 @@ def _cycle(seed: int, number: int) -> list[tuple[str, int]]:
 
 
 def cycle(draws: Random, positions: Tensor, seed: int) -> Drawn:
-    """Without replacement through the 75 (type, severity), as the official code draws them.
+    """Without replacement through the 75 (type, severity), in the official code's way.
+
+    There each data worker has cycles of its own; here they run through the whole sequence.
 
     Args:
         draws: not needed; as in `independent`.

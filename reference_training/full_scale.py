@@ -15,9 +15,10 @@ from reference_training.architectures import ARCHITECTURES, load_weights
 from reference_training.clock import Clock
 from reference_training.config import PaperRun
 from reference_training.corruptions import corrupt, frost_source
-from reference_training.data.photograph_pairs import PhotographPairs, Views
+from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import Photographs, fingerprint, open_photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+from reference_training.data.views import Views
 from reference_training.errors import RunError
 from reference_training.experiments import EXPERIMENTS
 from reference_training.files import JsonLines, read_json, write_json

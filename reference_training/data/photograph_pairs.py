@@ -5,18 +5,12 @@ in `pairs`. A file that cannot be decoded is replaced by another draw.
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -25,34 +19,15 @@ from reference_training.corruptions import corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data.photographs import Photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS, pair_seeds, samples_at
+from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
 from reference_training.methods.base import Batch
 from reference_training.parallel import World
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's, by which torchvision's weights expect their input."""
-
 ATTEMPTS = 100
 """Draws for one place in a batch, after which something else must be wrong than a few files."""
 REPLACEMENTS = 1  # the domain of the draws for places whose file cannot be decoded
-
-
-@dataclass(frozen=True)
-class Views:
-    """What a network sees of a photograph."""
-
-    resize: int
-    """Both sides, in pixels, after resizing; the aspect ratio is not kept (official code)."""
-    crop: int
-    """The side of the random square crop, in pixels."""
-    sampling: str
-    """How corruptions are drawn: a key of `CORRUPTION_SAMPLINGS`."""
-    parameters: str | None
-    """The corruptions' parameter set by name; None is the one published for the crop's size."""
-    frost: str
-    """Which frost overlays; see `corruptions.frost_source`."""
 
 
 class Decoded(NamedTuple):
@@ -63,15 +38,6 @@ class Decoded(NamedTuple):
     samples: Tensor  # int64 (B,)
     labels: Tensor  # int64 (B,)
     unreadable: list[tuple[str, str]]  # file, error
-
-
-def decode(content: bytes) -> Tensor:
-    """An image file as uint8 (H, W, 3) RGB."""
-    try:
-        with Image.open(BytesIO(content)) as image:
-            return torch.from_numpy(np.array(image.convert("RGB")))
-    except UnidentifiedImageError:  # whose message is an address in memory
-        raise ValueError("no image of a known format") from None
 
 
 class Slots(Dataset[Decoded | RunError]):
@@ -132,38 +98,6 @@ class Slots(Dataset[Decoded | RunError]):
                     f"{ATTEMPTS} files in a row cannot be decoded, the last of them "
                     f"{next(reversed(unreadable.items()))}; is the data what it should be?"
                 )
-
-
-def resized(images: list[Tensor], side: int) -> Tensor:
-    """Images of any sizes, squashed to squares by an antialiased bilinear filter.
-
-    Args:
-        images: each uint8 (H, W, 3).
-        side: of the squares, pixels.
-
-    Returns:
-        uint8 (B, 3, side, side) on the images' device; within one grey level of Pillow's BILINEAR.
-    """
-    alike = defaultdict(list)
-    for place, image in enumerate(images):
-        alike[image.shape].append(place)
-    groups = []
-    for places in alike.values():
-        batch = torch.stack([images[place] for place in places]).permute(0, 3, 1, 2)
-        squares = functional.interpolate(
-            batch.float().contiguous(), (side, side), mode="bilinear", antialias=True
-        )
-        groups.append(squares.round_().clamp_(0, 255).to(torch.uint8))
-    order = torch.tensor([place for places in alike.values() for place in places])
-    return torch.cat(groups)[order.argsort().to(groups[0].device, non_blocking=True)]
-
-
-def cropped(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """From each image (B, 3, H, W) the square whose corner is at `top`, `left`, both (B,)."""
-    along = torch.arange(side, device=images.device)
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    rows, columns = (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :]
-    return images[each, :, rows, columns].permute(0, 3, 1, 2)
 
 
 class PhotographPairs:

@@ -16,15 +16,7 @@ from reference_training.corruptions import SEEN, SEVERITIES, corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data import photograph_pairs
 from reference_training.data.make_photograph_crops import crops, write_folder, write_shards
-from reference_training.data.photograph_pairs import (
-    MEAN,
-    STD,
-    PhotographPairs,
-    Views,
-    cropped,
-    decode,
-    resized,
-)
+from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     ImageFolder,
     Shards,
@@ -32,6 +24,7 @@ from reference_training.data.photographs import (
     open_photographs,
 )
 from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
+from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
 from reference_training.parallel import ALONE, World

@@ -84,7 +84,108 @@ def parity_table(results: dict[str, Any]) -> str:
     )
     header = ("implementation, dtype", "loss", "by student", "by teacher", "by log-variance")
     return markdown(header, body)
-def corruptions_table(results: dict[str, Any]) -> str:
+
+
+CPU_COLUMNS = (
+    "ulfd.ULFDLoss",
+    "ulfd_torch.value_and_grad",
+    "torch.compile",
+    "torch eager",
+    "torch GaussianNLLLoss",
+    "ulfd_jax",
+    "JAX jit",
+    "ulfd, NumPy",
+    "NumPy",
+)
+
+
+def cpu_table(results: dict[str, Any], columns: Iterable[str] = CPU_COLUMNS) -> str:
+    """Milliseconds by problem and candidate, the fastest of each row in bold."""
+    columns, body = list(columns), []
+    for row in results["rows"]:
+        times = {
+            name: found["median_ms"] for name, found in row["candidates"].items() if name in columns
+        }
+        fastest = min(times.values())
+        cells = []
+        for name in columns:
+            text = f"{times[name]:.3g}" if name in times else ""
+            cells.append(f"**{text}**" if times.get(name) == fastest else text)
+        task = row["task"] + (f", upstream {row['upstream']}" if row["upstream"] != 1 else "")
+        shape = "×".join(map(str, row["shape"]))
+        body.append((f"{shape}, {row['sigma']}, {row['dtype']}, {row['layout']}: {task}", *cells))
+    return markdown(("features, σ, dtype, memory: task", *columns), body)
+
+
+def cpu_main_table(results: dict[str, Any]) -> str:
+    """Every candidate on the main problem: time, spread, memory, share of the memory's limit."""
+    candidates = results["rows"][0]["candidates"]
+    limit = candidates["memory's limit"]["median_ms"]
+    body = (
+        (
+            name,
+            f"{found['median_ms']:.2f}",
+            "{:.2f} to {:.2f}".format(*found["quartiles_ms"]),
+            f"{found['speed']:.2f}×",
+            f"{limit / found['median_ms']:.0%}",
+            f"{found['peak_bytes'] / 2**20:.0f}",
+        )
+        for name, found in sorted(candidates.items(), key=lambda item: item[1]["median_ms"])
+    )
+    header = (
+        "candidate|ms|quartiles|speed against torch.compile|share of the limit|peak memory, MiB"
+    )
+    return markdown(header.split("|"), body)
+
+
+def cpu_section(results: dict[str, Any]) -> str:
+    """The loss on a CPU."""
+    machine, versions = results["machine"], results["versions"]
+    shape = tuple(results["rows"][0]["shape"])
+    return f"""## On a CPU
+
+{machine["processor"]}, {machine["threads"]} threads, {machine["instructions"]}; torch
+{versions["torch"]}, JAX {versions["jax"]}, NumPy {versions["numpy"]}, numexpr
+{versions["numexpr"]}. Medians of rounds in which the candidates take turns; speeds are medians of
+the rounds' ratios (method: `benchmarks/cpu.py`, `make bench`). The memory's limit is a pass that
+reads three arrays and writes two around the caches, into memory that is there already, as for "the
+kernel alone"; the others allocate their results. Value and gradients by student and σ of {shape},
+full σ, float32:
+
+{cpu_main_table(results)}
+
+![the same as a plot](results/cpu.svg)
+
+Medians in ms; "value and gradients" with an upstream gradient of 1 unless it says otherwise.
+`ULFDLoss` runs with `backward`, which reads the inputs twice; `value_and_grad` is one pass.
+
+{cpu_table(results)}
+"""
+
+
+def cpu_plot(results: dict[str, Any], path: Path) -> None:
+    """The main problem's times as bars, on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "ulfd"  # the same file from the same data
+    from matplotlib import pyplot
+
+    candidates = results["rows"][0]["candidates"]
+    ordered = sorted(candidates.items(), key=lambda item: -item[1]["median_ms"])
+    figure, axes = pyplot.subplots(figsize=(8, 4))
+    colours = ["tab:orange" if name.startswith("ulfd") else "tab:grey" for name, _ in ordered]
+    bars = axes.barh(
+        [name for name, _ in ordered], [row["median_ms"] for _, row in ordered], color=colours
+    )
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_xscale("log")
+    axes.set_xlabel("ms, value and gradients")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+
+
 def corruptions_section(results: dict[str, Any]) -> str:
     """Milliseconds per image by type, each the mean over the severities, and the ratios to ours."""
     rows, machine, versions = results["rows"], results["machine"], results["versions"]
@@ -121,9 +222,11 @@ def load(name: str) -> dict[str, Any]:
 
 def document() -> str:
     """All of RESULTS.md."""
-    gpu, compiled = load("gpu_h100.json"), load("ahead_of_time.json")
-    parity = load("parity.json")
-    corruptions = load("corruptions_cpu.json")
+    gpu, compiled, parity = (
+        load("gpu_h100.json"),
+        load("ahead_of_time.json"),
+        load("parity.json"),
+    )
     machine, copies = gpu["machine"], gpu["copies"]["float32"]
     copy = copies["3 read 2 written"]["TB/s"]
     first = max(
@@ -145,6 +248,7 @@ fused kernel, which compiles it, took {first:.1f} s.
 
 {gpu_table(gpu)}
 
+{cpu_section(load("cpu.json"))}
 ## Ahead of time
 
 Triton {compiled["triton"]}, no GPU: `python -m ulfd.kernels.ahead_of_time`. Bytes are counted from
@@ -162,18 +266,10 @@ size of the largest term of its sum. Features {tuple(parity["shape"])}, exact in
 {parity["versions"]["torch"]}, JAX {parity["versions"]["jax"]}.
 
 {parity_table(parity)}
-## Corruptions
 
-Processor time in ms per image of {corruptions["image"][0]}×{corruptions["image"][1]} on one core with
-{corruptions["machine"]["capability"]}, medians of {corruptions["rounds"]} rounds, each row the mean over
-the five severities (method and peers: `benchmarks/corruptions.py`). ulfd works on a batch of
-{corruptions["batch"]}. torch {corruptions["versions"]["torch"]}, OpenCV {corruptions["versions"]["cv2"]}; load
-average {corruptions["machine"]["load average"][0]} before and {corruptions["machine"]["load average"][1]} after.
-
-{corruptions_table(corruptions)}
-"""
 {corruptions_section(load("corruptions_cpu.json"))}"""
 
 
 if __name__ == "__main__":
     (HERE / "RESULTS.md").write_text(document(), encoding="utf-8")
+    cpu_plot(load("cpu.json"), HERE / "results" / "cpu.svg")

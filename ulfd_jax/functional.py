@@ -157,7 +157,7 @@ def ulfd_loss(
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs on the platform that the program runs on; under jit on several devices that
             is "composite", which XLA partitions, except inside shard_map. Forward-mode
-            differentiation (`jax.jvp`) and `jax.export` to several platforms need "composite".
+            differentiation (`jax.jvp`) and `jax.export` need "composite".
     Returns:
         a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
     Raises:

@@ -125,7 +125,10 @@ def _jax(dtype: str, implementation: str, whole: bool) -> Backend:
     def rounded(array: np.ndarray) -> np.ndarray:
         return np.asarray(array).astype(kind).astype(np.float64)
 
-    return Backend(f"jax-{implementation}", dtype, rounded, run, REDUCTIONS, JAX_SHAPES)
+    if implementation == "composite":
+        return Backend(f"jax-{implementation}", dtype, rounded, run, REDUCTIONS, JAX_SHAPES)
+    # A kernel is compiled anew for every σ shape and option.
+    return Backend(f"jax-{implementation}", dtype, rounded, run, ("mean",), JAX_SHAPES[:1])
 
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -137,6 +140,7 @@ def backends(*, whole: bool = False) -> list[Backend]:
         *(_numpy(dtype, name) for name in SERVED for dtype in ("float16", "float32", "float64")),
         *(_torch(dtype, name) for name in SERVED for dtype in DTYPES),
         *(_jax(dtype, "composite", whole) for dtype in DTYPES),
+        *(_jax(dtype, "native", whole) for dtype in ("bfloat16", "float32")),
     ]
 
 

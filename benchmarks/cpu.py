@@ -169,7 +169,8 @@ def other_candidates(case: Case, given: tuple[Tensor, Tensor, Tensor]) -> Candid
             s, t, v = arrays
             n = np.float32(s.size)
             names = {"s": s, "t": t, "v": v, "n": n, "two": np.float32(2)}
-            loss = numexpr.evaluate("sum(exp(-v) * (s - t) ** 2 + two * v)", names) / n
+            # Its own sum adds float32 one by one, 3 % wrong at 25 million elements.
+            loss = numexpr.evaluate("exp(-v) * (s - t) ** 2 + two * v", names).mean()
             gradient = numexpr.evaluate("two * exp(-v) * (s - t) / n", names)
             return loss, gradient, numexpr.evaluate("(two - exp(-v) * (s - t) ** 2) / n", names)
 

@@ -207,6 +207,9 @@ class PaperRun:
     """cycle (official code: the 75 without replacement) or independent."""
     corruption_parameters: str | None = None
     """The corruptions' parameter set by name; by default the one published for the crop's size."""
+    corruption_semantics: str | None = None
+    """Which public definition of the corruptions: imagenet_c, or imagecorruptions, which the paper
+    trained with; by default the latter for a crop of 224, the only one it is published for."""
     frost: str = "procedural"
     """Overlays of the corruption frost: procedural, or photographs (ImageNet-C's)."""
     numerics: Numerics = Numerics(precision="bfloat16", fused_optimizer=True)

@@ -151,8 +151,8 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
         return OnTheFly(images, given.corruption, seed=given.seed, jpeg85=given.jpeg85)
     if given.jpeg85 or given.seed or given.corruption != CorruptionOptions():
         raise RunError(
-            f"{root} holds published images; --jpeg85, --seed, --parameters and --frost are for "
-            "clean images that are corrupted on the fly."
+            f"{root} holds published images; --jpeg85, --seed, --parameters, --semantics and "
+            "--frost are for clean images that are corrupted on the fly."
         )
     clean = clean_images(given.clean, given, classes) if given.clean is not None else None
     return published(root, classes, clean)

@@ -78,10 +78,16 @@ def check(run: PaperRun) -> None:
         raise RunError(str(error)) from error
 
 
+def _semantics(run: PaperRun) -> str:
+    published = "imagecorruptions" if run.crop == 224 else "imagenet_c"
+    return run.corruption_semantics or published
+
+
 def _check_corruptions(run: PaperRun) -> None:
     none = torch.empty(0, 3, run.crop, run.crop, dtype=torch.uint8)
+    options: dict[str, Any] = {"parameters": run.corruption_parameters, "frost": run.frost}
     try:
-        corrupt(none, [], [], seeds=[], parameters=run.corruption_parameters, frost=run.frost)
+        corrupt(none, [], [], seeds=[], semantics=_semantics(run), **options)
     except ValueError as error:
         raise RunError(f"--corruption-parameters: {error}") from error
 
@@ -118,6 +124,7 @@ def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock)
             run.crop,
             run.corruption_sampling,
             run.corruption_parameters,
+            _semantics(run),
             run.frost,
         ),
         channels_last=run.numerics.channels_last,

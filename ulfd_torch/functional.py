@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ulfd import checks, losses
 from ulfd.gradients import Gradients
@@ -54,6 +55,8 @@ def _checked(
         log_variance_shape=shape,
         reduction=options["reduction"],
     )
+    if implementation is None and forward_ad._current_level >= 0:
+        implementation = "composite"  # no kernel has a forward-mode derivative
     return log_variance, registry.select(problem, implementation)
 
 

@@ -219,6 +219,7 @@ class PhotographPairs:
                 severities,
                 seeds=seeds.to(device, non_blocking=True),
                 parameters=views.parameters,
+                semantics=views.semantics,
                 frost=views.frost,
             )
             degraded = self._normalised(torch.where(flip, degraded.flip(-1), degraded))

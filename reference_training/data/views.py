@@ -27,6 +27,8 @@ class Views:
     """How corruptions are drawn: a key of `CORRUPTION_SAMPLINGS`."""
     parameters: str | None
     """The corruptions' parameter set by name; None is the one published for the crop's size."""
+    semantics: str
+    """The corruptions' public definition; see `corruptions.registry`."""
     frost: str
     """Which frost overlays; see `corruptions.frost_source`."""
 

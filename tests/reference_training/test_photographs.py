@@ -49,7 +49,7 @@ def source(photographs, tmp_path, **options):
         "batch_size": 12,
         "seed": 3,
         "degrades": True,
-        "views": Views(40, 32, "cycle", None, "procedural"),
+        "views": Views(40, 32, "cycle", None, "imagenet_c", "procedural"),
         "channels_last": True,
         "workers": 0,
         "most_unreadable": 20,

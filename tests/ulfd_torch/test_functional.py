@@ -111,3 +111,17 @@ def test_vid_variance_has_the_closed_forms_gradient():
     vid_log_variance(raw).sum().backward()
     expected = vid_log_variance_derivative(raw.detach().numpy())
     torch.testing.assert_close(raw.grad, torch.tensor(expected), rtol=1e-9, atol=0)
+
+
+def test_forward_mode_takes_the_composite_form():
+    student, teacher, sigma = (torch.randn(3, 4, dtype=torch.float64) for _ in range(3))
+
+    def loss(implementation):
+        return lambda s: ulfd_loss(s, teacher, sigma, implementation=implementation)
+
+    for transform in (
+        lambda f: torch.func.jvp(f, (student,), (teacher,))[1],
+        lambda f: torch.func.hessian(f)(student),
+        lambda f: torch.func.jacfwd(f)(student),
+    ):
+        assert torch.equal(transform(loss(None)), transform(loss("composite")))

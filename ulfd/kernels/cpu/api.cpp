@@ -50,6 +50,21 @@ constexpr int64_t STREAMED = int64_t(16) << 20;
 
 int64_t quotient(int64_t a, int64_t b) { return (a + b - 1) / b; }  // rounded up
 
+// Whether inputs and outputs are all of the same two-byte dtype, the inputs aligned to elements and
+// the outputs, which are all there or none, to lines of memory.
+bool is_packed(const Problem &p) {
+  const auto aligned = [](const void *array, uintptr_t to) {
+    return reinterpret_cast<uintptr_t>(array) % to == 0;
+  };
+  const bool wanted = p.by_student && p.by_log_variance;
+  const bool unwanted = !p.by_student && !p.by_log_variance && !p.by_teacher;
+  return (p.student_dtype == FLOAT16 || p.student_dtype == BFLOAT16) &&
+         p.teacher_dtype == p.student_dtype && p.log_variance_dtype == p.student_dtype &&
+         aligned(p.student, 2) && aligned(p.teacher, 2) && aligned(p.log_variance, 2) &&
+         (wanted || unwanted) && aligned(p.by_student, 64) && aligned(p.by_teacher, 64) &&
+         aligned(p.by_log_variance, 64);
+}
+
 Plan plan_of(const Problem &p) {
   Plan plan{};
   plan.problem = p;
@@ -64,6 +79,7 @@ Plan plan_of(const Problem &p) {
   };
   plan.direct = fits(p.by_student, p.student_dtype) && fits(p.by_teacher, p.teacher_dtype) &&
                 (p.form != FULL || fits(p.by_log_variance, p.log_variance_dtype));
+  plan.packed = p.form == FULL && is_packed(p);
   plan.parts = plan.repeat = plan.sigma_outer = plan.first = plan.second = 1;
   if (p.form == FULL) {
     plan.items = quotient(plan.size, ITEM);

@@ -35,12 +35,18 @@ inline Vector<T> clamped(Vector<T> sigma, const Constants<T> &c) {  // NaN stays
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Where gradients are written, as elements of type S; teacher is null if it is not wanted.
+template <class S>
+struct Targets {
+  S *student, *teacher, *sigma;
+};
+
 // Where a tile's gradients are written: the outputs themselves if they are `direct`, otherwise
 // buffers that `close` converts and copies. The tile functions write whole vectors, with stores
 // around the caches if `streams`.
 template <class T>
-struct Outputs {
-  T *student, *teacher, *sigma;  // teacher is null if it is not wanted
+struct Outputs : Targets<T> {
+  using Targets<T>::student, Targets<T>::teacher, Targets<T>::sigma;
   bool direct, streams;
   alignas(64) T buffers[3][TILE + PAD];
 
@@ -51,7 +57,6 @@ struct Outputs {
     student = place(p.by_student, at, buffers[0]);
     teacher = p.by_teacher ? place(p.by_teacher, at, buffers[1]) : nullptr;
     sigma = place(p.by_log_variance, at, buffers[2]);
-    // A buffer among outputs takes no streaming store well; it happens only where one is unwanted.
   }
   T *place(void *array, int64_t at, T *buffer) const {
     return direct && array ? static_cast<T *>(array) + at : buffer;
@@ -66,8 +71,8 @@ struct Outputs {
   }
 };
 
-template <bool STREAMS, class T>
-inline void put_features(const Outputs<T> &out, int64_t i, Vector<T> gradient) {
+template <bool STREAMS, class S, class V>
+inline void put_features(const Targets<S> &out, int64_t i, V gradient) {
   put<STREAMS>(out.student + i, gradient);
   if (out.teacher) put<STREAMS>(out.teacher + i, -gradient);
 }
@@ -87,14 +92,15 @@ void prepare(const T *sigma, int64_t count, const Constants<T> &c, T *precision,
 
 // ------------------------------------------------------------------- one σ an element: no sums
 
-// PLAIN is the usual case, in which the compiler can leave out half the work.
-template <class T, bool GRADIENTS, bool PLAIN, bool STREAMS>
-double full_tile(const T *student, const T *teacher, const T *sigma, int64_t count,
-                 const Constants<T> &given, const Outputs<T> &out) {
+// PLAIN is the usual case, in which the compiler can leave out half the work. S is the elements'
+// type in memory.
+template <class T, bool GRADIENTS, bool PLAIN, bool STREAMS, class S>
+double full_tile(const S *student, const S *teacher, const S *sigma, int64_t count,
+                 const Constants<T> &given, const Targets<S> &out) {
   const Constants<T> c = given;
   const auto vector = [&](int64_t i) {
-    const Vector<T> raw = load(sigma + i), s = PLAIN ? raw : clamped(raw, c);
-    const Vector<T> d = load(student + i) - load(teacher + i);
+    const Vector<T> raw = fetch(sigma + i), s = PLAIN ? raw : clamped(raw, c);
+    const Vector<T> d = fetch(student + i) - fetch(teacher + i);
     const Vector<T> w = exp(-s), q = w * (d * d);
     const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
     if (GRADIENTS) {
@@ -111,6 +117,25 @@ double full_tile(const T *student, const T *teacher, const T *sigma, int64_t cou
   return sum<T>(total) + (i < count ? sum<T>(vector(i), count - i) : 0);
 }
 
+// The plain case of arrays of S alone, whole vectors of them: no staging, no buffers.
+template <bool GRADIENTS, class S>
+double packed_tile(const Plan &plan, const Constants<float> &c, int64_t at, int64_t count) {
+  const Problem &p = plan.problem;
+  const auto in = [&](const void *array) { return static_cast<const S *>(array) + at; };
+  const auto out = [&](void *array) { return array ? static_cast<S *>(array) + at : nullptr; };
+  const Targets<S> targets{out(p.by_student), out(p.by_teacher), out(p.by_log_variance)};
+  const auto tile = plan.streams ? full_tile<float, GRADIENTS, true, true, S>
+                                 : full_tile<float, GRADIENTS, true, false, S>;
+  return tile(in(p.student), in(p.teacher), in(p.log_variance), count, c, targets);
+}
+
+template <bool GRADIENTS>
+double packed_tile(const Plan &plan, const Constants<float> &c, int64_t at, int64_t count) {
+  return plan.problem.student_dtype == BFLOAT16
+             ? packed_tile<GRADIENTS, Bfloat16>(plan, c, at, count)
+             : packed_tile<GRADIENTS, Float16>(plan, c, at, count);
+}
+
 template <class T, bool GRADIENTS>
 void full_item(const Plan &plan, int64_t item) {
   const Problem &p = plan.problem;
@@ -118,14 +143,22 @@ void full_item(const Plan &plan, int64_t item) {
   alignas(64) T buffer[3][TILE + PAD];
   Outputs<T> out;
   const auto tile = [&](auto... arguments) {
-    if (!c.plain) return full_tile<T, GRADIENTS, false, false>(arguments..., c, out);
-    return out.streams ? full_tile<T, GRADIENTS, true, true>(arguments..., c, out)
-                       : full_tile<T, GRADIENTS, true, false>(arguments..., c, out);
+    const Targets<T> &targets = out;
+    if (!c.plain) return full_tile<T, GRADIENTS, false, false>(arguments..., c, targets);
+    return out.streams ? full_tile<T, GRADIENTS, true, true>(arguments..., c, targets)
+                       : full_tile<T, GRADIENTS, true, false>(arguments..., c, targets);
   };
+  const bool packed =
+      c.plain && plan.packed && (CONVERTS_FLOAT16 || p.student_dtype == BFLOAT16);
   double total = 0;
   const int64_t end = smaller((item + 1) * ITEM, plan.size);
   for (int64_t at = item * ITEM; at < end; at += TILE) {
     const int64_t count = smaller(TILE, end - at);
+    if constexpr (sizeof(T) == sizeof(float))
+      if (packed && count % LANES<T> == 0) {
+        total += packed_tile<GRADIENTS>(plan, c, at, count);
+        continue;
+      }
     out.open(plan, at, count, true);
     total += tile(read(p.student, p.student_dtype, at, count, plan.size, buffer[0]),
                   read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]),

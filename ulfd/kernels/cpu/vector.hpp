@@ -30,6 +30,17 @@ struct Of {
   typedef T Vector __attribute__((vector_size(BYTES)));
   static constexpr int LANES = BYTES / sizeof(T);
 };
+// Two-byte floats, which are computed with as float.
+struct Bfloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+template <>
+struct Of<Bfloat16> : Of<float> {};
+template <>
+struct Of<Float16> : Of<float> {};
 typedef uint32_t Bits __attribute__((vector_size(BYTES)));
 template <class T>
 using Vector = typename Of<T>::Vector;
@@ -230,6 +241,69 @@ inline void put(T *to, Vector<T> vector) {
   if (STREAMS) return _mm_stream_si128((__m128i *)to, (__m128i)vector);
 #endif
   store(to, vector);
+}
+
+// Two-byte floats, loaded and stored a vector of float at a time.
+typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+#if defined(__F16C__) && defined(__AVX2__)
+constexpr bool CONVERTS_FLOAT16 = true;
+#else
+constexpr bool CONVERTS_FLOAT16 = false;  // by hand, in `convert` and `write`
+#endif
+
+template <class T>
+inline Vector<T> fetch(const T *from) {
+  return load(from);
+}
+
+inline Vector<float> fetch(const Bfloat16 *from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Bits bits = __builtin_convertvector(halves, Bits) << 16;
+  Vector<float> vector;
+  std::memcpy(&vector, &bits, BYTES);
+  return vector;
+}
+
+inline Vector<float> fetch(const Float16 *from) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__F16C__) && defined(__AVX2__)
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#else
+  return Vector<float>{} + float(from->bits);  // never called
+#endif
+}
+
+template <bool STREAMS>
+inline void put_halves(void *to, Halves halves) {
+#if defined(__AVX512F__)
+  if (STREAMS) return _mm256_stream_si256((__m256i *)to, (__m256i)halves);
+#elif defined(__AVX2__)
+  if (STREAMS) return _mm_stream_si128((__m128i *)to, (__m128i)halves);
+#endif
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// To nearest, ties to even. `narrowed` asks whether it is NaN; here every NaN comes from bfloat16 or
+// from an invalid operation, its lower half is 0, and rounding leaves it what it is.
+template <bool STREAMS>
+inline void put(Bfloat16 *to, Vector<float> vector) {
+  Bits bits;
+  std::memcpy(&bits, &vector, BYTES);
+  bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  put_halves<STREAMS>(to, __builtin_convertvector(bits, Halves));
+}
+
+template <bool STREAMS>
+inline void put(Float16 *to, Vector<float> vector) {
+#if defined(__AVX512F__)
+  put_halves<STREAMS>(to, (Halves)_mm512_cvtps_ph(vector, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__) && defined(__AVX2__)
+  put_halves<STREAMS>(to, (Halves)_mm256_cvtps_ph(vector, _MM_FROUND_TO_NEAREST_INT));
+#else
+  (void)to, (void)vector;  // never called
+#endif
 }
 
 // Copies to memory of any alignment.

@@ -155,7 +155,7 @@ void check_all(int threads) {
 int main() {
   check_all(1);
   check_all(4);
-  // Several callers at once: one has the pool, the others go alone.
+  // Several callers at once, who take turns.
   std::vector<std::thread> callers;
   for (int caller = 0; caller < 3; ++caller)
     callers.emplace_back([] {

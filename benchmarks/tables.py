@@ -113,8 +113,20 @@ def cpu_table(results: dict[str, Any], columns: Iterable[str] = CPU_COLUMNS) -> 
             cells.append(f"**{text}**" if times.get(name) == fastest else text)
         task = row["task"] + (f", upstream {row['upstream']}" if row["upstream"] != 1 else "")
         shape = "×".join(map(str, row["shape"]))
-        body.append((f"{shape}, {row['sigma']}, {row['dtype']}, {row['layout']}: {task}", *cells))
+        problem = f"{shape}, {row['sigma']}, {row['dtype']}, {row['layout']}"
+        body.append((f"{problem}: {task}", *cells))
     return markdown(("features, σ, dtype, memory: task", *columns), body)
+
+
+def readme_cpu_table(results: dict[str, Any]) -> str:
+    """The README's excerpt of `cpu_table`: value and gradients in NCHW, half precision once."""
+    rows = [
+        row
+        for row in results["rows"]
+        if (row["task"], row["layout"]) == ("value and gradients", "NCHW")
+        and (row["dtype"] == "float32" or row["sigma"] == "full")
+    ]
+    return cpu_table({"rows": rows}, CPU_COLUMNS[:4])
 
 
 def cpu_main_table(results: dict[str, Any]) -> str:

@@ -136,12 +136,12 @@ class Timm:
         if not timm.is_model(name):
             raise unknown("timm", name, timm.list_models())
         self.name = name
-        self.timm = timm
+        self.timm: Any = timm
         with torch.device("meta"):
-            sketch = timm.create_model(name)
+            sketch: Any = timm.create_model(name)
         config = resolve_model_data_config(sketch)
-        self.tags = sketch.pretrained_cfg
-        self.classes = sketch.num_classes
+        self.tags: Any = sketch.pretrained_cfg
+        self.classes: int = sketch.num_classes
         size = config["input_size"][-1]
         self.preprocessing = Preprocessing(tuple(config["mean"]), tuple(config["std"]), size)
 

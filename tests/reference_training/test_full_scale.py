@@ -33,6 +33,15 @@ LAST = f"{ITERATIONS:08d}.safetensors"
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """What runs here has as many threads as what `start` starts: their number decides rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     root = tmp_path_factory.mktemp("crops")

@@ -16,7 +16,6 @@ from ulfd.kernels import registry
 
 def main(expected: str) -> None:
     """Raises AssertionError unless the kernel `expected` serves, and serves right."""
-    expected = sys.argv[1]
     problem = registry.Problem("numpy", "cpu", ("float32",) * 3, (4, 8, 7, 7), (4, 1, 7, 7))
     assert registry.select(problem) == expected, env.report()
 

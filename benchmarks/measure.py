@@ -85,11 +85,11 @@ def peak_memory(run: Run) -> int | None:
 def streaming(arrays: int, threads: int) -> Callable[..., None] | None:
     """The fastest pass that memory allows: reads `arrays` − 2 arrays, writes 2 around the caches.
 
-    Compiled here and now from streaming.cpp for this very processor; None without a compiler. The
-    function takes the arrays, NumPy's and of one size, the two outputs last.
+    Compiled here and now from streaming.cpp for this very processor; None without a compiler, or
+    where its intrinsics are none. The function takes NumPy arrays of one size, the outputs last.
     """
     compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
+    if compiler is None or platform.machine() != "x86_64":
         return None
     source = Path(__file__).with_name("streaming.cpp")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """metrics.json and run.json → report.md, report.html (one file) and figures/*.png.
 
-What it says is in `comparison` and `uncertainty`; how it looks is in `tables` and `figures`.
+What it says is in `comparison` and `uncertainty_tables`; how it looks is in `tables` and `figures`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from reference_training.tables import (
     html_document,
     markdown_document,
 )
-from reference_training.uncertainty import uncertainty_tables
+from reference_training.uncertainty_tables import uncertainty_tables
 
 
 def write_report(folder: Path, *, example: Tensor | None = None) -> None:

@@ -14,11 +14,15 @@ from torch import Tensor, nn
 
 from reference_training import comparison
 from reference_training.config import PaperRun
+from reference_training.data.views import MEAN, STD
 from reference_training.errors import RunError
 from reference_training.experiments import EXPERIMENTS
-from reference_training.files import JsonLines, read_json, write_atomically
+from reference_training.files import JsonLines, read_json, write_atomically, write_json
+from reference_training.record import plain
 
 MODEL, UEM, CARD = "model.safetensors", "uem.safetensors", "README.md"
+CONFIG = "config.json"
+"""What is needed to build both networks again, and to give them the images they expect."""
 
 
 def _contiguous(module: nn.Module) -> dict[str, Tensor]:
@@ -26,7 +30,7 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
 
 
 def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -> None:
-    """Writes the weights and the card.
+    """Writes the weights, the card, and what the networks and their input are.
 
     Args:
         folder: where to.
@@ -37,7 +41,23 @@ def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -
     write_atomically(folder / MODEL, save(_contiguous(step.model)))
     if step.uem is not None:
         write_atomically(folder / UEM, save(_contiguous(step.uem)))
+    write_json(folder / CONFIG, configuration(run, description["dataset"]["classes"]))
     write_atomically(folder / CARD, card(run, description).encode())
+
+
+def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
+    """The content of config.json: how the networks are built, and what their input is."""
+    return {
+        "arch": run.arch,
+        "classes": classes,
+        "method": EXPERIMENTS[run.experiment].method,
+        "recipe": plain(run.recipe),
+        "uem": plain(run.uem),
+        "resize": run.resize,
+        "crop": run.crop,
+        "mean": MEAN,
+        "std": STD,
+    }
 
 
 def card(run: PaperRun, description: dict[str, Any]) -> str:

@@ -21,9 +21,13 @@ from reference_training.networks import Classifier, ResNet
 
 
 class TorchvisionResNet(TorchvisionBase, Classifier):
-    """torchvision's own network, with the name of the layer that is distilled."""
+    """torchvision's own network, with the names of the layers that may be distilled."""
 
     feature_layer = "layer4"
+    shallow_layer = "relu"  # after conv1 and bn1: half the image's resolution
+
+    def shallow_channels(self) -> int:
+        return 64  # of every network of this family
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class Recipe:
     """Whose feature is z: self, self_detached or frozen."""
     batch_norm: str = "separate"
     """separate, concatenated or clean_statistics."""
+    layer: str = "deep"
+    """Which feature is distilled: deep (the last before pooling) or shallow (the stem's, Sec. 4.5).
+    """
 
 
 PAPER = Recipe()
@@ -126,12 +129,19 @@ class Run:
     dataset: str = "fashion-mnist-subset"
     """fashion-mnist-subset (embedded), fashion-mnist, cifar10 or digits."""
     methods: tuple[str, ...] = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
-    """What to compare; vanilla is always trained, for the others start from it."""
+    """What to compare, as ulfd, ulfd@lambda=0.3,beta=0.5 or augmix+bn: a method, what it changes in
+    the recipe, what adapts it to test images. Vanilla is always trained: the others start from it.
+    """
     seeds: tuple[int, ...] = (0, 1)
     recipe: Recipe = SHORT
     pretraining: Pretraining = Pretraining()
     network: Network = Network()
     uem: UEMOptions = UEMOptions()
+    train_images: int | None = None
+    """Of the training images, how many every method but vanilla sees; all by default."""
+    validation_images: int = 0
+    """Evaluate on so many training images, left out of the training, instead of test images: for
+    choosing hyperparameters."""
     evaluation_images: int = 500
     """How many test images each of the 96 evaluation sets has (balanced over the classes)."""
     frost: str = "procedural"
@@ -188,13 +198,16 @@ class PaperRun:
     """One row of the paper's tables at full scale: on photographs, on one GPU or many."""
 
     experiment: str = "table1/ulfd"
-    """The row, a key of `experiments.EXPERIMENTS`."""
+    """The row, a key of `experiments.ROWS`."""
     arch: str = "resnet50"
     """resnet50, resnext101_32x8d; resnet18 or resnet8 for trying out."""
     data_root: Path = Path("imagenet")
     """The folder with train/<class>/*.JPEG, or with WebDataset's shards train/*.tar."""
     weights: str = "pretrained"
     """What training starts from: pretrained (torchvision's V1), random, or a file."""
+    needed: Path | None = None
+    """The weights of the network that a method needs besides (QualNet's i-RevNet); by default those
+    that the experiment of its stage exported."""
     seed: int = 0
     recipe: Recipe = PAPER
     """--recipe paper or --recipe official_code chooses all of them; each can be overridden."""

@@ -36,6 +36,7 @@ from reference_training.evaluation.models import load_model
 from reference_training.evaluation.sets import SETS
 from reference_training.evaluation.tables import corruption_table, metric_table
 from reference_training.evaluation.trained import (
+    FEW,
     Trained,
     degraded,
     measure,
@@ -45,6 +46,7 @@ from reference_training.evaluation.trained import (
 
 # `SETS` and the functions of `trained` are what a run evaluates its networks with.
 __all__ = [
+    "FEW",
     "SETS",
     "Trained",
     "degraded",

@@ -1,37 +1,165 @@
-"""The paper's tables as runs: one entry for each row, by name, as "table1/ulfd"."""
+"""The paper's tables and figures: one entry for each, one `Row` for each of its networks.
+
+`methods.md`'s checklist is this file: what is evaluated, how it was trained, and where in
+paper_results.json the paper's own numbers stand.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
-from reference_training.config import Recipe
+RESNET50, RESNEXT101 = "resnet50", "resnext101_32x8d"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of a table."""
+
+    key: str
+    """Its name in the table here, as "ulfd" in "table1/ulfd", and in paper_results.json."""
+    label: str
+    """What the paper calls it."""
+    training: str
+    """How it is trained: a name as `trainings.training` reads it."""
+    arch: str = RESNET50
+    """The paper's backbone; a small dataset has a first and a second network instead."""
+    adaptation: str | None = None
+    """What adapts it to the test images: a key of `adaptation.ADAPTATIONS`."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of a table: the method, and what its recipe changes in the one that is asked for."""
+    """A table or a figure."""
 
-    method: str
-    row: str
-    """What the row is called in the paper."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    title: str
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = ()
+    """What its table shows: keys of `result_tables.COLUMNS`."""
+    paper: str | None = None
+    """Its key in paper_results.json."""
+    figure: str | None = None
+    """What draws it: a key of `paper_figures.FIGURES`."""
 
-    def recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe of this row."""
-        return replace(recipe, **self.changes)
 
+VANILLA = Row("vanilla", "Vanilla", "vanilla")
+QUALNET = Row("qualnet", "QualNet50", "qualnet")
+WITHOUT_UEM = Row("feature_distillation", "Ours w/o UEM", "feature_distillation")
+OURS = Row("ulfd", "Ours", "ulfd")
+NEXT = (
+    Row("next_vanilla", "Vanilla", "vanilla", RESNEXT101),
+    Row("next_qualnet", "QualNeXt101", "qualnet", RESNEXT101),
+    Row("next_feature_distillation", "Ours w/o UEM", "feature_distillation", RESNEXT101),
+    Row("next_ulfd", "Ours", "ulfd", RESNEXT101),
+)
+BOTH = "augmix@second=deepaugment_augmix"  # DeepAugment + AugMix
 
-EXPERIMENTS: dict[str, Experiment] = {
-    # The paper's vanilla networks are torchvision's; nothing is trained.
-    "table1/vanilla": Experiment("vanilla", "Vanilla", {"iterations": 0}),
-    "table1/feature_distillation": Experiment("feature_distillation", "Ours w/o UEM"),
-    "table1/ulfd": Experiment("ulfd", "Ours"),
-    "table5/cross_entropy": Experiment("cross_entropy", "no module"),
-    "table5/feature_distillation": Experiment("feature_distillation", "+ SFD"),
-    "table5/ulfd": Experiment("ulfd", "+ SFD + UM"),
-    "table6a/0": Experiment("cross_entropy", "λ = 0"),
-    "table6a/0.01": Experiment("ulfd", "λ = 0.01", {"distillation_weight": 0.01}),
-    "table6a/0.1": Experiment("ulfd", "λ = 0.1", {"distillation_weight": 0.1}),
-    "table6a/1": Experiment("ulfd", "λ = 1", {"distillation_weight": 1.0}),
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "table1": Experiment(
+        "Table 1: clean, seen and unseen corruptions",
+        (
+            VANILLA,
+            Row("ddp", "DDP", "ddp"),
+            Row("urie", "URIE", "urie"),
+            Row("kd_vid", "KD-VID", "kd_vid"),
+            QUALNET,
+            WITHOUT_UEM,
+            OURS,
+            *NEXT,
+        ),
+        ("clean", "seen", "unseen", "mce"),
+        "table_1",
+    ),
+    "table2": Experiment(
+        "Table 2: the unseen corruptions one by one",
+        (VANILLA, QUALNET, WITHOUT_UEM, OURS, *NEXT),
+        ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+        "table_2",
+    ),
+    "table3": Experiment(
+        "Table 3: on augmentations instead of corruptions",
+        (
+            Row("deepaugment", "DeepAugment", "cross_entropy@second=deepaugment"),
+            Row("deepaugment_ulfd", "DeepAugment + Ours", "ulfd@second=deepaugment"),
+            Row("augmix", "AugMix", "augmix"),
+            Row("augmix_ulfd", "AugMix + Ours", "ulfd@second=augmix"),
+            Row("deepaugment_augmix", "DeepAugment + AugMix", BOTH),
+            Row(
+                "deepaugment_augmix_ulfd",
+                "DeepAugment + AugMix + Ours",
+                "ulfd@second=deepaugment_augmix",
+            ),
+        ),
+        ("clean", "mce"),
+        "table_3",
+    ),
+    "table4": Experiment(
+        "Table 4: against test-time adaptation",
+        (
+            VANILLA,
+            Row("deepaugment_augmix", "DeepAugment+AugMix", BOTH),
+            Row("bn", "DeepAugment+AugMix+BNAdapt", BOTH, adaptation="bn"),
+            Row("rpl", "DeepAugment+AugMix+RPL", BOTH, adaptation="rpl"),
+            Row(
+                "deepaugment_augmix_ulfd",
+                "DeepAugment+AugMix+Ours",
+                "ulfd@second=deepaugment_augmix",
+            ),
+        ),
+        ("seen", "seen_subset"),
+        "table_4",
+    ),
+    "table5": Experiment(
+        "Table 5: what each of the two modules brings",
+        (
+            Row("cross_entropy", "no module", "cross_entropy"),
+            Row("feature_distillation", "+ SFD", "feature_distillation"),
+            Row("ulfd", "+ SFD + UM", "ulfd"),
+        ),
+        ("clean", "mce"),
+        "table_5",
+    ),
+    "table6a": Experiment(
+        "Table 6a: the weight λ",
+        (
+            Row("0", "λ = 0", "cross_entropy"),
+            Row("0.01", "λ = 0.01", "ulfd@lambda=0.01"),
+            Row("0.1", "λ = 0.1", "ulfd"),
+            Row("1", "λ = 1", "ulfd@lambda=1"),
+        ),
+        ("seen",),
+        "table_6a",
+    ),
+    "table6b": Experiment(
+        "Table 6b: the shape of the uncertainty",
+        (
+            Row("sample", "sample-wise", "ulfd@uem.log_variance=sample"),
+            Row("spatial", "spatial, read as (B, 1, H, W)", "ulfd@uem.log_variance=spatial"),
+            Row("element", "spatial, as the official code has it: (B, C, H, W)", "ulfd"),
+        ),
+        ("mce",),
+        "table_6b",
+    ),
+    "shallow": Experiment(
+        "Sec. 4.5: distilling the shallow feature",
+        (OURS, Row("shallow", "shallow feature", "ulfd@layer=shallow")),
+        ("seen", "mce"),
+        "text",
+    ),
+    "figure1": Experiment("Figure 1: t-SNE of the logits", (VANILLA, QUALNET, OURS), figure="tsne"),
+    "figure2": Experiment(
+        "Figure 2: feature differences",
+        (Row("ddp", "DDP", "ddp"), Row("shallow", "Ours", "ulfd@layer=shallow")),
+        figure="differences",
+    ),
+    "figure4": Experiment(
+        "Figure 4: predicted uncertainty by severity", (OURS,), figure="uncertainty"
+    ),
 }
-"""A new row is one entry; its method is one file in `methods`."""
+"""A new table or figure is one entry; a new method is one file in `methods`."""
+
+STAGES = (Row("i_revnet", "QualNet's first stage", "i_revnet"),)
+"""What is in no table, but needed for one."""
+
+ROWS: Mapping[str, Row] = {
+    f"{name}/{row.key}": row for name, experiment in EXPERIMENTS.items() for row in experiment.rows
+} | {f"stages/{row.key}": row for row in STAGES}
+"""Every network by name, as "table1/ulfd"."""

@@ -12,13 +12,13 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from reference_training import comparison
 from reference_training.config import PaperRun
 from reference_training.data.views import MEAN, STD
 from reference_training.errors import RunError
-from reference_training.experiments import EXPERIMENTS
+from reference_training.experiments import ROWS
 from reference_training.files import JsonLines, read_json, write_atomically, write_json
 from reference_training.record import plain
+from reference_training.trainings import label, training
 
 MODEL, UEM, CARD = "model.safetensors", "uem.safetensors", "README.md"
 CONFIG = "config.json"
@@ -50,7 +50,7 @@ def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
     return {
         "arch": run.arch,
         "classes": classes,
-        "method": EXPERIMENTS[run.experiment].method,
+        "method": training(ROWS[run.experiment].training).method.name,
         "recipe": plain(run.recipe),
         "uem": plain(run.uem),
         "resize": run.resize,
@@ -62,7 +62,7 @@ def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
 
 def card(run: PaperRun, description: dict[str, Any]) -> str:
     """The model card, in Markdown with the hub's header."""
-    experiment, recipe = EXPERIMENTS[run.experiment], run.recipe
+    row, recipe = ROWS[run.experiment], run.recipe
     classes = description["dataset"]["classes"]
     rows = JsonLines(run.folder / "metrics.jsonl").read()
     lines = [
@@ -71,9 +71,9 @@ def card(run: PaperRun, description: dict[str, Any]) -> str:
         "pipeline_tag: image-classification",
         "tags: [ulfd, robustness, distillation]",
         "---",
-        f"# {run.arch}, {comparison.label(experiment.method)}",
+        f"# {run.arch}, {label(training(row.training).name)}",
         "",
-        f"Row “{experiment.row}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
+        f"Row “{row.label}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
         "Modeling for Degraded Image Recognition* (ECCV 2022), trained by ulfd.",
         "",
         "```python",

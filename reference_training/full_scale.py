@@ -4,6 +4,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,15 +20,16 @@ from reference_training.corruptions import corrupt, frost_source
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import Photographs, fingerprint, open_photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+from reference_training.data.second_images import Corruptions
 from reference_training.data.views import Views
 from reference_training.errors import RunError
-from reference_training.experiments import EXPERIMENTS
+from reference_training.experiments import ROWS
 from reference_training.files import JsonLines, read_json, write_json
 from reference_training.interrupt import Interrupted, StopOnSignal, TimeLimit
-from reference_training.methods import METHODS
 from reference_training.parallel import World
 from reference_training.schedule import Schedule, stepwise
 from reference_training.surroundings import Flag
+from reference_training.trainings import training
 from reference_training.workers import bar
 
 TRAIN = "train"
@@ -36,7 +39,7 @@ TRAIN = "train"
 def check(run: PaperRun) -> None:
     """Raises RunError for what can be known to be wrong before anything is computed."""
     for option, value, known in (
-        ("--experiment", run.experiment, EXPERIMENTS),
+        ("--experiment", run.experiment, ROWS),
         ("--arch", run.arch, ARCHITECTURES),
         ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
         ("--plan-gpu", run.plan_gpu, plan.GPUS),
@@ -118,14 +121,13 @@ def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock)
         photographs,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
-        degrades=METHODS[EXPERIMENTS[run.experiment].method].degrades,
+        second=training(ROWS[run.experiment].training).second,
         views=Views(
             run.resize,
             run.crop,
-            run.corruption_sampling,
-            run.corruption_parameters,
-            _semantics(run),
-            run.frost,
+            Corruptions(
+                run.corruption_sampling, run.corruption_parameters, _semantics(run), run.frost
+            ),
         ),
         channels_last=run.numerics.channels_last,
         workers=run.workers,
@@ -195,11 +197,26 @@ def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, str]:
     torch.manual_seed(run.seed)
     model = ARCHITECTURES[run.arch].make(classes)
     weights = load_weights(model, run.arch, run.weights)
-    step = METHODS[EXPERIMENTS[run.experiment].method].make_step(model, run.recipe, run.uem)
+    method = training(ROWS[run.experiment].training).method
+    step = method.make_step(model, run.recipe, run.uem)
+    if method.needs is not None:
+        load_weights(step.needed, method.needs, str(_needed(run, method.needs)))
     if run.numerics.sync_batch_norm and world.size > 1:
         step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
     return step.to(world.device).to(memory_format=order), weights
+
+
+def _needed(run: PaperRun, name: str) -> Path:
+    """The weights of the network that a method needs, from its run or as they were given."""
+    stage = replace(run, experiment=f"stages/{name}", out=None)
+    file = run.needed or stage.folder / "export" / export.MODEL
+    if not file.is_file():
+        raise RunError(
+            f"{run.experiment} needs a trained {name}, and {file} is not there. Train it first, "
+            f"with --experiment {stage.experiment}, or name its weights with --needed."
+        )
+    return file
 
 
 def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photographs) -> None:

@@ -6,10 +6,27 @@ from reference_training.config import Network
 
 
 class Classifier(nn.Module):
-    """What every method needs of a network: its distilled layer's name, and its last layer."""
+    """What every method needs of a network: the layers that may be distilled, and the last one."""
 
     feature_layer: str
+    shallow_layer: str
     fc: nn.Linear
+
+    def shallow_channels(self) -> int:
+        """The channels of the shallow layer's output."""
+        raise NotImplementedError
+
+    def tapped(self, layer: str) -> tuple[str, int]:
+        """A layer's name in the network and its channels, by what recipes call it.
+
+        Raises:
+            ValueError: neither "deep" nor "shallow".
+        """
+        if layer not in ("deep", "shallow"):
+            raise ValueError(f"the layer is {layer!r}; use deep or shallow.")
+        if layer == "deep":
+            return self.feature_layer, self.fc.in_features
+        return self.shallow_layer, self.shallow_channels()
 
 
 class BasicBlock(nn.Module):
@@ -37,9 +54,11 @@ class ResNet(Classifier):
     """Images (B, 3, 32, 32) to logits (B, classes); `layer3` is the feature that is distilled."""
 
     feature_layer = "layer3"
+    shallow_layer = "stem"
 
     def __init__(self, config: Network, classes: int) -> None:
         super().__init__()
+        self.widths = config.widths
         first, second, third = config.widths
         self.stem = nn.Sequential(
             nn.Conv2d(3, first, 3, config.stem_stride, 1, bias=False),
@@ -51,6 +70,9 @@ class ResNet(Classifier):
         self.layer3 = self._stage(second, third, 2, config.blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(third, classes)
+
+    def shallow_channels(self) -> int:
+        return self.widths[0]
 
     @staticmethod
     def _stage(channels_in: int, channels_out: int, stride: int, blocks: int) -> nn.Sequential:

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from reference_training import parallel
 from reference_training.architectures import ARCHITECTURES, download_command, pretrained_file
 from reference_training.config import PaperRun
-from reference_training.experiments import EXPERIMENTS
-from reference_training.methods import METHODS
+from reference_training.experiments import ROWS
 from reference_training.methods.base import Batch
+from reference_training.trainings import training
 from ulfd_torch import FeatureTap
 
 IMAGENET_IMAGES = 1_281_167
@@ -67,7 +67,7 @@ class Cost:
 def make_step(run: PaperRun, classes: int) -> Any:
     """The step of a run with random weights."""
     model = ARCHITECTURES[run.arch].make(classes)
-    return METHODS[EXPERIMENTS[run.experiment].method].make_step(model, run.recipe, run.uem)
+    return training(ROWS[run.experiment].training).method.make_step(model, run.recipe, run.uem)
 
 
 def _counted(function: Callable[[], Any]) -> int:

@@ -15,10 +15,10 @@ from reference_training.files import read_json
 from reference_training.parallel import launched
 from ulfd.env import versions
 
-# They change neither what is computed nor its result.
+# They change no network and no measurement: a folder may grow by further methods and seeds.
 NOT_COMPUTED = frozenset(
-    "out data_root checkpoint_every jobs dry_run accumulate device workers most_unreadable kept "
-    "max_hours tensorboard wandb plan plan_gpu plan_gpus".split()
+    "methods seeds out data_root checkpoint_every jobs dry_run accumulate device workers "
+    "most_unreadable kept max_hours tensorboard wandb plan plan_gpu plan_gpus".split()
 )
 
 

@@ -10,22 +10,16 @@ to see what it costs, and `--help` for its own numbers.
 
 import argparse
 import sys
-import time
-from typing import Any
 
 import tyro
 
-from reference_training import evaluate, full_scale, record, report, stages, workers
-from reference_training.config import PRESETS, RECIPES, PaperRun, Run
-from reference_training.corruptions import frost_source
-from reference_training.data import load
+from reference_training import full_scale, record, small_scale
+from reference_training.config import PRESETS, RECIPES, PaperRun, Run, UEMOptions
 from reference_training.errors import RunError
-from reference_training.experiments import EXPERIMENTS
-from reference_training.files import JsonLines, read_json, write_json
+from reference_training.experiments import ROWS
 from reference_training.interrupt import Interrupted
-from reference_training.methods import METHODS
-from reference_training.networks import ResNet, describe
 from reference_training.parallel import is_main
+from reference_training.trainings import training
 
 
 def parse(arguments: list[str] | None = None) -> Run | PaperRun:
@@ -50,124 +44,25 @@ def parse(arguments: list[str] | None = None) -> Run | PaperRun:
 
 def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
     for option, value, known in (
-        ("experiment", name, EXPERIMENTS),
+        ("experiment", name, ROWS),
         ("recipe", recipe, RECIPES),
     ):
         if value not in known:
             raise RunError(f"unknown {option} {value!r}; use one of {sorted(known)}.")
+    row = ROWS[name]
+    one = training(row.training)
     return tyro.cli(
         PaperRun,
         prog=f"python -m reference_training.run --experiment {name}",
-        default=PaperRun(experiment=name, recipe=EXPERIMENTS[name].recipe(RECIPES[recipe])),
+        default=PaperRun(
+            experiment=name,
+            arch=row.arch,
+            recipe=one.recipe(RECIPES[recipe]),
+            uem=one.uem(UEMOptions()),
+        ),
         args=arguments,
         description=PaperRun.__doc__,
     )
-
-
-def check(run: Run) -> None:
-    """Raises RunError for what can be known to be wrong before anything is computed."""
-    for name in run.methods:
-        if name not in METHODS:
-            raise RunError(f"unknown method {name!r}; use some of {sorted(METHODS)}.")
-    if not run.methods or not run.seeds:
-        raise RunError("nothing to do: give at least one of --methods and of --seeds.")
-    if len(set(run.seeds)) < len(run.seeds) or len(set(run.methods)) < len(run.methods):
-        raise RunError("a seed or a method is named twice; name each once.")
-    for name, value in (
-        ("--recipe.iterations", run.recipe.iterations),
-        ("--recipe.batch-size", run.recipe.batch_size),
-        ("--pretraining.iterations", run.pretraining.iterations),
-        ("--pretraining.batch-size", run.pretraining.batch_size),
-        ("--checkpoint-every", run.checkpoint_every),
-        ("--evaluation-images", run.evaluation_images),
-        ("--threads", run.threads),
-        ("--jobs", 1 if run.jobs is None else run.jobs),
-    ):
-        if value < 1:
-            raise RunError(f"{name} is {value}, but must be at least 1.")
-    try:
-        frost_source(run.frost)
-    except (ValueError, FileNotFoundError) as error:
-        raise RunError(f"--frost: {error}") from error
-    try:  # whatever an option is wrong about shows when a step is built
-        for name in run.methods:
-            METHODS[name].make_step(ResNet(run.network, 10), run.recipe, run.uem)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-
-
-def evaluate_all(run: Run, pool: workers.Pool) -> list[dict[str, Any]]:
-    """All lines of evaluation.jsonl; those that an earlier start wrote are not computed again."""
-    lines = JsonLines(run.folder / "evaluation.jsonl")
-    rows = lines.read()
-    lines.keep(len(rows))  # drops a torn last line, to which the next would be glued
-    missing = evaluate.SETS[len(rows) :]
-    tasks = [pool.executor.submit(stages.measure_set, run, *one) for one in missing]
-    for row in pool.results(tasks, skipped=len(rows)):
-        lines.append(row)
-        rows.append(row)
-        if pool.link.stop.is_set():
-            raise Interrupted
-    return rows
-
-
-def execute(run: Run) -> None:
-    """Trains, evaluates and writes the report; continues what is already in the folder."""
-    started = time.monotonic()
-    check(run)
-    dataset = load(run.dataset, run.data_root)
-    network = ResNet(run.network, dataset.classes)
-    uem = run.uem.spec(network.fc.in_features)
-    description = record.describe(
-        run,
-        record.embedded(dataset),
-        frost=frost_source(run.frost),
-        network=describe(run.network),
-        parameters={
-            "network": sum(weight.numel() for weight in network.parameters()),
-            "uem": uem.parameters(),
-        },
-        wall_seconds=0.0,
-    )
-    print(
-        f"{dataset.description}: {len(dataset.train_labels)} training, "
-        f"{min(run.evaluation_images, len(dataset.test_labels))} evaluation images\n"
-        f"{describe(run.network)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
-        f"{stages.iterations(run)} iterations, then "
-        f"{len(evaluate.SETS)} evaluation sets; into {run.folder}"
-    )
-    if run.dry_run:
-        return
-
-    path = run.folder / "run.json"
-    if record.check_same_run(path, description):
-        description["wall_seconds"] = read_json(path)["wall_seconds"]
-        print(f"resuming the run in {run.folder}")
-    before = description["wall_seconds"]
-    write_json(path, description)
-    try:
-        with workers.pool(run.jobs, run.threads) as pool:
-            submit = pool.executor.submit
-            tasks = [submit(stages.train_seed, run, seed) for seed in run.seeds]
-            pool.train(tasks, stages.iterations(run))
-            rows = evaluate_all(run, pool)
-    finally:
-        description["wall_seconds"] = round(before + time.monotonic() - started, 1)
-        write_json(path, description)
-    metrics = {
-        "dataset": dataset.name,
-        "evaluation_images": len(evaluate.test_images(dataset, run.evaluation_images)[1]),
-        "seeds": list(run.seeds),
-        "methods": list(run.methods),
-        "results": {
-            method: {str(seed): evaluate.summarise(rows, f"{method}/{seed}") for seed in run.seeds}
-            for method in run.methods
-        },
-    }
-    write_json(run.folder / "metrics.json", metrics)
-    report.write_report(run.folder, example=dataset.test_images[0])
-    print(report.terminal_table(metrics, description))
-    print(f"report: {run.folder / 'report.html'}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(run, PaperRun):
             full_scale.execute(run)
         else:
-            execute(run)
+            small_scale.execute(run)
     except RunError as error:
         if is_main():  # the other ranks say the same
             print(f"error: {error}", file=sys.stderr)

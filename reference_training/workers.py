@@ -93,21 +93,28 @@ class Pool:
         self.executor = executor
         self.link = link
 
-    def train(self, tasks: list[Future[None]], iterations: int) -> None:
-        """Waits for the training tasks, showing how far the workers' iterations have come.
+    def train(self, levels: list[list[tuple[Any, ...]]], iterations: int) -> None:
+        """Runs the training tasks, showing how far the workers' iterations have come.
 
+        Args:
+            levels: tasks (function, arguments ...); those of a level need all levels before it.
+            iterations: of all tasks together.
         Raises:
             RunError: a task failed; the others were stopped and have saved.
             Interrupted: a signal stopped all of them.
         """
         with bar(iterations, "it", "training") as progress:
-            pending = set(tasks)
-            while pending:
-                finished, pending = wait(pending, timeout=POLL_SECONDS)
-                if any(task.exception() is not None for task in finished):
-                    self.link.stop.set()
-                progress.initial = self.link.resumed.value
-                progress.update(self.link.done.value - progress.n)
+            for level in levels:
+                self._train_level([self.executor.submit(*task) for task in level], progress)
+
+    def _train_level(self, tasks: list[Future[None]], progress: tqdm) -> None:
+        pending = set(tasks)
+        while pending:
+            finished, pending = wait(pending, timeout=POLL_SECONDS)
+            if any(task.exception() is not None for task in finished):
+                self.link.stop.set()
+            progress.initial = self.link.resumed.value
+            progress.update(self.link.done.value - progress.n)
         errors = [error for task in tasks if (error := task.exception()) is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
             raise error

@@ -1,7 +1,7 @@
 """`Dataset`: labelled 8-bit images, and how smaller or grey ones become 32×32 RGB."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,3 +49,36 @@ def balanced(labels: Tensor, per_class: int, classes: int) -> Tensor:
     """The indices of the first `per_class` samples of each class, in ascending order."""
     chosen = [torch.nonzero(labels == label)[:per_class, 0] for label in range(classes)]
     return torch.cat(chosen).sort().values
+
+
+def few(dataset: Dataset, images: int | None) -> Dataset:
+    """The dataset with only its first `images` training images, balanced over the classes."""
+    if images is None or images >= len(dataset.train_labels):
+        return dataset
+    chosen = balanced(dataset.train_labels, images // dataset.classes, dataset.classes)
+    return replace(
+        dataset,
+        train_images=dataset.train_images[chosen],
+        train_labels=dataset.train_labels[chosen],
+    )
+
+
+def held_out(dataset: Dataset, images: int) -> Dataset:
+    """The dataset with its last `images` training images, balanced, as its test images.
+
+    They are left out of training: what hyperparameters are chosen by.
+    """
+    if images == 0:
+        return dataset
+    per_class = images // dataset.classes
+    last = len(dataset.train_labels) - 1
+    chosen = last - balanced(dataset.train_labels.flip(0), per_class, dataset.classes).flip(0)
+    kept = torch.ones(len(dataset.train_labels), dtype=torch.bool)
+    kept[chosen] = False
+    return replace(
+        dataset,
+        train_images=dataset.train_images[kept],
+        train_labels=dataset.train_labels[kept],
+        test_images=dataset.train_images[chosen],
+        test_labels=dataset.train_labels[chosen],
+    )

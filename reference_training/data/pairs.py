@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data.images import Dataset
-from reference_training.data.sampling import independent, pair_seeds, samples_at
+from reference_training.data.sampling import pair_seeds, samples_at
+from reference_training.data.second_images import SECOND_IMAGES, Corruptions, Draws, flipped
 from reference_training.methods.base import Batch
 
 CHUNK = 16
@@ -22,9 +22,9 @@ CHUNK = 16
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [−1, 1], in channels-last memory."""
-    scaled = images.float().div_(127.5).sub_(1.0)
-    return scaled.contiguous(memory_format=torch.channels_last)
+    """Images in grey levels to float32 in [−1, 1], (B, 3, H, W) in channels-last memory."""
+    scaled = images.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
+    return scaled.contiguous(memory_format=torch.channels_last) if scaled.dim() == 4 else scaled
 
 
 class Pairs:
@@ -34,18 +34,18 @@ class Pairs:
         dataset: whose training images are paired.
         batch_size: pairs in a batch.
         seed: of the run; methods with one seed see the same pairs in the same order.
-        degrades: False leaves the second image of each pair clean, and costs nothing.
+        second: what the second image of each pair is; a key of `SECOND_IMAGES`.
         frost: which frost overlays; see `corruptions.frost_source`.
     """
 
     def __init__(
-        self, dataset: Dataset, *, batch_size: int, seed: int, degrades: bool, frost: str
+        self, dataset: Dataset, *, batch_size: int, seed: int, second: str, frost: str
     ) -> None:
         self.dataset = dataset
-        self.frost = frost
+        self.corruptions = Corruptions(frost=frost)
         self.batch_size = batch_size
         self.seed = seed
-        self.degrades = degrades
+        self.second = second
 
     def samples(self, first: int, last: int) -> Tensor:
         """The indices of the samples of the iterations first, ..., last − 1, in order."""
@@ -65,19 +65,18 @@ class Pairs:
         labels = self.dataset.train_labels[samples]
         step_of = torch.arange(first, last).repeat_interleave(self.batch_size)
         seeds = pair_seeds(self.seed, step_of, samples)
-        draws = Random(seeds)
-        degraded = clean
-        if self.degrades:
-            names, severities = independent(draws, step_of, self.seed)
-            degraded = corrupt(clean, names, severities, seeds=seeds, frost=self.frost)
+        random = Random(seeds)
+        positions = torch.arange(first * self.batch_size, last * self.batch_size)
+        draws = Draws(seeds, random, positions, self.seed, self.corruptions)
+        second = SECOND_IMAGES[self.second](clean, draws)
+        pairs = [clean] if second is clean else [clean, second]
         if self.dataset.flips:
-            flip = (draws.uniform(1) < 0.5).view(-1, 1, 1, 1)
-            clean = torch.where(flip, clean.flip(-1), clean)
-            degraded = torch.where(flip, degraded.flip(-1), degraded) if self.degrades else clean
+            flip = random.uniform(1)[:, 0] < 0.5
+            pairs = [flipped(images, flip) for images in pairs]
         for start in range(0, len(samples), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            pair = normalised(clean[rows])
-            yield Batch(pair, normalised(degraded[rows]) if self.degrades else pair, labels[rows])
+            batch = [normalised(images[rows]) for images in pairs]
+            yield Batch(batch[0], batch[-1], labels[rows])
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the iterations first, ..., last − 1."""

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from reference_training.clock import Clock
-from reference_training.corruptions import corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data.photographs import Photographs
-from reference_training.data.sampling import CORRUPTION_SAMPLINGS, pair_seeds, samples_at
+from reference_training.data.sampling import pair_seeds, samples_at
+from reference_training.data.second_images import SECOND_IMAGES, Draws, flipped
 from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
@@ -107,7 +107,7 @@ class PhotographPairs:
         photographs: what is paired.
         batch_size: pairs in a batch of all ranks together; a multiple of their number.
         seed: of the run.
-        degrades: False leaves the second image of each pair clean, and costs nothing.
+        second: what the second image of each pair is; a key of `SECOND_IMAGES`.
         views: how an image is resized, cropped and degraded.
         channels_last: the memory order of the batches.
         workers: decoding processes; 0 decodes in this one.
@@ -123,7 +123,7 @@ class PhotographPairs:
         *,
         batch_size: int,
         seed: int,
-        degrades: bool,
+        second: str,
         views: Views,
         channels_last: bool,
         workers: int,
@@ -133,7 +133,7 @@ class PhotographPairs:
         clock: Clock,
     ) -> None:
         self.slots = Slots(photographs, batch_size=batch_size, seed=seed, world=world)
-        self.degrades = degrades
+        self.second = second
         self.views = views
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.workers = workers
@@ -203,32 +203,22 @@ class PhotographPairs:
         images = [part.view(*size, 3) for part, size in zip(parts, decoded.sizes, strict=True)]
 
         seeds = pair_seeds(slots.seed, torch.tensor(iteration), decoded.samples)
-        draws = Random(seeds)
+        random = Random(seeds)
         margin = views.resize - views.crop + 1
-        corners = draws.integers(0, margin, 2).to(device, non_blocking=True)
-        flip = (draws.uniform(1) < 0.5).view(-1, 1, 1, 1).to(device, non_blocking=True)
+        corners = random.integers(0, margin, 2).to(device, non_blocking=True)
+        flip = (random.uniform(1)[:, 0] < 0.5).to(device, non_blocking=True)
         squares = resized(images, views.resize)
         clean = cropped(squares, corners[:, 0], corners[:, 1], views.crop)
-        degraded = clean
-        if self.degrades:
-            sampling = CORRUPTION_SAMPLINGS[views.sampling]
-            names, severities = sampling(draws, slots.positions(iteration), slots.seed)
-            degraded = corrupt(
-                clean,
-                names,
-                severities,
-                seeds=seeds.to(device, non_blocking=True),
-                parameters=views.parameters,
-                semantics=views.semantics,
-                frost=views.frost,
-            )
-            degraded = self._normalised(torch.where(flip, degraded.flip(-1), degraded))
-        clean = self._normalised(torch.where(flip, clean.flip(-1), clean))
+        draws = Draws(seeds, random, slots.positions(iteration), slots.seed, views.corruptions)
+        second = SECOND_IMAGES[self.second](clean, draws)
+        pairs = [clean] if second is clean else [clean, second]
+        batch = [self._normalised(flipped(images, flip)) for images in pairs]
         labels = decoded.labels.to(device, non_blocking=True)
-        return Batch(clean, degraded if self.degrades else clean, labels)
+        return Batch(batch[0], batch[-1], labels)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        return ((images / 255 - self._mean) / self._std).contiguous(memory_format=self.format)
+        scaled = (images / 255 - self._mean) / self._std
+        return scaled.contiguous(memory_format=self.format) if scaled.dim() == 4 else scaled
 
 
 def _leave_signals_to_the_rank(worker: int) -> None:

@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from reference_training.data.second_images import Corruptions
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, by which torchvision's weights expect their input."""
@@ -23,14 +25,8 @@ class Views:
     """Both sides, in pixels, after resizing; the aspect ratio is not kept (official code)."""
     crop: int
     """The side of the random square crop, in pixels."""
-    sampling: str
-    """How corruptions are drawn: a key of `CORRUPTION_SAMPLINGS`."""
-    parameters: str | None
-    """The corruptions' parameter set by name; None is the one published for the crop's size."""
-    semantics: str
-    """The corruptions' public definition; see `corruptions.registry`."""
-    frost: str
-    """Which frost overlays; see `corruptions.frost_source`."""
+    corruptions: Corruptions
+    """Which corruptions are drawn, and how."""
 
 
 def decode(content: bytes) -> Tensor:

@@ -2,18 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reference_training.adaptation import NONE, Adaptation
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from reference_training.data.images import Dataset, balanced
 from reference_training.data.pairs import normalised
 from reference_training.data.samples import CLEAN
+from reference_training.evaluation.calibration import Features, calibration
 from ulfd_torch import UEM, FeatureTap
 
 BATCH = 500
+CALIBRATION = (
+    "squared_difference variance weighted_square image_rank_correlation "
+    "element_rank_correlation auroc"
+).split()
+FEW = 500
+"""Images of a test-time adaptation's second setting (Table 4), if there are ten times as many."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,10 @@ class Trained:
 
     name: str  # "method/seed"
     model: nn.Module
-    uem: UEM | None
-    feature_layer: str
+    uem: UEM | None = None
+    layer: str | None = None
+    """Of the model, whose output the UEM sees."""
+    adaptation: Adaptation = NONE
 
 
 def test_images(dataset: Dataset, images: int) -> tuple[Tensor, Tensor]:
@@ -42,70 +53,92 @@ def degraded(images: Tensor, name: str, severity: int, frost: str) -> Tensor:
     return corrupt(images, name, severity, seeds=seeds, frost=frost)
 
 
+def subset(images: int) -> Tensor:
+    """A fixed random tenth of so many positions, at most `FEW`: Table 4's second column."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(0))
+    return order[: min(FEW, max(1, images // 10))]
+
+
+def _top1(one: Trained, images: Tensor, labels: Tensor, batch: int) -> float:
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    if one.adaptation is NONE:
+        order = torch.arange(len(images))
+    batches = (normalised(images[rows]) for rows in order.split(batch))
+    found = torch.cat([part.argmax(1) for part in one.adaptation.predict(one.model, batches)])
+    return int((found == labels[order]).sum()) / len(labels)
+
+
 @torch.no_grad()
-def measure(trained: Trained, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1 accuracy; with a UEM also the mean and minimum of σ and the mean of θ = exp(σ/2).
+def features(one: Trained, images: Tensor) -> Features:
+    """What the UEM sees of the images and what it says; only for a network that has one."""
+    assert one.uem is not None
+    assert one.layer is not None
+    seen, sigmas = [], []
+    with FeatureTap(one.model, one.layer) as tap:
+        for rows in images.split(BATCH):
+            one.model(normalised(rows))
+            seen.append(tap.take())
+            sigmas.append(one.uem(seen[-1]))
+    return Features(torch.cat(seen), torch.cat(sigmas))
+
+
+@lru_cache(maxsize=64)
+def _clean_features(one: Trained, images: Tensor) -> Features:
+    return features(one, images)
+
+
+def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
+    """Top-1 accuracy on all images and on `subset` of them; with a UEM, what it says of them.
 
     Args:
-        trained: in eval mode.
+        one: in eval mode.
         images: uint8 (N, 3, 32, 32).
         labels: int64 (N,).
+        clean: the first of the images, at most `FEW`, not degraded.
     """
-    correct, minimum = 0, float("inf")
-    sigma_sum = theta_sum = elements = 0.0
-    with FeatureTap(trained.model, trained.feature_layer) as tap:
-        for rows, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            logits = trained.model(normalised(rows))
-            correct += int((logits.argmax(1) == truth).sum())
-            feature = tap.take()
-            if trained.uem is not None:
-                sigma = trained.uem(feature).double()
-                sigma_sum += float(sigma.sum())
-                theta_sum += float((sigma / 2).exp().sum())
-                minimum = min(minimum, float(sigma.min()))
-                elements += sigma.numel()
-    result = {"top1": correct / len(labels)}
-    if trained.uem is not None:
-        result |= {
-            "uncertainty": theta_sum / elements,
-            "log_variance_mean": sigma_sum / elements,
-            "log_variance_min": minimum,
-        }
-    return result
+    few = subset(len(images))
+    result = {
+        "top1": _top1(one, images, labels, one.adaptation.batch or BATCH),
+        "top1_subset": _top1(one, images[few], labels[few], one.adaptation.small_batch or BATCH),
+    }
+    if one.uem is None:
+        return result
+    return result | calibration(features(one, images[: len(clean)]), _clean_features(one, clean))
 
 
 def _by_corruption(rows: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[Any]]]:
-    """For each corruption, what `key` gave at the severities 1 to 5."""
+    """For each corruption, what `key` gave at the severities 1 to 5; None where it is undefined."""
     for name in CORRUPTIONS:
         found = {row["severity"]: row["value"] for row in rows if row["corruption"] == name}
-        yield name, [found[severity][key] for severity in SEVERITIES]
+        yield name, [found[severity].get(key) for severity in SEVERITIES]
 
 
 def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
     """One network's part of metrics.json from the lines of evaluation.jsonl."""
-    own = [row | {"value": row["results"][network]} for row in rows]
-    clean = own[0]["value"]
+    own = [row | {"value": row["results"][network]} for row in rows if network in row["results"]]
+    (clean,) = (row["value"] for row in own if row["corruption"] == CLEAN)
+
+    def everywhere(key: str) -> dict[str, Any]:
+        return {"clean": clean.get(key), "corruptions": dict(_by_corruption(own, key))}
+
     summary: dict[str, Any] = {
-        "clean": clean["top1"],
-        "corruptions": dict(_by_corruption(own, "top1")),
+        **everywhere("top1"),
+        "subset": everywhere("top1_subset"),
         "log_variance": None,
         "uncertainty": None,
     }
     if "uncertainty" in clean:
-        means = dict(_by_corruption(own, "log_variance_mean"))
-        minima = dict(_by_corruption(own, "log_variance_min"))
-        summary["uncertainty"] = {
-            "clean": clean["uncertainty"],
-            "corruptions": dict(_by_corruption(own, "uncertainty")),
-        }
+        means, minima = everywhere("log_variance_mean"), everywhere("log_variance_min")
+        summary["uncertainty"] = everywhere("uncertainty")
+        summary["calibration"] = {key: everywhere(key) for key in CALIBRATION}
         summary["log_variance"] = {
-            "clean": {"mean": clean["log_variance_mean"], "min": clean["log_variance_min"]},
+            "clean": {"mean": means["clean"], "min": minima["clean"]},
             "corruptions": {
                 name: [
                     {"mean": mean, "min": low}
-                    for mean, low in zip(means[name], minima[name], strict=True)
+                    for mean, low in zip(row, minima["corruptions"][name], strict=True)
                 ]
-                for name in CORRUPTIONS
+                for name, row in means["corruptions"].items()
             },
         }
     return summary

@@ -10,9 +10,15 @@ from reference_training.config import Recipe, UEMOptions
 from reference_training.networks import Classifier
 from ulfd_torch import UEM
 
+VANILLA = "vanilla"
+
 
 class Batch(NamedTuple):
-    """Pairs of normalised images (B, 3, H, W) and their labels (B,)."""
+    """Pairs of normalised images (B, 3, H, W) and their labels (B,).
+
+    The second image of a pair is what the method asks for, see `data.second_images`; one that asks
+    for two views gets them stacked: (B, 2, 3, H, W).
+    """
 
     clean: Tensor
     degraded: Tensor
@@ -27,7 +33,10 @@ class StepResult(NamedTuple):
 
 
 class Step(nn.Module):
-    """A training step, `Batch` to `StepResult`: holds every weight that is trained."""
+    """A training step, `Batch` to `StepResult`: holds every weight that is trained.
+
+    `model` is the network that is evaluated; `uem` its uncertainty module, if it has one.
+    """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -37,11 +46,19 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a comparison.
+    """How a network is trained.
 
-    `make_step` builds a module like `Step`, its own or another with the same two attributes.
+    `make_step` builds a module like `Step`, its own or another with the same two attributes, from a
+    network that already holds the weights of `start`.
     """
 
     name: str
     make_step: Callable[[Classifier, Recipe, UEMOptions], Any]
-    degrades: bool = True  # whether it trains on degraded images
+    second: str = "corruption"
+    """What the second image of each pair is: a key of `data.second_images.SECOND_IMAGES`."""
+    start: str | None = VANILLA
+    """The training whose network this one begins with; None begins with random weights."""
+    needs: str | None = None
+    """Another training, whose `step.model` is loaded into `needed`, a module of this step."""
+    source: str = ""
+    """Where the definition comes from, if not from the paper; what is missing there."""

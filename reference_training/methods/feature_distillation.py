@@ -12,7 +12,7 @@ class DistillationStep(SelfDistillation):
     def __init__(self, model: Classifier, recipe: Recipe, uem: UEM | None = None) -> None:
         super().__init__(
             model,
-            layer=model.feature_layer,
+            layer=model.tapped(recipe.layer)[0],
             uem=uem,
             loss=ULFDLoss(
                 weight=recipe.distillation_weight,
@@ -23,6 +23,7 @@ class DistillationStep(SelfDistillation):
             teacher=recipe.teacher,
             batch_norm=recipe.batch_norm,
         )
+        self.layer = model.tapped(recipe.layer)[0]
         self.clamp = recipe.clamp
 
     def forward(self, batch: Batch) -> StepResult:  # type: ignore[override]

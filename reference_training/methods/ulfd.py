@@ -8,8 +8,9 @@ from ulfd_torch import UEM
 
 
 def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> DistillationStep:
-    """Eq. 10 with a UEM on the network's last feature."""
-    return DistillationStep(model, recipe, UEM(options.spec(model.fc.in_features)))
+    """Eq. 10 with a UEM on the feature that is distilled."""
+    _, channels = model.tapped(recipe.layer)
+    return DistillationStep(model, recipe, UEM(options.spec(channels)))
 
 
 METHOD = Method("ulfd", make_step)

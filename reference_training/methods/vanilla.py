@@ -2,7 +2,7 @@
 
 from torch.nn import functional
 
-from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.methods.base import VANILLA, Batch, Method, Step, StepResult
 
 
 class VanillaStep(Step):
@@ -13,4 +13,4 @@ class VanillaStep(Step):
         return StepResult(loss, {"clean": loss})
 
 
-METHOD = Method("vanilla", lambda model, recipe, uem: VanillaStep(model), degrades=False)
+METHOD = Method(VANILLA, lambda model, recipe, uem: VanillaStep(model), second="clean", start=None)

@@ -116,7 +116,7 @@ def test_cifar10_files_that_are_not_the_published_ones_are_never_unpickled(tmp_p
 
 
 def pairs(dataset, **options):
-    defaults = {"batch_size": 32, "seed": 3, "degrades": True, "frost": "procedural"}
+    defaults = {"batch_size": 32, "seed": 3, "second": "corruption", "frost": "procedural"}
     return Pairs(dataset, **(defaults | options))
 
 
@@ -150,7 +150,7 @@ def test_each_pair_is_one_image_and_its_degradation(digits):
         seen.extend(zip(names, severities, strict=True))
         return corrupt(images, names, severities, **options)
 
-    import reference_training.data.pairs as module
+    import reference_training.data.second_images as module
 
     original, module.corrupt = module.corrupt, spy
     try:
@@ -168,7 +168,7 @@ def test_each_pair_is_one_image_and_its_degradation(digits):
 
 def test_flips_are_shared_by_the_pair():
     dataset = load("fashion-mnist-subset")
-    batch = next(pairs(dataset, degrades=False, batch_size=256).batches(0, 1))
+    batch = next(pairs(dataset, second="clean", batch_size=256).batches(0, 1))
     samples = pairs(dataset, batch_size=256).samples(0, 1)
     plain = normalised(dataset.train_images[samples])
     as_is = (batch.clean == plain).flatten(1).all(1)

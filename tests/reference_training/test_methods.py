@@ -110,7 +110,7 @@ class Counter:
 def train(folder, link, step=None, iterations=10):
     torch.manual_seed(0)
     step = step or METHODS["ulfd"].make_step(model(), SHORT, UEMOptions())
-    pairs = Pairs(load("digits"), batch_size=16, seed=0, degrades=True, frost="procedural")
+    pairs = Pairs(load("digits"), batch_size=16, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(iterations, 1e-3, stepwise((0.5,)))
     engine.train(step, pairs, schedule, folder=folder, checkpoint_every=4, link=link)
     return step

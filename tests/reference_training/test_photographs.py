@@ -24,6 +24,7 @@ from reference_training.data.photographs import (
     open_photographs,
 )
 from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
+from reference_training.data.second_images import Corruptions
 from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
@@ -48,8 +49,8 @@ def source(photographs, tmp_path, **options):
     defaults = {
         "batch_size": 12,
         "seed": 3,
-        "degrades": True,
-        "views": Views(40, 32, "cycle", None, "imagenet_c", "procedural"),
+        "second": "corruption",
+        "views": Views(40, 32, Corruptions("cycle")),
         "channels_last": True,
         "workers": 0,
         "most_unreadable": 20,

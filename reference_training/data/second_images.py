@@ -1,0 +1,86 @@
+"""What stands beside the clean image in a pair: a corruption of it, an augmentation, or itself.
+
+Every function is pure: the second image of sample i at iteration t depends on (seed, i, t) alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reference_training.corruptions import corrupt
+from reference_training.corruptions.random import Random
+from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """Which corruptions are drawn, and how; the defaults are the small runs'."""
+
+    sampling: str = "independent"
+    """A key of `CORRUPTION_SAMPLINGS`."""
+    parameters: str | None = None
+    """The parameter set by name; None is the one published for the images' size."""
+    semantics: str = "imagenet_c"
+    """The public definition; see `corruptions.registry`."""
+    frost: str = "procedural"
+    """Which frost overlays; see `corruptions.frost_source`."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is random in the pairs of a batch.
+
+    Args:
+        seeds: int64 (B,), the root of each pair's random numbers, on the CPU.
+        random: draws from the seeds in the main domain, where the flips come from too; what needs
+            more numbers opens a domain of its own: `Random(seeds, domain=...)`.
+        positions: int64 (B,), where in the endless sequence the pairs stand.
+        seed: of the run.
+        corruptions: how corruptions are drawn.
+    """
+
+    seeds: Tensor
+    random: Random
+    positions: Tensor
+    seed: int
+    corruptions: Corruptions
+
+
+SecondImage = Callable[[Tensor, Draws], Tensor]
+"""uint8 (B, 3, H, W) to grey levels 0 to 255, uint8 or float32, of the same shape, or with V views
+(B, V, 3, H, W); on the images' device."""
+
+
+def clean(images: Tensor, draws: Draws) -> Tensor:
+    """The clean image again."""
+    return images
+
+
+def corruption(images: Tensor, draws: Draws) -> Tensor:
+    """One of the 15 seen corruptions at one of its severities (Sec. 4)."""
+    options = draws.corruptions
+    sampling = CORRUPTION_SAMPLINGS[options.sampling]
+    names, severities = sampling(draws.random, draws.positions, draws.seed)
+    return corrupt(
+        images,
+        names,
+        severities,
+        seeds=draws.seeds.to(images.device, non_blocking=True),
+        parameters=options.parameters,
+        semantics=options.semantics,
+        frost=options.frost,
+    )
+
+
+def flipped(images: Tensor, flip: Tensor) -> Tensor:
+    """Images (B, ..., H, W) mirrored where `flip`, bool (B,), says so."""
+    return torch.where(flip.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
+
+
+SECOND_IMAGES: dict[str, SecondImage] = {
+    "clean": clean,
+    "corruption": corruption,
+}
+"""A new kind of pair is one function and one entry here."""

@@ -1,0 +1,72 @@
+"""Does the predicted variance say how far the degraded image's feature is from the clean one's?"""
+
+from math import nan
+from typing import NamedTuple
+
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+ELEMENTS = 16_384
+"""Elements of the features whose ranks are compared, evenly over all."""
+
+
+class Features(NamedTuple):
+    """Of N images."""
+
+    feature: Tensor  # (N, C, H, W)
+    log_variance: Tensor  # σ, broadcasts to it
+
+
+def calibration(shown: Features, clean: Features) -> dict[str, float]:
+    """What a UEM says of images, beside what is true of them.
+
+    Args:
+        shown: of N images as they are evaluated; their feature is ẑ.
+        clean: of the same images, not degraded; their feature is z.
+
+    Returns:
+        uncertainty: mean of θ = exp(σ/2) over images and elements (Sec. 4.4).
+        log_variance_mean, log_variance_min: of σ.
+        squared_difference, variance: means of (z − ẑ)² and of exp(σ), over images and elements.
+        weighted_square: mean of exp(−σ)·(z − ẑ)², which is k where Eq. 9 is minimal in σ.
+        image_rank_correlation: Spearman's, over the images, of their mean (z − ẑ)² and exp(σ).
+        element_rank_correlation: Spearman's, over `ELEMENTS` elements of the features.
+        auroc: of an image's mean θ as a detector of degraded images among clean ones.
+        A correlation without order (one side constant) is NaN, and left out.
+    """
+    sigma = shown.log_variance.double()
+    square = (clean.feature - shown.feature).double().square()
+    variance = sigma.exp()
+    by_image = square.flatten(1).mean(1), variance.flatten(1).mean(1)
+    step = max(1, square.numel() // ELEMENTS)
+    some = square.flatten()[::step], variance.expand_as(square).flatten()[::step]
+    result = {
+        "uncertainty": float((sigma / 2).exp().mean()),
+        "log_variance_mean": float(sigma.mean()),
+        "log_variance_min": float(sigma.min()),
+        "squared_difference": float(square.mean()),
+        "variance": float(variance.mean()),
+        "weighted_square": float((square / variance).mean()),
+        "image_rank_correlation": _rank_correlation(*by_image),
+        "element_rank_correlation": _rank_correlation(*some),
+        "auroc": detection(_scores(clean), _scores(shown)),
+    }
+    return {name: value for name, value in result.items() if value == value}
+
+
+def _rank_correlation(first: Tensor, second: Tensor) -> float:
+    if first.min() == first.max() or second.min() == second.max():
+        return nan
+    return float(spearmanr(first.numpy(), second.numpy()).statistic)
+
+
+def _scores(images: Features) -> Tensor:
+    return (images.log_variance.double() / 2).exp().flatten(1).mean(1)
+
+
+def detection(clean: Tensor, degraded: Tensor) -> float:
+    """The area under the ROC curve of a score (N,) that should be larger for degraded images."""
+    truth = torch.cat([torch.zeros(len(clean)), torch.ones(len(degraded))])
+    return float(roc_auc_score(truth.numpy(), torch.cat([clean, degraded]).numpy()))

@@ -15,6 +15,8 @@ from math import isfinite, nan
 from statistics import correlation, fmean, stdev
 from types import MappingProxyType
 
+import numpy as np
+
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
 
 PerSeverity = Mapping[str, Sequence[float]]
@@ -215,10 +217,9 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    return [
-        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2
-        for value in values
-    ]
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[place].tolist()
 
 
 def _mean(accuracies: PerSeverity, corruptions: Sequence[str]) -> float:

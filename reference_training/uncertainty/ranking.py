@@ -135,6 +135,8 @@ def ranking_table(ranking: Ranking, top: int) -> Table:
             f"{first.label}: from {min(scores):.4g} to {max(scores):.4g}, median "
             f"{median(scores):.4g}.{skipped}",
             *preparation_notes(Counter(one.prepared for one in ranking.images)),
+            "What an image shows changes its score too: compare images of the kind that the "
+            "network was trained on. --measure tells how far the score can be trusted.",
         ),
     )
 

@@ -5,26 +5,20 @@ The verdict comes from the paired differences by seed and their spread alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from reference_training import corruption_error as ce
-from reference_training.corruptions import CORRUPTIONS, SEEN
-from reference_training.tables import Table
+from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.reporting.paper import NOTE, PAPER, paper_columns
+from reference_training.tables import ABSENT, Table
+from reference_training.trainings import label
 
 Json = Mapping[str, Any]
 Measure = Callable[[Json], float]
 
-LABELS = {
-    "vanilla": "Vanilla (clean only)",
-    "cross_entropy": "CE on clean + degraded",
-    "feature_distillation": "+ feature distillation (MSE)",
-    "ulfd": "+ uncertainty (ULFD)",
-    "cross_entropy_degraded": "CE on degraded only",
-}
 # What is compared with what, and how the verdict names the two.
 PAIRS = (
     ("ulfd", "feature_distillation", "the uncertainty weighting", "plain MSE"),
@@ -32,8 +26,19 @@ PAIRS = (
     ("feature_distillation", "cross_entropy", "feature distillation", "cross entropy alone"),
 )
 FEW_SEEDS = 5
-ABSENT = "–"
-PAPER = json.loads(Path(__file__).with_name("paper_results.json").read_text(encoding="utf-8"))
+MOST_COLUMNS = 8  # methods side by side
+MEASURES: dict[str, Measure] = {
+    "Clean ↑": lambda result: result["clean"],
+    "Seen ↑": lambda result: ce.seen_accuracy(result["corruptions"]),
+    "Unseen ↑": lambda result: ce.unseen_accuracy(result["corruptions"]),
+    "Mean corruption error ↓": lambda result: ce.mean_corruption_error(result["corruptions"]),
+}
+seen = MEASURES["Seen ↑"]
+MCE = "mCE (vanilla = 100) ↓"
+MCE_NOTE = (
+    "mCE: the mean over the seen corruptions of a network's error divided by that of the "
+    "vanilla network of the same seed, times 100 (both summed over the severities)."
+)
 
 
 def main_table(metrics: Json, *, paper: bool = True) -> Table:
@@ -41,52 +46,32 @@ def main_table(metrics: Json, *, paper: bool = True) -> Table:
 
     Args:
         metrics: the content of metrics.json.
-        paper: whether the paper's Table 5 stands beside.
+        paper: whether the paper's numbers stand beside.
     """
-    measures: dict[str, Measure] = {
-        "Clean ↑": lambda result: result["clean"],
-        "Seen ↑": seen,
-        "Unseen ↑": lambda result: ce.unseen_accuracy(result["corruptions"]),
-        "Mean corruption error ↓": lambda r: ce.mean_corruption_error(r["corruptions"]),
-    }
     methods = metrics["methods"]
-    columns = {
-        title: [cell(by_seed(metrics, name, measure)) for name in methods]
-        for title, measure in measures.items()
-    }
+    columns = measured_columns(metrics)
     try:
-        columns["mCE (vanilla = 100) ↓"] = [
-            cell(_mce_by_vanilla(metrics, name)) for name in methods
-        ]
-        notes = [
-            "mCE: the mean over the seen corruptions of a network's error divided by that of the "
-            "vanilla network of the same seed, times 100 (both summed over the severities)."
-        ]
+        columns[MCE] = [cell(mce_by_vanilla(metrics, name)) for name in methods]
+        notes = [MCE_NOTE]
     except ValueError as error:
         notes = [f"No normalised mCE: {error}"]
-    printed = {row["key"]: row for row in PAPER["table_5"]["rows"] if row["key"] in methods}
-    beside = paper and bool(printed)
-    if beside:
-        for key, title in (
-            ("clean", "Paper: clean ↑"),
-            ("mce", "Paper: mCE (AlexNet = 100) ↓"),
-        ):
-            columns[title] = [
-                f"{printed[name][key]:.2f}" if name in printed else ABSENT for name in methods
-            ]
-        notes.append(
-            "Paper: Table 5, on ImageNet with ResNet-50, mCE normalised by AlexNet. Other data, "
-            "another network, another normaliser: compare the order of the rows, not the values. "
-            "In words, its first row was fine-tuned on degraded images only."
-        )
+    beside = paper_columns(methods) if paper else {}
     return Table(
-        header=("Method", *columns),
-        rows=tuple(zip(map(label, methods), *columns.values(), strict=True)),
+        header=("Method", *columns, *beside),
+        rows=tuple(zip(map(label, methods), *columns.values(), *beside.values(), strict=True)),
         caption=f"Top-1 accuracy and error in %, {metrics['evaluation_images']} test images, "
         f"{seeds_phrase(metrics)}",
-        notes=tuple(notes),
-        aside=2 if beside else 0,
+        notes=(*notes, *([NOTE] if beside else [])),
+        aside=len(beside),
     )
+
+
+def measured_columns(metrics: Json) -> dict[str, list[str]]:
+    """{title of a measure: the cell of each method}."""
+    return {
+        title: [cell(by_seed(metrics, name, measure)) for name in metrics["methods"]]
+        for title, measure in MEASURES.items()
+    }
 
 
 def difference_table(metrics: Json) -> Table:
@@ -148,24 +133,63 @@ def verdict(metrics: Json, first: str, second: str, subject: str, rival: str) ->
 
 
 def corruption_table(metrics: Json) -> Table:
-    """Rows: the 19 corruptions. Columns: each method's mean top-1 over severities and seeds."""
+    """Each corruption's mean top-1 over severities and seeds, by method, as a heat map.
 
-    def mean_top1(method: str, corruption: str) -> str:
-        top1 = by_seed(metrics, method, lambda result: fmean(result["corruptions"][corruption]))
-        return f"{fmean(top1.values()):.1f}"
-
+    Few methods are the columns; of many, each has a row.
+    """
+    methods = metrics["methods"]
+    values = [[_mean_top1(metrics, method, name) for method in methods] for name in CORRUPTIONS]
+    names = [name.replace("_", " ") for name in CORRUPTIONS]
+    groups = ["seen" if name in SEEN else "unseen" for name in CORRUPTIONS]
+    many = len(methods) > MOST_COLUMNS
+    lead: list[tuple[str, ...]] = list(zip(names, groups, strict=True))
+    header = ["Corruption", "Group", *map(label, methods)]
+    if many:
+        values = [list(column) for column in zip(*values, strict=True)]
+        lead = [(label(method),) for method in methods]
+        header = [
+            "Method",
+            *(f"{n}{' (unseen)' * (g == 'unseen')}" for n, g in zip(names, groups, strict=True)),
+        ]
+    low, high = min(map(min, values)), max(map(max, values))
     return Table(
-        header=("Corruption", "Group", *map(label, metrics["methods"])),
+        header=tuple(header),
         rows=tuple(
-            (
-                name.replace("_", " "),
-                "seen" if name in SEEN else "unseen",
-                *(mean_top1(method, name) for method in metrics["methods"]),
-            )
-            for name in CORRUPTIONS
+            (*first, *(f"{value:.1f}" for value in row))
+            for first, row in zip(lead, values, strict=True)
         ),
         caption="Top-1 of each corruption, %, mean over severities and seeds",
+        words=len(lead[0]),
+        shades=tuple(tuple((value - low) / (high - low or 1) for value in row) for row in values),
+        narrow=many,
     )
+
+
+def severity_table(metrics: Json) -> Table:
+    """Rows: methods. Columns: mean top-1 of the seen, then of the unseen, at each severity."""
+    groups = {"Seen": SEEN, "Unseen": UNSEEN}
+    columns = {
+        f"{title} {severity}": [
+            cell(by_seed(metrics, method, partial(_top1_at, corruptions=names, severity=severity)))
+            for method in metrics["methods"]
+        ]
+        for title, names in groups.items()
+        for severity in SEVERITIES
+    }
+    return Table(
+        header=("Method", *columns),
+        rows=tuple(zip(map(label, metrics["methods"]), *columns.values(), strict=True)),
+        caption=f"Top-1 at each severity, %, {seeds_phrase(metrics)}",
+    )
+
+
+def _top1_at(result: Json, corruptions: tuple[str, ...], severity: int) -> float:
+    return fmean(result["corruptions"][name][severity - 1] for name in corruptions)
+
+
+def _mean_top1(metrics: Json, method: str, corruption: str) -> float:
+    top1 = by_seed(metrics, method, lambda result: fmean(result["corruptions"][corruption]))
+    return fmean(top1.values())
 
 
 def compared_pairs(metrics: Json) -> list[tuple[str, str, str, str]]:
@@ -180,21 +204,13 @@ def seeds_phrase(metrics: Json) -> str:
     return f"mean ± sample standard deviation over {number} seeds"
 
 
-def label(method: str) -> str:
-    return LABELS.get(method, method)
-
-
-def seen(result: Json) -> float:
-    return ce.seen_accuracy(result["corruptions"])
-
-
 def by_seed(metrics: Json, method: str, measure: Measure) -> dict[str, float]:
     """{seed: measure × 100} of a method; empty if the run has not the method."""
     results = metrics["results"].get(method, {})
     return {seed: 100 * measure(result) for seed, result in results.items()}
 
 
-def _mce_by_vanilla(metrics: Json, method: str) -> dict[str, float]:
+def mce_by_vanilla(metrics: Json, method: str) -> dict[str, float]:
     """{seed: mCE × 100}, normalised by the vanilla network of the same seed."""
     vanilla = metrics["results"].get("vanilla")
     if not vanilla:
@@ -216,9 +232,12 @@ def cell(values: Mapping[str, float], *, signed: bool = False) -> str:
     if not values:
         return ABSENT
     spread = ce.Spread.of(values.values())
-    text = f"{spread.mean:+.2f}" if signed else f"{spread.mean:.1f}"
+    return number(spread.mean, spread.deviation, 2 if signed else 1, signed=signed)
+
+
+def number(mean: float, deviation: float | None, digits: int = 1, *, signed: bool = False) -> str:
+    """A mean and its sample standard deviation, if it has one; a minus is a minus sign."""
+    text = f"{mean:{'+' if signed else ''}.{digits}f}"
     if float(text) == 0:
         text = text.lstrip("+-")
-    digits = 2 if signed else 1
-    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.{digits}f}"
-    return text.replace("-", "−") + deviation
+    return text.replace("-", "−") + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
 # instead would make the right one of two falling curves look the better one.
-DASHES = ("-", (0, (4, 2)))
+DASH = (4, 2)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,32 @@ DARK = Theme(
 class Curve:
     """One line of a figure: its values at severity 0 (the clean images) to 5, and their spread.
 
-    `style` picks colour and marker, so that one method looks the same in every figure; `spreads`
-    holds sample standard deviations over seeds, or None where one seed has none.
+    `style` numbers the method and picks its look, the same in every figure; `spreads` holds sample
+    standard deviations over seeds, or None where one seed has none; what is not `shown` is left to
+    a reader who asks for it.
     """
 
     label: str
     style: int
     values: Sequence[float]
     spreads: Sequence[float] | None = None
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn: 49 differ in colour or marker."""
+
+    colour: int
+    """Of a theme's curves."""
+    marker: str
+    dashed: bool
+
+    @classmethod
+    def of(cls, style: int) -> Look:
+        """Of the method with this number."""
+        rounds, colour = divmod(style, len(MARKERS))
+        return cls(colour, MARKERS[(colour + rounds) % len(MARKERS)], bool(style % 2))
 
 
 def severity_figure(
@@ -95,7 +114,7 @@ def severity_figure(
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
         _decorate(axes, theme)
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
-        for curve in curves:
+        for curve in filter(attrgetter("shown"), curves):
             _draw(axes, curve, theme)
     for index, axes in enumerate(grid.flat):
         if index >= len(panels):
@@ -198,15 +217,16 @@ def _strip(images: Sequence[Tensor]) -> np.ndarray:
 
 
 def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:
-    colour = theme.curves[curve.style % len(theme.curves)]
+    look = Look.of(curve.style)
+    colour = theme.curves[look.colour]
     axes.errorbar(
         range(len(curve.values)),
         curve.values,
         yerr=curve.spreads,
         color=colour,
-        marker=MARKERS[curve.style % len(MARKERS)],
+        marker=look.marker,
         markersize=4.5,
-        linestyle=DASHES[curve.style % len(DASHES)],
+        linestyle=(0, DASH) if look.dashed else "-",
         linewidth=1.5,
         elinewidth=1.2,
         capsize=2.5,

@@ -1,55 +1,51 @@
-"""metrics.json and run.json → report.md, report.html (one file) and figures/*.png.
+"""One page about finished runs: `python -m reference_training.report RUN [RUN ...]`.
 
-What it says is in `comparison` and `uncertainty_tables`; how it looks is in `tables` and `figures`.
+Each RUN is the folder of a finished `python -m reference_training.run`. The page is one HTML file
+that needs no network: a section for each run, and all of them side by side.
 """
+
+# A run's own report, `write_report`, is the same section alone, as report.html and report.md.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from typing import Annotated
 
-from matplotlib.figure import Figure
+import tyro
 from torch import Tensor
+from tyro.conf import Positional
 
-from reference_training import corruption_error as ce
-from reference_training.comparison import (
-    LABELS,
-    PAIRS,
-    Json,
-    compared_pairs,
-    corruption_table,
-    difference_table,
-    label,
-    main_table,
-    seeds_phrase,
-    verdict,
-)
-from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.comparison import PAIRS, Json, main_table, verdict
 from reference_training.errors import RunError
-from reference_training.figures import (
-    DARK,
-    LIGHT,
-    Curve,
-    Theme,
-    corruption_sheet,
-    png,
-    severity_figure,
-)
+from reference_training.figures import DARK, LIGHT, corruption_sheet, png
 from reference_training.files import read_json, write_atomically
+from reference_training.reporting import finished
+from reference_training.reporting.across import comparison_blocks
+from reference_training.reporting.charts import Curves
+from reference_training.reporting.finished import FinishedRun, read_run, read_runs
+from reference_training.reporting.one_run import report_blocks, summary
+from reference_training.reporting.plots import styles
+from reference_training.reporting.sections import Contents, Section
 from reference_training.tables import (
     Block,
-    Code,
     Heading,
     Paragraph,
-    Picture,
-    Table,
     html_document,
     markdown_document,
 )
-from reference_training.uncertainty_tables import uncertainty_tables
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the command line asks for."""
+
+    runs: Annotated[tuple[Path, ...], Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """The folders of finished runs, of the same dataset or of several."""
+    out: Path = Path("report.html")
+    """The page; what is there is replaced."""
 
 
 def write_report(folder: Path, *, example: Tensor | None = None) -> None:
@@ -60,173 +56,90 @@ def write_report(folder: Path, *, example: Tensor | None = None) -> None:
         example: a test image, uint8 (3, H, W), for the sheet of corruptions; None leaves it out.
 
     Raises:
-        RunError: a file is missing or damaged, or the folder cannot be written.
-        ValueError: an accuracy is missing, or is not a fraction.
+        RunError: a file is missing or damaged, a number is missing or no fraction, or the folder
+            cannot be written.
     """
-    paths = folder / "metrics.json", folder / "run.json"
-    for path in paths:
-        if not path.exists():
-            raise RunError(f"no {path}: run `python -m reference_training.run` to its end first.")
-    metrics, run = map(read_json, paths)
-    pictures = list(_pictures(metrics, run, example))
-    blocks = report_blocks(metrics, run, pictures)
-    page = html_document(f"Report: {metrics['dataset']}", blocks)
-    for picture in pictures:
-        write_atomically(folder / picture.path, picture.light)
+    figures = folder / "figures"
+    if example is not None:
+        frost = (read_json(folder / "run.json").get("config") or {}).get("frost", "auto")
+        for theme, suffix in ((LIGHT, ""), (DARK, finished.DARK)):
+            sheet = png(corruption_sheet(example, 0, frost=frost, theme=theme))
+            write_atomically(figures / f"{finished.SHEET}{suffix}.png", sheet)
+    found = read_run(folder)
+    blocks = report_blocks(found.metrics, found.run, found.pictures)
+    for block in blocks:
+        if isinstance(block, Curves):
+            write_atomically(folder / block.path, block.png(LIGHT))
+    page = html_document(f"Report: {found.metrics['dataset']}", blocks)
     write_atomically(folder / "report.md", markdown_document(blocks).encode())
     write_atomically(folder / "report.html", page.encode())
+
+
+def page_of_runs(runs: Sequence[FinishedRun]) -> str:
+    """The page about these runs; about one of them, its own report."""
+    if len(runs) == 1:
+        (run,) = runs
+        title = f"Report: {run.metrics['dataset']}"
+        return html_document(title, report_blocks(run.metrics, run.run, run.pictures))
+    numbers = styles(*(run.metrics for run in runs))
+    together = Section("all-runs", "All runs", tuple(comparison_blocks(runs)))
+    shown: dict[bytes, str] = {}
+    each = tuple(
+        Section(f"run-{index}", run.name, tuple(_section(run, numbers, shown)))
+        for index, run in enumerate(runs, 1)
+    )
+    title = f"Report of {len(runs)} runs"
+    return html_document(title, [Heading(title, 1), Contents((together, *each)), together, *each])
+
+
+def _section(run: FinishedRun, numbers: dict[str, int], shown: dict[bytes, str]) -> list[Block]:
+    """One run's blocks; a picture that an earlier run has `shown` is not repeated."""
+    new = [picture for picture in run.pictures if picture.light not in shown]
+    old: list[Block] = [
+        Paragraph(f"“{picture.caption}” The picture is the same as in {shown[picture.light]}.")
+        for picture in run.pictures
+        if picture not in new
+    ]
+    shown.update({picture.light: run.name for picture in new})
+    return report_blocks(run.metrics, run.run, [*new, *old], title=run.name, numbers=numbers)
 
 
 def terminal_table(metrics: Json, run: Json) -> str:
     """What was run, the main table and the verdict, as plain text."""
     blocks = (
-        Paragraph(_summary(metrics, run)),
+        Paragraph(summary(metrics, run)),
         main_table(metrics, paper=False),
         Paragraph(verdict(metrics, *PAIRS[0])),
     )
     return "\n\n".join(block.terminal() for block in blocks)
 
 
-def report_blocks(metrics: Json, run: Json, pictures: list[Picture]) -> list[Block]:
-    """The whole report, in order, as data."""
-    uncertainties = uncertainty_tables(metrics)
-    return [
-        Heading(f"Report: {metrics['dataset']}", 1),
-        Paragraph(_summary(metrics, run)),
-        main_table(metrics),
-        Paragraph(verdict(metrics, *PAIRS[0]), callout=True),
-        *(_difference_blocks(metrics) if compared_pairs(metrics) else []),
-        Heading("Each corruption"),
-        corruption_table(metrics),
-        *([Heading("Predicted uncertainty"), *uncertainties] if uncertainties else []),
-        Heading("Figures"),
-        *pictures,
-        *_facts(run),
-    ]
+def execute(given: Report) -> None:
+    """Reads the runs, writes the page, and says where it is."""
+    if not given.runs:
+        raise RunError("no run is given; give the folders of finished runs, as runs/digits.")
+    page = page_of_runs(read_runs(given.runs)).encode()
+    write_atomically(given.out, page)
+    many = "runs" if len(given.runs) > 1 else "run"
+    print(f"report of {len(given.runs)} {many}, {len(page) / 1e6:.1f} MB: {given.out}")
 
 
-def _difference_blocks(metrics: Json) -> list[Block]:
-    # The first pair's verdict already stands below the main table.
-    others = [pair for pair in compared_pairs(metrics) if pair != PAIRS[0]]
-    return [
-        Heading("Differences between the methods"),
-        difference_table(metrics),
-        *(Paragraph(verdict(metrics, *pair)) for pair in others),
-    ]
-
-
-def _pictures(metrics: Json, run: Json, example: Tensor | None) -> Iterator[Picture]:
-    """The figures that the run has data for, in both themes."""
-    if example is not None:
-        frost = (run.get("config") or {}).get("frost", "auto")
-        yield _picture(
-            "corruptions",
-            "One test image under every corruption, severity 1 to 5 from left to right.",
-            lambda theme: corruption_sheet(example, 0, frost=frost, theme=theme),
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        execute(
+            tyro.cli(
+                Report,
+                prog="python -m reference_training.report",
+                args=arguments,
+                description=__doc__,
+            )
         )
-    groups = {"Seen corruptions (15)": SEEN, "Unseen corruptions (4)": UNSEEN}
-    panels = {
-        title: _curves(metrics, partial(_top1_by_severity, corruptions=names))
-        for title, names in groups.items()
-    }
-    yield _picture(
-        "accuracy",
-        f"Mean top-1 against severity; {seeds_phrase(metrics)}.",
-        lambda theme: severity_figure(panels, ylabel="top-1, %", columns=2, theme=theme),
-    )
-    small = {
-        name.replace("_", " "): _curves(metrics, partial(_theta, corruption=name))
-        for name in CORRUPTIONS
-    }
-    if any(small.values()):
-        yield _picture(
-            "uncertainty",
-            f"Mean predicted uncertainty against severity; {seeds_phrase(metrics)}. A small cousin "
-            "of the paper's Fig. 4.",
-            lambda theme: severity_figure(
-                small, ylabel="θ = exp(σ/2)", columns=5, panel_size=(2.0, 1.6), theme=theme
-            ),
-        )
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def _picture(name: str, caption: str, draw: Callable[[Theme], Figure]) -> Picture:
-    return Picture(f"figures/{name}.png", caption, png(draw(LIGHT)), png(draw(DARK)))
-
-
-def _curves(metrics: Json, values: Callable[[Json], list[float]]) -> list[Curve]:
-    """A curve for each method whose results have `values`; an empty list means "has none"."""
-    curves = []
-    for method in metrics["methods"]:
-        seeds = [row for result in metrics["results"][method].values() if (row := values(result))]
-        spreads = [ce.Spread.of(at_severity) for at_severity in zip(*seeds, strict=True)]
-        if spreads:
-            deviations = [s.deviation for s in spreads if s.deviation is not None]
-            means = [spread.mean for spread in spreads]
-            curves.append(Curve(label(method), _style(metrics, method), means, deviations or None))
-    return curves
-
-
-def _top1_by_severity(result: Json, corruptions: tuple[str, ...]) -> list[float]:
-    rows = [[result["clean"], *result["corruptions"][name]] for name in corruptions]
-    return [100 * fmean(values) for values in zip(*rows, strict=True)]
-
-
-def _theta(result: Json, corruption: str) -> list[float]:
-    theta = result.get("uncertainty")
-    return [theta["clean"], *theta["corruptions"][corruption]] if theta else []
-
-
-def _facts(run: Json) -> list[Block]:
-    """Where the numbers come from, and how to make them again."""
-    data, parameters, git = (run.get(key) or {} for key in ("dataset", "parameters", "git"))
-    minutes, seconds = divmod(round(run.get("wall_seconds", 0)), 60)
-    versions = ", ".join(f"{name} {v}" for name, v in (run.get("versions") or {}).items())
-    changes = ", with uncommitted changes" if git.get("dirty") else ""
-    facts = {
-        "Data": f"{data.get('description')}; {data.get('train')} training and "
-        f"{data.get('test')} test images",
-        "Licence of the data": data.get("licence"),
-        "SHA-256 of the data": data.get("sha256"),
-        "Network": f"{run.get('network')}; {parameters.get('network')} parameters, and "
-        f"{parameters.get('uem')} of the UEM, which is thrown away after training",
-        "Frost": run.get("frost"),
-        "Versions": versions,
-        "Commit": f"{git['commit']}{changes}" if git else "not recorded: no git repository",
-        "Wall time": f"{minutes} min {seconds} s of all starts together",
-    }
-    settings = tuple(_flat(run.get("config") or {}))
-    return [
-        Heading("Where these numbers come from"),
-        Table(
-            ("What", "Value"), tuple((k, str(v)) for k, v in facts.items()), "The run", text=True
-        ),
-        Heading("Make it again"),
-        Paragraph("At the commit and with the versions above; finished parts are not repeated:"),
-        Code(str(run.get("command"))),
-        *([Table(("Setting", "Value"), settings, "Every setting", text=True)] if settings else []),
-    ]
-
-
-def _flat(config: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
-
-
-def _summary(metrics: Json, run: Json) -> str:
-    train = (run.get("dataset") or {}).get("train")
-    many = "methods" if len(metrics["methods"]) > 1 else "method"
-    return (
-        f"{run.get('network')} trained on {train} images of {metrics['dataset']} with "
-        f"{len(metrics['methods'])} {many} and the seeds {', '.join(map(str, metrics['seeds']))}, "
-        f"evaluated on {metrics['evaluation_images']} test images, clean and under "
-        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities."
-    )
-
-
-def _style(metrics: Json, method: str) -> int:
-    """The same colour for a method in every report; what has no label comes after."""
-    unknown = [name for name in metrics["methods"] if name not in LABELS]
-    return [*LABELS, *unknown].index(method)
+if __name__ == "__main__":
+    sys.exit(main())

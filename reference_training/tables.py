@@ -1,25 +1,34 @@
 """What a report consists of, and its three renderings: Markdown, one HTML file, a terminal.
 
 A report is a sequence of blocks, written once as data. To add a kind of block, write a frozen
-dataclass with the methods `markdown` and `html`; nothing else knows the kinds.
+dataclass with the methods `markdown` and `html`; nothing else knows the kinds. The figures' are in
+`reporting.charts`, the structure's in `reporting.sections`.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+ABSENT = "–"
+ASSETS = Path(__file__).with_name("reporting")
 
 
 class Block(Protocol):
     """One piece of a report."""
 
     def markdown(self) -> str:
-        """The block as GitHub-flavoured Markdown, without blank lines around it."""
+        """The block as GitHub-flavoured Markdown, without blank lines around it.
+
+        An empty text leaves the block out.
+        """
         ...
 
     def html(self) -> str:
@@ -35,7 +44,7 @@ class Heading:
     level: int = 2
 
     def markdown(self) -> str:
-        return f"{'#' * self.level} {_escape_markdown(self.text)}"
+        return f"{'#' * self.level} {escape_markdown(self.text)}"
 
     def html(self) -> str:
         return f"<h{self.level}>{html.escape(self.text)}</h{self.level}>"
@@ -49,7 +58,7 @@ class Paragraph:
     callout: bool = False
 
     def markdown(self) -> str:
-        return f"> **{_escape_markdown(self.text)}**" if self.callout else _prose(self.text)
+        return f"> **{escape_markdown(self.text)}**" if self.callout else _prose(self.text)
 
     def html(self) -> str:
         attributes = ' class="callout"' if self.callout else ""
@@ -83,7 +92,7 @@ class Picture:
     dark: bytes
 
     def markdown(self) -> str:
-        caption = _escape_markdown(self.caption)
+        caption = escape_markdown(self.caption)
         return f"![{caption}]({self.path})\n\n*{caption}*"
 
     def html(self) -> str:
@@ -101,7 +110,9 @@ class Table:
     """Cells as text: the first column names the row, the others hold its values.
 
     `aside` counts the trailing columns that hold somebody else's numbers, which HTML sets apart.
-    `text` says that the values are words, to be aligned left.
+    `text` says that the values are words, to be aligned left; `words` counts the leading columns
+    that are, in a table of numbers. `shades` makes a heat map: for each row 0 (low) to 1 (high) of
+    every cell after the words. `narrow` writes the headers of numbers upright.
     """
 
     header: tuple[str, ...]
@@ -110,6 +121,9 @@ class Table:
     notes: tuple[str, ...] = ()
     aside: int = 0
     text: bool = False
+    words: int = 1
+    shades: tuple[tuple[float, ...], ...] = ()
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -119,19 +133,25 @@ class Table:
                 )
 
     def markdown(self) -> str:
-        align = " --- |" if self.text else " ---: |"
-        lines = [_markdown_row(self.header), "| --- |" + align * (len(self.header) - 1)]
+        words = len(self.header) if self.text else self.words
+        align = " --- |" * words + " ---: |" * (len(self.header) - words)
+        lines = [_markdown_row(self.header), f"|{align}"]
         lines += [_markdown_row(row) for row in self.rows]
-        paragraphs = [f"**{_escape_markdown(self.caption)}**", "\n".join(lines)]
+        paragraphs = [f"**{escape_markdown(self.caption)}**", "\n".join(lines)]
         return "\n\n".join(paragraphs + [_prose(note) for note in self.notes])
 
     def html(self) -> str:
-        kind = ' class="text"' if self.text else ""
-        head = self._html_row(self.header, "th", 'scope="col"')
-        body = "\n".join(self._html_row(row, "td", "") for row in self.rows)
+        kinds = [name for name in ("text", "narrow") if getattr(self, name)]
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        head = self._html_row(self.header, "th", ())
+        shades = self.shades or ((),) * len(self.rows)
+        body = "\n".join(map(self._html_row, self.rows, ["td"] * len(self.rows), shades))
         notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in self.notes)
+        # The caption stands outside of what scrolls; a region that scrolls can be focused.
+        caption = html.escape(self.caption)
         return (
-            f'<div class="scroll"><table{kind}><caption>{html.escape(self.caption)}</caption>\n'
+            f'<p class="caption">{caption}</p>\n<div class="scroll" role="region" tabindex="0" '
+            f'aria-label="{caption}"><table{kind}>\n'
             f"<thead>{head}</thead>\n<tbody>{body}</tbody></table></div>{notes}"
         )
 
@@ -154,44 +174,65 @@ class Table:
         notes = [line for note in self.notes for line in textwrap.wrap(note, 98)]
         return "\n".join([*textwrap.wrap(self.caption, 98), "", *lines, "", *notes])
 
-    def _html_row(self, cells: Sequence[str], tag: str, attributes: str) -> str:
+    def _html_row(self, cells: Sequence[str], tag: str, shades: Sequence[float]) -> str:
         first_aside = len(cells) - self.aside
         parts = []
         for index, cell in enumerate(cells):
-            name = "th" if index == 0 else tag
-            scope = 'scope="row"' if index == 0 and tag == "td" else attributes
-            mark = ' class="aside"' if index >= first_aside else ""
+            name, attributes = tag, ' scope="col"' if tag == "th" else ""
             text = html.escape(cell).replace(" ↑", "&nbsp;↑").replace(" ↓", "&nbsp;↓")
-            parts.append(f"<{f'{name} {scope}'.strip()}{mark}>{text}</{name}>")
+            if index == 0 and tag == "td":
+                name, attributes, text = "th", ' scope="row"', f"<span>{text}</span>"
+            elif 0 < index < self.words:
+                attributes += ' class="word"'
+            if index >= first_aside:
+                attributes += ' class="aside"'
+            if shades and index >= self.words:
+                attributes += f' style="--shade:{shades[index - self.words]:.2f}"'
+            parts.append(f"<{name}{attributes}>{text}</{name}>")
         return f"<tr>{''.join(parts)}</tr>"
 
     def _terminal_row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
-        justify = str.ljust if self.text else str.rjust
-        rest = map(justify, cells[1:], widths[1:])
-        return "  ".join([cells[0].ljust(widths[0]), *rest])
+        words = len(cells) if self.text else self.words
+        left = map(str.ljust, cells[:words], widths)
+        return "  ".join([*left, *map(str.rjust, cells[words:], widths[words:])])
 
 
 def markdown_document(blocks: Sequence[Block]) -> str:
     """The blocks as one Markdown text."""
-    return "\n\n".join(block.markdown() for block in blocks) + "\n"
+    return "\n\n".join(filter(None, (block.markdown() for block in blocks))) + "\n"
 
 
 def html_document(title: str, blocks: Sequence[Block]) -> str:
-    """The blocks as one self-contained page: no script, and nothing to load."""
+    """The blocks as one self-contained page that works from a file, without a network.
+
+    It is complete without its script, which makes tables sort and lets the reader choose the
+    methods of the figures.
+    """
+    style, script = (
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The browser itself refuses whatever is not in the page, and any script but this one.
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     body = "\n".join(block.html() for block in blocks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Characters that Markdown would take for markup; an underscore inside a word is safe."""
     text = re.sub(r"([\\`*<\[\]])", r"\\\1", text.replace("\n", " "))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
@@ -199,45 +240,8 @@ def _escape_markdown(text: str) -> str:
 
 def _prose(text: str) -> str:
     """Running text, of which Markdown must not take the first sign for a bullet or a heading."""
-    return re.sub(r"^([-+#>])", r"\\\1", _escape_markdown(text))
+    return re.sub(r"^([-+#>])", r"\\\1", escape_markdown(text))
 
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --muted: #5c6570; --line: #d9dee3;
-  --paper: #ffffff; --tint: #f4f6f8; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --muted: #9aa5b1;
-  --line: #353c44; --paper: #14171a; --tint: #1d2126; --accent: #56b4e9; } }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; letter-spacing: -.01em; }
-h2 { font-size: 1.25rem; margin: 3rem 0 .75rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-p { max-width: 44rem; margin: .75rem 0; overflow-wrap: anywhere; }
-.callout { border-left: 4px solid var(--accent); background: var(--tint); font-weight: 600;
-  padding: .75rem 1rem; border-radius: 0 4px 4px 0; margin: 1.5rem 0; }
-.note { color: var(--muted); font-size: .85rem; margin: .35rem 0; }
-.scroll { overflow-x: auto; margin: 1.5rem 0 .5rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .5rem; }
-th, td { padding: .35rem .8rem; text-align: right; vertical-align: top; white-space: nowrap; }
-thead th { white-space: normal; vertical-align: bottom; border-bottom: 2px solid var(--line);
-  font-weight: 600; min-width: 4.5rem; text-wrap: balance; }
-tbody th { font-weight: 500; }
-tbody tr + tr > * { border-top: 1px solid var(--line); }
-tbody tr:hover { background: var(--tint); }
-th:first-child, .text th, .text td { text-align: left; }
-th:first-child { padding-left: 0; }
-.text td { white-space: normal; overflow-wrap: anywhere; }
-.aside { color: var(--muted); background: var(--tint); font-weight: 400; }
-pre { background: var(--tint); padding: .9rem 1rem; border-radius: 4px; overflow-x: auto;
-  font: .85rem/1.5 ui-monospace, Consolas, "Liberation Mono", monospace; }
-figure { margin: 1.5rem 0; }
-figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: var(--muted); font-size: .9rem; margin-top: .5rem; max-width: 44rem; }
-@media print { main { max-width: none; padding: 0; } h2 { break-after: avoid; } }
-"""

@@ -1,69 +1,20 @@
 """The report from fabricated numbers: cells to the letter, honest verdicts, one whole page."""
 
 import html.parser
-import json
 import re
 
 import matplotlib.image
 import pytest
 import torch
 
-from reference_training import figures, report
-from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
+from reference_training import comparison, figures, report, tables
+from reference_training.corruptions import CORRUPTIONS
 from reference_training.errors import RunError
 from reference_training.tables import Heading, Paragraph, Table, html_document, markdown_document
+from reference_training.uncertainty_tables import uncertainty_tables
+from tests.reference_training.fabricated import RUN, full, metrics, write_run
 
-TABLE_5 = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
-RUN = {
-    "command": "python -m reference_training.run --seeds 0 1",
-    "config": {"frost": "procedural", "recipe": {"iterations": 10}},
-    "versions": {"torch": "2.9"},
-    "git": {"commit": "c0ffee", "dirty": True},
-    "wall_seconds": 123.4,
-    "frost": "procedural",
-    "dataset": {"description": "<b>&", "licence": "MIT", "train": 80, "test": 20, "sha256": "5a"},
-    "network": "ResNet-8",
-    "parameters": {"network": 7, "uem": 9},
-}
-VOID = {"meta", "img", "source"}
-
-
-def result(seen, unseen=0.5, clean=0.9, uncertainty=False):
-    rows = {name: [seen] * 5 for name in SEEN} | {name: [unseen] * 5 for name in UNSEEN}
-    theta = {name: [0.2, 0.3, 0.4, 0.5, 0.6] for name in CORRUPTIONS} | {"fog": [0.3] * 5}
-    sigma = {"mean": -2.0, "min": -9.5}
-    return {
-        "clean": clean,
-        "corruptions": rows,
-        "uncertainty": {"clean": 0.1, "corruptions": theta} if uncertainty else None,
-        "log_variance": {"clean": sigma, "corruptions": {n: [sigma] * 5 for n in CORRUPTIONS}}
-        if uncertainty
-        else None,
-    }
-
-
-def metrics(**seen_by_method):
-    """{method: Seen of each seed} → metrics.json."""
-    seeds = range(max(map(len, seen_by_method.values())))
-    return {
-        "dataset": "toy",
-        "evaluation_images": 100,
-        "seeds": list(seeds),
-        "methods": list(seen_by_method),
-        "results": {
-            name: {str(s): result(v, uncertainty=name == "ulfd") for s, v in enumerate(values)}
-            for name, values in seen_by_method.items()
-        },
-    }
-
-
-def full():
-    return metrics(
-        vanilla=(0.2, 0.4),
-        cross_entropy=(0.6, 0.6),
-        feature_distillation=(0.70, 0.70),
-        ulfd=(0.71, 0.73),
-    )
+VOID = {"meta", "img", "source", "link", "input"}
 
 
 def column(table, name):
@@ -71,8 +22,13 @@ def column(table, name):
 
 
 def test_main_table_cells():
-    table = report.main_table(full())
-    assert column(table, "Method") == [report.LABELS[name] for name in TABLE_5]
+    table = comparison.main_table(full())
+    assert column(table, "Method") == [
+        "Vanilla (clean only)",
+        "CE on clean + degraded",
+        "+ feature distillation (MSE)",
+        "+ uncertainty (ULFD)",
+    ]
     assert column(table, "Clean ↑") == ["90.0 ± 0.0"] * 4
     # Sample deviations: √2 · 10 and √2 · 1.
     assert column(table, "Seen ↑") == ["30.0 ± 14.1", "60.0 ± 0.0", "70.0 ± 0.0", "72.0 ± 1.4"]
@@ -80,32 +36,34 @@ def test_main_table_cells():
     assert column(table, "Mean corruption error ↓")[3] == "28.0 ± 1.4"
     # Each seed by its own vanilla network: 0.4/0.8 and 0.4/0.6.
     assert column(table, "mCE (vanilla = 100) ↓")[:2] == ["100.0 ± 0.0", "58.3 ± 11.8"]
-    assert column(table, "Paper: clean ↑") == ["–", "75.11", "75.81", "76.23"]
-    assert column(table, "Paper: mCE (AlexNet = 100) ↓") == ["–", "51.31", "49.50", "46.37"]
+    assert column(table, "Paper: clean ↑") == ["76.82", "75.11", "75.81", "76.23"]
+    assert column(table, "Paper: Seen ↑") == ["39.17", "58.43", "61.65", "63.44"]
+    assert column(table, "Paper: Unseen ↑") == ["47.11", "–", "60.23", "62.90"]
+    assert column(table, "Paper: mCE (AlexNet = 100) ↓") == ["76.50", "51.31", "49.50", "46.37"]
     assert "over 2 seeds" in table.caption
     assert "ImageNet with ResNet-50" in table.notes[1]
 
 
 def test_missing_vanilla_leaves_the_normalised_column_out_and_says_why():
-    table = report.main_table(metrics(ulfd=(0.7,), my_method=(0.6,)))
+    table = comparison.main_table(metrics(ulfd=(0.7,), my_method=(0.6,)))
     assert not [title for title in table.header if title.startswith("mCE")]
     assert "vanilla network, which is not in this run" in table.notes[0]
-    assert column(table, "Method") == ["+ uncertainty (ULFD)", "my_method"]
+    assert column(table, "Method") == ["+ uncertainty (ULFD)", "my method"]
 
 
 def test_perfect_vanilla_leaves_the_normalised_column_out_too():
-    table = report.main_table(metrics(vanilla=(1.0,), ulfd=(0.7,)))
+    table = comparison.main_table(metrics(vanilla=(1.0,), ulfd=(0.7,)))
     assert "makes no error on" in table.notes[0]
 
 
 def test_one_seed_has_no_spread():
-    table = report.main_table(metrics(ulfd=(0.7,)))
+    table = comparison.main_table(metrics(ulfd=(0.7,)))
     assert column(table, "Seen ↑") == ["70.0"]
     assert table.caption.endswith("one seed, no spread")
 
 
 def test_difference_table_cells():
-    table = report.difference_table(full())
+    table = comparison.difference_table(full())
     assert table.header == ("Difference", "Mean", "Seed 0", "Seed 1", "Paper")
     assert table.rows == (
         ("ulfd − feature_distillation", "+2.00 ± 1.41", "+1.00", "+3.00", "+1.79"),
@@ -128,22 +86,22 @@ def test_difference_table_cells():
 )
 def test_verdict_says_what_the_numbers_say(ulfd, said):
     data = metrics(feature_distillation=(0.70,) * len(ulfd), ulfd=ulfd)
-    verdict = report.verdict(data, *report.PAIRS[0])
+    verdict = comparison.verdict(data, *comparison.PAIRS[0])
     assert said in verdict
     assert ("did not beat" in verdict) == ("did not beat" in said)
 
 
 def test_verdict_is_within_or_beyond_the_spread():
     data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.69, 0.72))
-    assert "within the seeds' spread" in report.verdict(data, *report.PAIRS[0])
+    assert "within the seeds' spread" in comparison.verdict(data, *comparison.PAIRS[0])
     data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.60, 0.61))
-    assert "worse beyond the seeds' spread" in report.verdict(data, *report.PAIRS[0])
+    assert "worse beyond the seeds' spread" in comparison.verdict(data, *comparison.PAIRS[0])
 
 
 def test_few_seeds_are_called_few():
     many = metrics(feature_distillation=(0.70,) * 5, ulfd=(0.71, 0.72, 0.73, 0.72, 0.71))
-    assert "So few seeds" not in report.verdict(many, *report.PAIRS[0])
-    assert "So few seeds" in report.verdict(full(), *report.PAIRS[0])
+    assert "So few seeds" not in comparison.verdict(many, *comparison.PAIRS[0])
+    assert "So few seeds" in comparison.verdict(full(), *comparison.PAIRS[0])
 
 
 def test_no_pair_no_differences():
@@ -153,26 +111,46 @@ def test_no_pair_no_differences():
 
 
 def test_corruption_table_has_every_corruption():
-    table = report.corruption_table(full())
+    table = comparison.corruption_table(full())
     assert [row[0].replace(" ", "_") for row in table.rows] == list(CORRUPTIONS)
     assert table.rows[0] == ("gaussian noise", "seen", "30.0", "60.0", "70.0", "72.0")
     assert table.rows[-1][1:3] == ("unseen", "50.0")
+    # The shade goes from the table's lowest value, 30, to its highest, 72.
+    assert table.shades[0] == pytest.approx((0, 30 / 42, 40 / 42, 1))
+
+
+def test_many_methods_are_the_rows_of_the_corruption_table():
+    table = comparison.corruption_table(metrics(**{f"m{i}": (i / 10,) for i in range(9)}))
+    assert table.header[:2] == ("Method", "gaussian noise")
+    assert table.header[-1] == "saturate (unseen)"
+    assert [row[1] for row in table.rows] == [f"{10 * i}.0" for i in range(9)]
+    assert table.shades[4][0] == pytest.approx(0.5)
+    assert {row[-1] for row in table.rows} == {"50.0"}
+
+
+def test_severity_table():
+    data = metrics(ulfd=(0.5,))
+    data["results"]["ulfd"]["0"]["corruptions"]["fog"] = [0.5, 0.5, 0.5, 0.5, 0.2]
+    table = comparison.severity_table(data)
+    assert table.header[1::5] == ("Seen 1", "Unseen 1")
+    # 14 of the 15 seen corruptions stay at 50.
+    assert table.rows == (("+ uncertainty (ULFD)", *["50.0"] * 4, "48.0", *["50.0"] * 5),)
 
 
 def test_uncertainty_table():
-    table, sigma = report.uncertainty_tables(full())
+    table, sigma = uncertainty_tables(full())
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["snow"] == ("0.2000", "0.3000", "0.4000", "0.5000", "0.6000", "+1.00 ± 0.00")
     assert rows["fog"][-1] == "–"
     assert "in every seed for 18 of 19" in table.notes[0]
     assert "minimum −9.50" in sigma.text
-    assert report.uncertainty_tables(metrics(vanilla=(0.5,))) == []
+    assert uncertainty_tables(metrics(vanilla=(0.5,))) == []
 
 
 def test_terminal_table_is_aligned_and_ends_with_the_verdict():
     text = report.terminal_table(full(), RUN)
     lines = text.splitlines()
-    rows = [line for line in lines if line.startswith(tuple(report.LABELS.values()))]
+    rows = [line for line in lines if line.startswith(("Vanilla (", "CE on clean", "+ "))]
     assert len(rows) == 4
     assert len({len(row) for row in rows}) == 1
     assert "beat plain MSE: +2.00 ± 1.41" in text.replace("\n", " ")
@@ -183,14 +161,18 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.loads, self.images, self.cells = [], [], 0, []
+        self.open, self.tags, self.loads, self.cells = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         if tag not in VOID:
             self.open.append(tag)
-        self.images += tag == "img"
-        self.loads += [v for k, v in attrs if k in {"src", "srcset", "href", "data", "action"}]
-        assert tag not in {"script", "link", "iframe"}
+        self.tags.append(tag)
+        loads = [v for k, v in attrs if k in {"src", "srcset", "href", "data", "action"}]
+        self.loads += [load for load in loads if not load.startswith("#")]
+        assert tag != "iframe"
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -201,10 +183,8 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "metrics.json").write_text(json.dumps(full()))
-    (folder / "run.json").write_text(json.dumps(RUN))
-    report.write_report(folder)
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", full())
+    report.write_report(folder, example=torch.full((3, 32, 32), 77, dtype=torch.uint8))
     return folder
 
 
@@ -214,9 +194,11 @@ def test_html_is_one_well_formed_file_that_loads_nothing(folder):
     page.feed(text)
     page.close()
     assert page.open == []
-    assert page.images == 2
-    assert len(page.loads) == 4  # a light and a dark one each
-    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 1
+    assert page.loads[0] == "data:,"  # no icon either
+    assert len(page.loads) == 3  # the sheet of corruptions, in light and in dark
+    assert all(load.startswith("data:image/png;base64,") for load in page.loads[1:])
     assert not re.search(r"url\(|@import|https?://", text)
     assert "<b>&;" in "".join(page.cells)  # the description, escaped and read back
     assert "72.0 ± 1.4" in page.cells
@@ -229,7 +211,8 @@ def test_markdown_has_the_tables_and_its_figures_exist(folder):
     assert "c0ffee, with uncommitted changes" in text
     assert "| recipe.iterations | 10 |" in text
     paths = re.findall(r"!\[.*\]\((.*)\)", text)
-    assert paths == ["figures/accuracy.png", "figures/uncertainty.png"]
+    names = ("corruptions", "accuracy", "uncertainty")
+    assert paths == [f"figures/{name}.png" for name in names]
     for path in paths:
         pixels = matplotlib.image.imread(folder / path)
         assert pixels.std() > 0.02
@@ -247,7 +230,8 @@ def test_blocks_escape_their_text():
     assert "| x | y\\|z |" in text
     assert "| a_b | \\<script> |" in text
     page = html_document("<t>", blocks)
-    assert "<script>" not in page
+    assert page.count("<script>") == 1
+    assert "&lt;script&gt;" in page
     assert "<i>" not in page
     assert "<title>&lt;t&gt;</title>" in page
 
@@ -284,3 +268,21 @@ def test_severity_figure_draws_each_curve_once_in_the_legend():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["p", "q"]
     assert figures.png(figure) == figures.png(figure)
+    curves.append(figures.Curve("c", 2, [3] * 6, shown=False))
+    figure = figures.severity_figure({"p": curves}, ylabel="%", columns=1)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_forty_methods_look_different():
+    looks = [figures.Look.of(style) for style in range(49)]
+    assert len({(look.colour, look.marker) for look in looks}) == 49
+
+
+def test_the_page_has_the_colours_of_the_figures():
+    style = (tables.ASSETS / "page.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    for theme, rules in ((figures.LIGHT, light), (figures.DARK, dark)):
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", rules))
+        assert [colours[f"curve-{i}"] for i in range(7)] == list(theme.curves)
+        ours = (theme.page, theme.ink, theme.grid)
+        assert tuple(colours[name] for name in ("paper", "ink", "line")) == ours

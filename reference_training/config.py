@@ -4,9 +4,10 @@
 comments); `PRESETS` are complete runs by dataset, the paper's recipe shortened to fit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -194,6 +195,63 @@ PRESETS: dict[str, Run] = {
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How much of a dataset's preset the tables of the paper get."""
+
+    seeds: tuple[int, ...]
+    changes: Mapping[str, Any]
+    """Fields of `Run`."""
+
+
+_LAPTOP = {"pretraining": Pretraining(), "network": Network(), "evaluation_images": 500}
+BUDGETS: dict[str, Budget] = {
+    # Whether everything runs, nothing else.
+    "smoke": Budget(
+        (0,),
+        {
+            **_LAPTOP,
+            "recipe": replace(SHORT, iterations=2, batch_size=16),
+            "pretraining": Pretraining(iterations=2, batch_size=16),
+            "evaluation_images": 20,
+        },
+    ),
+    # The default run's recipe: half a minute for each network and seed on a core.
+    "laptop": Budget((0, 1, 2, 3, 4), {**_LAPTOP, "recipe": SHORT}),
+    # The preset as it is, with the paper's schedule where the dataset is large.
+    "full": Budget((0, 1, 2, 3, 4), {}),
+}
+
+
+@dataclass(frozen=True)
+class PaperTables:
+    """Tables and figures of the paper on a small dataset: trains what they need, once."""
+
+    experiment: str
+    """A table or figure, one row of a table, or all; see --list."""
+    dataset: str = "fashion-mnist-subset"
+    """A key of `PRESETS`; imagenet trains at full scale."""
+    budget: str = "laptop"
+    """smoke, laptop or full."""
+    seeds: tuple[int, ...] | None = None
+    """By default the budget's."""
+    frost: str = "procedural"
+    """As in a run."""
+    data_root: Path | None = None
+    """The folder with the dataset's files, for those that are not embedded."""
+    out: Path | None = None
+    """runs/paper-<dataset>-<budget> by default; all tables share the networks in it."""
+    jobs: int | None = None
+    """Worker processes; all cores by default."""
+    list: bool = False
+    """Print every row, how it is trained, what is done and what is left, and stop."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the networks and the tables are kept."""
+        return self.out or Path("runs") / f"paper-{self.dataset}-{self.budget}"
+
+
+@dataclass(frozen=True)
 class PaperRun:
     """One row of the paper's tables at full scale: on photographs, on one GPU or many."""
 
@@ -246,6 +304,10 @@ class PaperRun:
     """Log to TensorBoard too, into the run's folder."""
     wandb: str | None = None
     """Log to this project of Weights & Biases too."""
+    evaluate: bool = False
+    """Evaluate the trained network on ImageNet-C (imagenet-c and val below the data root)."""
+    evaluation_subset: int | None = None
+    """Evaluate on so many images only, balanced over the classes."""
     out: Path | None = None
     """The run's folder; runs/<experiment>-<arch>-seed-<seed> by default."""
     plan: bool = False

@@ -12,7 +12,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from reference_training import engine, export, parallel, plan, record, tracking
+from reference_training import (
+    engine,
+    export,
+    final_evaluation,
+    parallel,
+    plan,
+    record,
+    tracking,
+)
 from reference_training.architectures import ARCHITECTURES, load_weights
 from reference_training.clock import Clock
 from reference_training.config import PaperRun
@@ -23,6 +31,7 @@ from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 from reference_training.data.second_images import Corruptions
 from reference_training.data.views import Views
 from reference_training.errors import RunError
+from reference_training.evaluation.tables import metric_table
 from reference_training.experiments import ROWS
 from reference_training.files import JsonLines, read_json, write_json
 from reference_training.interrupt import Interrupted, StopOnSignal, TimeLimit
@@ -268,3 +277,9 @@ def _execute(run: PaperRun, world: World) -> None:
     world.on_main(lambda: export.write(run.folder / "export", step, run, description))
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
+    if run.evaluate:
+        model = step.get_submodule("model")
+        result = final_evaluation.evaluate(run, model, len(photographs.classes))
+        if world.main:
+            tqdm.write(metric_table(result).terminal())
+            tqdm.write(f"the evaluation: {final_evaluation.folder(run) / 'result.json'}")

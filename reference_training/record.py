@@ -18,7 +18,8 @@ from ulfd.env import versions
 # They change no network and no measurement: a folder may grow by further methods and seeds.
 NOT_COMPUTED = frozenset(
     "methods seeds out data_root checkpoint_every jobs dry_run accumulate device workers "
-    "most_unreadable kept max_hours tensorboard wandb plan plan_gpu plan_gpus".split()
+    "most_unreadable kept evaluate evaluation_subset max_hours tensorboard wandb plan plan_gpu "
+    "plan_gpus".split()
 )
 
 

@@ -4,41 +4,61 @@ With no argument it compares the columns of the paper's Table 5 on the embedded 
 `--help` lists every number of the recipe. A run that was killed continues when the same command
 is given again.
 
-`--experiment table1/ulfd` trains that row of the paper's tables on ImageNet instead; add `--plan`
-to see what it costs, and `--help` for its own numbers.
+`--experiment table5` makes a table or figure of the paper on a small dataset, `--experiment all`
+the whole paper, `--list` shows what there is. `--experiment table1/ulfd` trains that row on
+ImageNet instead; add `--plan` to see what it costs, and `--help` for its own numbers.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 
 import tyro
 
-from reference_training import full_scale, record, small_scale
-from reference_training.config import PRESETS, RECIPES, PaperRun, Run, UEMOptions
+from reference_training import full_scale, imagenet_tables, paper_tables, record, small_scale
+from reference_training.config import PRESETS, RECIPES, PaperRun, PaperTables, Run, UEMOptions
 from reference_training.errors import RunError
 from reference_training.experiments import ROWS
 from reference_training.interrupt import Interrupted
+from reference_training.methods.base import VANILLA
 from reference_training.parallel import is_main
 from reference_training.trainings import training
 
+IMAGENET = "imagenet"
+SMALL = "fashion-mnist-subset"
+PROGRAM = "python -m reference_training.run"
 
-def parse(arguments: list[str] | None = None) -> Run | PaperRun:
-    """The run that the command line asks for; the defaults depend on --dataset or --experiment."""
+
+def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | list[PaperRun]:
+    """What the command line asks for; the defaults depend on --dataset and --experiment.
+
+    Returns:
+        A comparison, tables of the paper on a small dataset, or the networks of a row or table of
+        the paper on ImageNet.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--dataset", default="fashion-mnist-subset")
+    first.add_argument("--dataset")
     first.add_argument("--experiment")
     first.add_argument("--recipe", default="paper")
+    first.add_argument("--list", action="store_true")
     chosen, others = first.parse_known_args(arguments)
-    if chosen.experiment is not None:
-        return _parse_experiment(chosen.experiment, chosen.recipe, others)
-    if chosen.dataset not in PRESETS:
-        raise RunError(f"unknown dataset {chosen.dataset!r}; use one of {sorted(PRESETS)}.")
+    name = chosen.experiment
+    dataset = chosen.dataset or (IMAGENET if name in ROWS and not chosen.list else SMALL)
+    if dataset == IMAGENET and name in ROWS:
+        return _parse_experiment(name, chosen.recipe, others)
+    if dataset == IMAGENET and name is not None:
+        rows = imagenet_tables.rows(name)
+        return [_parse_experiment(row, chosen.recipe, others) for row in rows]
+    if dataset not in PRESETS:
+        raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
+    if name is not None or chosen.list:
+        default = PaperTables(name or paper_tables.ALL, dataset)
+        description = PaperTables.__doc__
+        return tyro.cli(
+            PaperTables, prog=PROGRAM, default=default, args=arguments, description=description
+        )
     return tyro.cli(
-        Run,
-        prog="python -m reference_training.run",
-        default=PRESETS[chosen.dataset],
-        args=arguments,
-        description=__doc__,
+        Run, prog=PROGRAM, default=PRESETS[dataset], args=arguments, description=__doc__
     )
 
 
@@ -51,13 +71,16 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
             raise RunError(f"unknown {option} {value!r}; use one of {sorted(known)}.")
     row = ROWS[name]
     one = training(row.training)
+    of_row = one.recipe(RECIPES[recipe])
+    if one.name == VANILLA:  # the paper's vanilla networks are torchvision's
+        of_row = replace(of_row, iterations=0)
     return tyro.cli(
         PaperRun,
-        prog=f"python -m reference_training.run --experiment {name}",
+        prog=f"{PROGRAM} --experiment {name}",
         default=PaperRun(
             experiment=name,
             arch=row.arch,
-            recipe=one.recipe(RECIPES[recipe]),
+            recipe=of_row,
             uem=one.uem(UEMOptions()),
         ),
         args=arguments,
@@ -69,10 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         run = parse(arguments)
-        if isinstance(run, PaperRun):
-            full_scale.execute(run)
-        else:
-            small_scale.execute(run)
+        match run:
+            case Run():
+                small_scale.execute(run)
+            case PaperTables():
+                paper_tables.execute(run)
+            case PaperRun():
+                full_scale.execute(run)
+            case _:
+                imagenet_tables.execute(run)
     except RunError as error:
         if is_main():  # the other ranks say the same
             print(f"error: {error}", file=sys.stderr)

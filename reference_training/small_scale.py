@@ -93,11 +93,11 @@ def _describe(run: Run, dataset: Dataset) -> dict[str, Any]:
     )
 
 
-def execute(run: Run) -> dict[str, Any] | None:
+def execute(run: Run) -> dict[str, Any]:
     """Trains, evaluates and writes the report; continues what is already in the folder.
 
     Returns:
-        The content of metrics.json; None for a dry run.
+        The content of metrics.json; nothing for a dry run.
     """
     started = time.monotonic()
     check(run)
@@ -112,7 +112,7 @@ def execute(run: Run) -> dict[str, Any] | None:
         f"{len(evaluate.SETS)} evaluation sets; into {run.folder}"
     )
     if run.dry_run:
-        return None
+        return {}
 
     path = run.folder / "run.json"
     if record.check_same_run(path, description):

@@ -122,7 +122,7 @@ def trained(run: Run, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
     name, adaptation = network_of(method)
     one = training(name)
-    step = _step(run, seed, one, _test_set(run).classes)
+    step = _step(run, seed, one, test_set(run).classes)
     step.load_state_dict(_weights(run, seed, name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
@@ -138,7 +138,8 @@ class TestSet(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _test_set(run: Run) -> TestSet:
+def test_set(run: Run) -> TestSet:
+    """What the run is evaluated on."""
     dataset = _dataset(run)
     images, labels = evaluate.test_images(dataset, run.evaluation_images)
     return TestSet(images, labels, images[: evaluate.FEW], dataset.classes)
@@ -146,7 +147,7 @@ def _test_set(run: Run) -> TestSet:
 
 def measure_set(run: Run, corruption: str, severity: int, networks: list[str]) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
-    test = _test_set(run)
+    test = test_set(run)
     shown = evaluate.degraded(test.images, corruption, severity, run.frost)
     results = {}
     for network in networks:

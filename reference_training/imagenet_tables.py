@@ -1,0 +1,79 @@
+"""A whole table of the paper on ImageNet: trains and evaluates its networks one after another.
+
+Every network is a run of its own (`full_scale`), continued where it was left; what two tables need
+is trained once. Give the same command again until all are done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reference_training import final_evaluation, full_scale, parallel
+from reference_training.config import PaperRun
+from reference_training.corruption_error import ALEXNET_ERRORS
+from reference_training.errors import RunError
+from reference_training.experiments import EXPERIMENTS, ROWS, Row
+from reference_training.files import read_json, write_atomically
+from reference_training.result_tables import Json, Results, method_of, table
+from reference_training.tables import Block, Heading, html_document, markdown_document
+from reference_training.trainings import training
+
+OUT = Path("runs") / "paper-imagenet"
+
+
+def rows(name: str) -> list[str]:
+    """The rows of a table, or of all of them, as "table1/ulfd", after the stages that they need.
+
+    Raises:
+        RunError: an unknown name.
+    """
+    if name != "all" and name not in EXPERIMENTS:
+        raise RunError(f"unknown experiment {name!r}; use one of {[*EXPERIMENTS, 'all']}.")
+    wanted = EXPERIMENTS if name == "all" else (name,)
+    named = [f"{table}/{row.key}" for table in wanted for row in EXPERIMENTS[table].rows]
+    distinct = {(ROWS[one].training, ROWS[one].arch): one for one in reversed(named)}
+    needed = (training(ROWS[one].training).method.needs for one in named)
+    stages = [f"stages/{need}" for need in dict.fromkeys(needed) if need is not None]
+    return [*stages, *sorted(distinct.values(), key=named.index)]
+
+
+def execute(runs: Sequence[PaperRun]) -> None:
+    """Trains and evaluates each network, and writes the tables of which all rows are there."""
+    for run in runs:
+        full_scale.execute(run if run.plan else replace(run, evaluate=True))
+    if runs[0].plan or not parallel.is_main():
+        return
+    found = {_key(ROWS[run.experiment]): _result(run) for run in runs}
+    for name, experiment in EXPERIMENTS.items():
+        ready = {row.key: found.get(_key(row), {}) for row in experiment.rows}
+        if not experiment.columns or not all(ready.values()):
+            continue
+        everyone = {seed: ALEXNET_ERRORS for results in ready.values() for seed in results}
+        made = table(
+            experiment,
+            ready,
+            {row.arch: everyone for row in experiment.rows},
+            networks={row.arch: row.arch for row in experiment.rows},
+            dataset="imagenet",
+        )
+        print("\n" + made.terminal())
+        blocks: list[Block] = [Heading(experiment.title, 1), made]
+        write_atomically(OUT / f"{name}.md", markdown_document(blocks).encode())
+        write_atomically(OUT / f"{name}.html", html_document(experiment.title, blocks).encode())
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return method_of(row), row.arch
+
+
+def _result(run: PaperRun) -> Results:
+    """{seed: accuracies}, as `result_tables` reads them; the paper's clean images are squashed."""
+    path = final_evaluation.folder(run) / "result.json"
+    if not path.is_file():
+        return {}
+    top1: Mapping[str, Json] = read_json(path)["top1"]
+    clean = top1["clean"]
+    squashed = next((value for name, value in clean.items() if "squash" in name), None)
+    first = next(iter(clean.values()))
+    accuracy = first if squashed is None else squashed
+    return {str(run.seed): {"clean": accuracy, "corruptions": top1["corruptions"]}}

@@ -5,9 +5,5 @@ it, how uncertain the network's feature is: Sec. 4.4's mean of θ over the featu
 
 `meter` loads a network, `pictures` reads a folder, `scores` are the statistics (the UEM's, and
 those one would take without it); `ranking` and `sheet` are what a user gets, `measure` and
-`quality` how good it is.
+`agreement` how good it is; `agreement.quality` is for any score.
 """
-
-from reference_training.uncertainty.quality import quality
-
-__all__ = ["quality"]

@@ -14,9 +14,9 @@ from reference_training.errors import RunError
 from reference_training.evaluation.on_the_fly import CorruptionOptions, image_seeds
 from reference_training.files import write_json
 from reference_training.tables import Table
+from reference_training.uncertainty.agreement import GROUPS, quality
 from reference_training.uncertainty.ledger import Ledger
 from reference_training.uncertainty.meter import Meter
-from reference_training.uncertainty.quality import GROUPS, quality
 from reference_training.uncertainty.scores import STATISTICS
 from reference_training.workers import bar
 

@@ -27,11 +27,10 @@ from reference_training.networks import ResNet
 from reference_training.record import plain
 from reference_training.trainings import training
 from reference_training.uncertainty import meter as meters
-from reference_training.uncertainty import quality
 from reference_training.uncertainty.__main__ import main
+from reference_training.uncertainty.agreement import auroc, quality, same_image_correlation
 from reference_training.uncertainty.meter import load_meter
 from reference_training.uncertainty.pictures import View, list_pictures, open_rgb, read
-from reference_training.uncertainty.quality import auroc, same_image_correlation
 from reference_training.uncertainty.scores import STATISTICS, Observed
 
 SMALL = Run(

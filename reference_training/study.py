@@ -42,7 +42,8 @@ METHODS: tuple[str, ...] = (
     *"vanilla cross_entropy cross_entropy_degraded feature_distillation ulfd "
     # Tables 1, 3 and 4, and Sec. 4.5
     "ddp urie kd_vid qualnet ulfd_reconstruct "
-    "feature_distillation@layer=shallow ulfd@layer=shallow augmix ulfd@second=augmix cross_entropy@second=augmix "
+    "feature_distillation@layer=shallow ulfd@layer=shallow "
+    "augmix ulfd@second=augmix cross_entropy@second=augmix "
     "cross_entropy@second=deepaugment ulfd@second=deepaugment "
     "augmix@second=deepaugment_augmix ulfd@second=deepaugment_augmix "
     "augmix@second=deepaugment_augmix+bn augmix@second=deepaugment_augmix+rpl vanilla+bn "

@@ -15,16 +15,17 @@ ELEMENTS = 16_384
 class Features(NamedTuple):
     """Of N images."""
 
-    feature: Tensor  # (N, C, H, W)
-    log_variance: Tensor  # σ, broadcasts to it
+    teacher: Tensor  # z, if the images are clean: the network's feature, (N, C, H, W)
+    student: Tensor  # ẑ, if they are degraded: the same, or what the UEM reconstructs of it
+    log_variance: Tensor  # σ, broadcasts to them
 
 
 def calibration(shown: Features, clean: Features) -> dict[str, float]:
     """What a UEM says of images, beside what is true of them.
 
     Args:
-        shown: of N images as they are evaluated; their feature is ẑ.
-        clean: of the same images, not degraded; their feature is z.
+        shown: of N images as they are evaluated; their `student` is ẑ.
+        clean: of the same images, not degraded; their `teacher` is z.
 
     Returns:
         uncertainty: mean of θ = exp(σ/2) over images and elements (Sec. 4.4).
@@ -37,7 +38,7 @@ def calibration(shown: Features, clean: Features) -> dict[str, float]:
         A correlation without order (one side constant) is NaN, and left out.
     """
     sigma = shown.log_variance.double()
-    square = (clean.feature - shown.feature).double().square()
+    square = (clean.teacher - shown.student).double().square()
     variance = sigma.exp()
     by_image = square.flatten(1).mean(1), variance.flatten(1).mean(1)
     step = max(1, square.numel() // ELEMENTS)

@@ -73,13 +73,16 @@ def features(one: Trained, images: Tensor) -> Features:
     """What the UEM sees of the images and what it says; only for a network that has one."""
     assert one.uem is not None
     assert one.layer is not None
-    seen, sigmas = [], []
+    seen, compared, sigmas = [], [], []
     with FeatureTap(one.model, one.layer) as tap:
         for rows in images.split(BATCH):
             one.model(normalised(rows))
-            seen.append(tap.take())
-            sigmas.append(one.uem(seen[-1]))
-    return Features(torch.cat(seen), torch.cat(sigmas))
+            feature = tap.take()
+            said = one.uem(feature)
+            seen.append(feature)
+            compared.append(feature if isinstance(said, Tensor) else said.feature)
+            sigmas.append(said if isinstance(said, Tensor) else said.log_variance)
+    return Features(torch.cat(seen), torch.cat(compared), torch.cat(sigmas))
 
 
 @lru_cache(maxsize=64)

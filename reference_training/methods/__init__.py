@@ -2,8 +2,11 @@
 
 from reference_training.methods import (
     cross_entropy,
+    ddp,
     feature_distillation,
+    kd_vid,
     ulfd,
+    ulfd_reconstruct,
     vanilla,
 )
 from reference_training.methods.base import Method
@@ -16,6 +19,9 @@ METHODS: dict[str, Method] = {
         cross_entropy.DEGRADED_ONLY,
         feature_distillation.METHOD,
         ulfd.METHOD,
+        ulfd_reconstruct.METHOD,
+        kd_vid.METHOD,
+        ddp.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

@@ -4,6 +4,7 @@ from reference_training.methods import (
     cross_entropy,
     feature_distillation,
     ulfd,
+    urie,
     vanilla,
 )
 from reference_training.methods.base import Method
@@ -16,6 +17,7 @@ METHODS: dict[str, Method] = {
         cross_entropy.DEGRADED_ONLY,
         feature_distillation.METHOD,
         ulfd.METHOD,
+        urie.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

@@ -117,6 +117,8 @@ class UEMOptions:
     log_variance: str = "element"
     normalization: str = "none"
     global_skip: bool = True
+    structure: str = "official"
+    """official, or pointwise: one 1×1 convolution, 30 times less work."""
 
     def spec(self, channels: int) -> UEMSpec:
         """The specification for features of that many channels."""

@@ -127,8 +127,8 @@ class _Pass:
         return (shifted + self._per_channel(self.params[f"{name}.bias"], wide)).astype(x.dtype)
 
     def branch(self, name: str, x: Array, *, last_relu: bool = True) -> Array:
-        """The branch 1×1, 3×3, 1×1 of a residual block, a ReLU after each; the caller adds x."""
-        layers = self.spec.bottleneck(name)
+        """The convolutions of a block or head, a ReLU after each; the caller adds x."""
+        layers = self.spec.branch(name)
         for layer in layers:
             x = self.normalisation(layer.name.replace("conv", "norm"), self.convolution(layer, x))
             if last_relu or layer is not layers[-1]:
@@ -139,19 +139,24 @@ class _Pass:
         window = tuple(2 if axis in self.spatial else 1 for axis in range(4))
         return lax.reduce_window(x, 0.0, lax.add, window, window, "VALID") / 4
 
+    def middle(self, deconv: Convolution, student: Array) -> Array:
+        """What the heads of the official structure see."""
+        x = jax.nn.relu(self.convolution(deconv, student))
+        for index in range(self.spec.blocks):
+            x = x + self.branch(f"blocks.{index}", x)
+        pooled = self.pool(x)
+        return student + pooled if self.spec.global_skip else pooled
+
     def run(self, student: Array) -> Array | Reconstruction:
         batch, height, width = (student.shape[axis] for axis in (0, *self.spatial))
         channels = student.shape[1 if self.layout == "NCHW" else 3]
         self.spec.output_shape((batch, channels, height, width))
         layers = {layer.name: layer for layer in self.spec.convolutions()}
-        x = jax.nn.relu(self.convolution(layers["deconv"], student))
-        for index in range(self.spec.blocks):
-            x = x + self.branch(f"blocks.{index}", x)
-        middle = self.pool(x)
-        if self.spec.global_skip:
-            middle = student + middle
+        pointwise = self.spec.structure == "pointwise"
+        middle = student if pointwise else self.middle(layers["deconv"], student)
+        added = middle if self.spec.residual_heads else 0.0
         linear = self.spec.output == "linear"
-        precision = middle + self.branch("head", middle, last_relu=not linear)
+        precision = added + self.branch("head", middle, last_relu=not linear)
         if self.spec.log_variance != "element":
             precision = self.convolution(layers["to_map"], precision)
             precision = precision if linear else jax.nn.relu(precision)
@@ -159,7 +164,7 @@ class _Pass:
             precision = jnp.mean(precision, self.spatial, keepdims=True)
         if self.spec.variant == "side_branch":
             return -precision
-        return Reconstruction(-precision, middle + self.branch("reconstruction", middle))
+        return Reconstruction(-precision, added + self.branch("reconstruction", middle))
 
 
 @partial(jax.jit, static_argnames=("spec", "layout"), inline=True)

@@ -79,7 +79,7 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, spec: UEMSpec, name: str, *, last_relu: bool = True) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.conv3 = map(_convolution, spec.bottleneck(name))
+        self.conv1, self.conv2, self.conv3 = map(_convolution, spec.branch(name))
         widths = (spec.bottleneck_width, spec.bottleneck_width, spec.channels)
         self.norm1, self.norm2, self.norm3 = (
             nn.BatchNorm2d(width) if spec.normalization == "batch" else nn.Identity()
@@ -92,6 +92,25 @@ class _Bottleneck(nn.Module):
         branch = self.norm2(self.conv2(branch)).relu()
         branch = self.norm3(self.conv3(branch))
         return branch.relu() if self.last_relu else branch
+
+
+class _Pointwise(nn.Conv2d):
+    """The branch of one 1×1 convolution, a ReLU after it; the caller adds x."""
+
+    def __init__(self, spec: UEMSpec, name: str, *, last_relu: bool = True) -> None:
+        (layer,) = spec.branch(name)
+        super().__init__(layer.in_channels, layer.out_channels, layer.kernel)
+        self.last_relu = last_relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = super().forward(x)
+        return branch.relu() if self.last_relu else branch
+
+
+_HEADS: dict[str, type[_Bottleneck | _Pointwise]] = {
+    "official": _Bottleneck,
+    "pointwise": _Pointwise,
+}
 
 
 class Reconstruction(NamedTuple):
@@ -121,14 +140,16 @@ class UEM(nn.Module):
             raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
         self.spec = spec
         layers = {layer.name: layer for layer in spec.convolutions()}
-        self.deconv = _convolution(layers["deconv"])
-        self.blocks = nn.ModuleList(
-            _Bottleneck(spec, f"blocks.{index}") for index in range(spec.blocks)
-        )
-        self.pool = nn.AvgPool2d(2, 2)
-        self.head = _Bottleneck(spec, "head", last_relu=spec.output == "neg_relu")
+        if spec.structure == "official":
+            self.deconv = _convolution(layers["deconv"])
+            self.blocks = nn.ModuleList(
+                _Bottleneck(spec, f"blocks.{index}") for index in range(spec.blocks)
+            )
+            self.pool = nn.AvgPool2d(2, 2)
+        head = _HEADS[spec.structure]
+        self.head = head(spec, "head", last_relu=spec.output == "neg_relu")
         if spec.variant == "reconstruct":
-            self.reconstruction = _Bottleneck(spec, "reconstruction")
+            self.reconstruction = head(spec, "reconstruction")
         if spec.log_variance != "element":
             self.to_map = _convolution(layers["to_map"])
 
@@ -139,20 +160,23 @@ class UEM(nn.Module):
             ValueError: the features have another number of channels.
         """
         self.spec.output_shape(tuple(student.shape))  # type: ignore[arg-type]
+        middle = student if self.spec.structure == "pointwise" else self._middle(student)
+        added = middle if self.spec.residual_heads else 0.0
+        log_variance = -self._log_precision(added + self.head(middle))
+        if self.spec.variant == "side_branch":
+            return log_variance
+        return Reconstruction(log_variance, added + self.reconstruction(middle))
+
+    def _middle(self, student: Tensor) -> Tensor:
+        """What the heads of the official structure see."""
         x = self.deconv(student).relu()
         for block in self.blocks:
             x = x + block(x)
-        middle = self.pool(x)
-        if self.spec.global_skip:
-            middle = student + middle
-        log_variance = -self._log_precision(middle)
-        if self.spec.variant == "side_branch":
-            return log_variance
-        return Reconstruction(log_variance, middle + self.reconstruction(middle))
+        pooled = self.pool(x)
+        return student + pooled if self.spec.global_skip else pooled
 
-    def _log_precision(self, middle: Tensor) -> Tensor:
-        """−σ = log θ⁻²: the head's output, reduced to a map or a number where the spec says so."""
-        element = middle + self.head(middle)
+    def _log_precision(self, element: Tensor) -> Tensor:
+        """−σ = log θ⁻²: of each element, or reduced to a map or a number."""
         if self.spec.log_variance == "element":
             return element
         one = self.to_map(element)

@@ -3,13 +3,14 @@
 Every function is pure: the second image of sample i at iteration t depends on (seed, i, t) alone.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import corrupt
+from reference_training.corruptions import SEEN, corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 
@@ -48,6 +49,8 @@ class Draws:
     corruptions: Corruptions
 
 
+_CLEAN_DRAWS = zlib.crc32(b"corruption_or_clean")  # a domain; see `Random`
+
 SecondImage = Callable[[Tensor, Draws], Tensor]
 """uint8 (B, 3, H, W) to grey levels 0 to 255, uint8 or float32, of the same shape, or with V views
 (B, V, 3, H, W); on the images' device."""
@@ -74,6 +77,13 @@ def corruption(images: Tensor, draws: Draws) -> Tensor:
     )
 
 
+def corruption_or_clean(images: Tensor, draws: Draws) -> Tensor:
+    """As `corruption`, but in one of 16 pairs the clean image again: a 16th kind (URIE)."""
+    kinds = Random(draws.seeds, domain=_CLEAN_DRAWS).integers(0, len(SEEN) + 1, 1)
+    keep = (kinds == len(SEEN)).view(-1, 1, 1, 1).to(images.device, non_blocking=True)
+    return torch.where(keep, images, corruption(images, draws))
+
+
 def flipped(images: Tensor, flip: Tensor) -> Tensor:
     """Images (B, ..., H, W) mirrored where `flip`, bool (B,), says so."""
     return torch.where(flip.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
@@ -82,5 +92,6 @@ def flipped(images: Tensor, flip: Tensor) -> Tensor:
 SECOND_IMAGES: dict[str, SecondImage] = {
     "clean": clean,
     "corruption": corruption,
+    "corruption_or_clean": corruption_or_clean,
 }
 """A new kind of pair is one function and one entry here."""

@@ -7,6 +7,7 @@ from reference_training.methods import (
     kd_vid,
     ulfd,
     ulfd_reconstruct,
+    urie,
     vanilla,
 )
 from reference_training.methods.base import Method
@@ -22,6 +23,7 @@ METHODS: dict[str, Method] = {
         ulfd_reconstruct.METHOD,
         kd_vid.METHOD,
         ddp.METHOD,
+        urie.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

@@ -4,12 +4,13 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from reference_training import checkpoint, engine, stages
+from reference_training import checkpoint, engine, small_scale, stages
 from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOptions
 from reference_training.data import load
 from reference_training.data.pairs import Pairs
@@ -19,6 +20,8 @@ from reference_training.methods import METHODS
 from reference_training.methods.base import Batch, Step, StepResult
 from reference_training.networks import ResNet, describe
 from reference_training.schedule import Schedule, cosine, stepwise
+from reference_training.trainings import training
+from ulfd import UEMSpec
 
 
 def model(seed=0):
@@ -44,7 +47,7 @@ def test_the_network_is_a_cifar_resnet():
 def test_a_step_learns(name):
     network = model()
     step = METHODS[name].make_step(network, SHORT, UEMOptions())
-    assert step.model is network
+    assert network in step.model.modules()
     assert (step.uem is not None) == (name == "ulfd")
     optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
     losses = []
@@ -55,8 +58,10 @@ def test_a_step_learns(name):
         optimizer.step()
         losses.append(result.loss.item())
     assert losses[-1] < losses[0]
+    trained = [weight for weight in step.parameters() if weight.requires_grad]
+    assert trained
     for weight in step.parameters():
-        assert weight.grad is not None
+        assert (weight.grad is not None) == weight.requires_grad
 
 
 def test_cross_entropy_is_eq_10_without_distillation():
@@ -81,6 +86,25 @@ def test_the_recipe_reaches_the_loss():
         torch.testing.assert_close(logs["distillation"], weight * twin(pairs).logs["distillation"])
     tight = METHODS["ulfd"].make_step(model(), Recipe(clamp=(-1e-3, 0.0)), UEMOptions())(pairs)
     assert tight.logs["log_variance_clamped"] > 0.1
+
+
+def test_the_uem_can_be_chosen_by_the_training_s_name():
+    one = training("ulfd@uem.structure=pointwise")
+    step = one.make_step(model(), SHORT, UEMOptions())
+    assert step.uem.spec == UEMSpec(64, structure="pointwise")
+    losses = []
+    optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = step(batch()).loss
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert step.uem.head.weight.grad.abs().max() > 0
+    run = replace(PRESETS["digits"], methods=("ulfd@uem.structure=pointwise,uem.blocks=2",))
+    with pytest.raises(RunError, match="'pointwise' has no width, blocks"):
+        small_scale.check(run)
 
 
 def test_schedules():

@@ -23,6 +23,31 @@ def test_parameters_are_the_sum_of_the_parts():
     assert parts == {"deconv": 16_779_264, "blocks": 26_757_120, "head": 4_459_520}
 
 
+def test_a_pointwise_uem_is_one_convolution():
+    spec = UEMSpec(2048, structure="pointwise")
+    assert spec.weight_shapes() == {"head.weight": (2048, 2048, 1, 1), "head.bias": (2048,)}
+    assert spec.parameters() == 2048 * 2049
+    assert spec.multiply_accumulates(7, 7) == 49 * 2048**2
+    mapped = UEMSpec(64, structure="pointwise", variant="reconstruct", log_variance="sample")
+    assert [name for name in mapped.weight_shapes() if name.endswith("weight")] == [
+        "head.weight",
+        "reconstruction.weight",
+        "to_map.weight",
+    ]
+    assert mapped.parameters() == 2 * 64 * 65 + 9 * 64 + 1
+
+
+def test_multiply_accumulates_are_the_sum_of_the_parts():
+    """C = 4w = 2048 at 7×7: every output pixel of the deconv sees one of the kernel's four taps."""
+    c, w, area = 2048, 512, 49
+    block = 2 * c * w + 9 * w * w
+    deconv, blocks, head = 4 * area * c * c, 6 * 4 * area * block, area * block
+    assert [round(part / 1e9, 2) for part in (deconv, blocks, head)] == [0.82, 5.24, 0.22]
+    assert UEMSpec(c).multiply_accumulates(7, 7) == deconv + blocks + head
+    two_heads = UEMSpec(c, variant="reconstruct").multiply_accumulates(7, 7)
+    assert two_heads == deconv + blocks + 2 * head
+
+
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [("element", (3, 64, 5, 7)), ("spatial", (3, 1, 5, 7)), ("sample", (3, 1, 1, 1))],
@@ -41,6 +66,10 @@ def test_output_shapes(kind, shape):
         {"channels": 8, "output": "exp"},
         {"channels": 8, "log_variance": "pixel"},
         {"channels": 8, "normalization": "layer"},
+        {"channels": 8, "structure": "linear"},
+        {"channels": 8, "structure": "pointwise", "blocks": 1},
+        {"channels": 8, "structure": "pointwise", "width": 2},
+        {"channels": 8, "structure": "pointwise", "normalization": "batch"},
     ],
 )
 def test_bad_options(options):

@@ -18,6 +18,9 @@ SPECS = [
     UEMSpec(8, blocks=2),
     UEMSpec(8, width=3, blocks=1, log_variance="spatial", global_skip=False),
     UEMSpec(8, blocks=1, log_variance="sample", output="linear"),
+    UEMSpec(8, structure="pointwise"),
+    UEMSpec(8, structure="pointwise", log_variance="sample", global_skip=False),
+    UEMSpec(8, structure="pointwise", output="linear", variant="reconstruct"),
     UEMSpec(8, blocks=1, normalization="batch", variant="reconstruct"),
 ]
 # Outputs are of size 1 and the longest sums have fewer than 100 terms: 100 · 2⁻²⁴ = 6e-6.
@@ -77,8 +80,8 @@ def test_training_updates_the_state_like_torch(tmp_path):
         assert not np.array_equal(after[name], state[name])  # and the old one is left as it was
 
 
-def test_gradients_are_torchs(tmp_path):
-    spec = UEMSpec(8, blocks=1)
+@pytest.mark.parametrize("spec", [UEMSpec(8, blocks=1), UEMSpec(8, structure="pointwise")], ids=str)
+def test_gradients_are_torchs(spec, tmp_path):
     module, params, _ = pair(spec, tmp_path)
     x = features()
     module(torch.from_numpy(x)).square().sum().backward()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from ulfd import UEMSpec
 from ulfd_torch import UEM
@@ -14,6 +15,8 @@ SPECS = [
     UEMSpec(8, log_variance="sample", output="linear"),
     UEMSpec(8, normalization="batch", global_skip=False),
     UEMSpec(8, variant="reconstruct"),
+    UEMSpec(8, structure="pointwise"),
+    UEMSpec(8, structure="pointwise", log_variance="spatial", variant="reconstruct"),
 ]
 
 
@@ -25,6 +28,13 @@ def test_weights_match_the_specification(spec):
     outputs = uem(torch.rand(2, 8, 5, 3))
     sigma = outputs if spec.variant == "side_branch" else outputs.log_variance
     assert tuple(sigma.shape) == spec.output_shape((2, 8, 5, 3))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_multiply_accumulates_are_torchs_count(spec):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        UEM(spec)(torch.empty(3, 8, 4, 6))
+    assert counter.get_total_flops() == 2 * 3 * spec.multiply_accumulates(4, 6)
 
 
 def by_hand(weights, x, blocks):
@@ -53,6 +63,29 @@ def test_forward_by_hand():
     x = torch.rand(2, 16, 7, 5, dtype=torch.float64)
     expected = by_hand(dict(uem.named_parameters()), x, 6)
     torch.testing.assert_close(uem(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("global_skip", [True, False])
+@pytest.mark.parametrize("output", ["neg_relu", "linear"])
+def test_pointwise_by_hand(output, global_skip):
+    """A 1×1 convolution is a matrix product over the channels."""
+    torch.manual_seed(0)
+    options = {"output": output, "global_skip": global_skip, "variant": "reconstruct"}
+    uem = UEM(8, structure="pointwise", **options).double()
+    x = torch.rand(2, 8, 5, 3, dtype=torch.float64)
+
+    def product(layer):
+        rows = torch.einsum("oi,bihw->bohw", layer.weight[:, :, 0, 0], x)
+        return rows + layer.bias[:, None, None]
+
+    skip = x if global_skip else 0 * x
+    branch = product(uem.head)
+    assert (branch < 0).any()
+    precision = skip + (branch.clamp(min=0) if output == "neg_relu" else branch)
+    outputs = uem(x)
+    torch.testing.assert_close(outputs.log_variance, -precision, rtol=1e-12, atol=1e-12)
+    feature = skip + product(uem.reconstruction).clamp(min=0)
+    torch.testing.assert_close(outputs.feature, feature, rtol=1e-12, atol=1e-12)
 
 
 def test_official_output_is_never_positive_and_linear_can_be():

@@ -1,0 +1,39 @@
+"""URIE: an enhancement network in front of the vanilla network, which is frozen: Table 1.
+
+The original draws each training image from 16 kinds, the 15 corruptions and clean. So do the pairs
+here; two passes with the clean one's loss weighted by 1/15 would have the same expectation, but
+cost twice as much, and batch normalisation would never see the two kinds mixed.
+"""
+
+from torch.nn import functional
+
+from reference_training.config import Recipe, UEMOptions
+from reference_training.enhancers import URIE, EnhancedClassifier
+from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.networks import Classifier
+
+
+class URIEStep(Step):
+    """L = CE(y, f(e(x̃))): the enhancer e is trained, the classifier f is not."""
+
+    def forward(self, batch: Batch) -> StepResult:
+        degraded = functional.cross_entropy(self.model(batch.degraded), batch.labels)
+        return StepResult(degraded, {"degraded": degraded})
+
+
+def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> URIEStep:
+    """An enhancer with random weights in front of the network."""
+    return URIEStep(EnhancedClassifier(URIE(), model))
+
+
+METHOD = Method(
+    "urie",
+    make_step,
+    second="corruption_or_clean",
+    source=(
+        "Re-implemented from a description of Son et al. (ECCV 2020): architecture, loss and the "
+        "draw of the images are theirs. Theirs too, but not used here, where all methods share one "
+        "recipe: Adam with rate 1e-4, weight decay 1e-3, a tenth of the rate every 10 of 60 "
+        "epochs. Not established: the slope of the leaky ReLU (0.01, torch's)."
+    ),
+)

@@ -3,6 +3,8 @@
 from reference_training.methods import (
     cross_entropy,
     feature_distillation,
+    i_revnet,
+    qualnet,
     ulfd,
     vanilla,
 )
@@ -16,6 +18,8 @@ METHODS: dict[str, Method] = {
         cross_entropy.DEGRADED_ONLY,
         feature_distillation.METHOD,
         ulfd.METHOD,
+        i_revnet.METHOD,
+        qualnet.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

@@ -16,6 +16,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionBase
 
 from reference_training.config import Network
+from reference_training.data.views import MEAN, STD
 from reference_training.errors import RunError
 from reference_training.networks import Classifier, ResNet
 
@@ -25,9 +26,17 @@ class TorchvisionResNet(TorchvisionBase, Classifier):
 
     feature_layer = "layer4"
     shallow_layer = "relu"  # after conv1 and bn1: half the image's resolution
+    downsampling = 32
+    mean, std = MEAN, STD
 
     def shallow_channels(self) -> int:
         return 64  # of every network of this family
+
+
+class SmallResNet(ResNet):
+    """The small runs' network, for photographs."""
+
+    mean, std = MEAN, STD
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     # Not in the paper: small enough to try everything out.
     "resnet18": _torchvision(BasicBlock, [2, 2, 2, 2], ResNet18_Weights.IMAGENET1K_V1),
-    "resnet8": Architecture(lambda classes: ResNet(Network(), classes)),
+    "resnet8": Architecture(lambda classes: SmallResNet(Network(), classes)),
 }
 """The names are torchvision's where it has the network. A new backbone is one entry."""
 

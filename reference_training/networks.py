@@ -11,6 +11,11 @@ class Classifier(nn.Module):
     feature_layer: str
     shallow_layer: str
     fc: nn.Linear
+    downsampling: int
+    """The image's side over that of the deep feature."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """By which its input is normalised; its images have grey levels from 0 to 1 before that."""
 
     def shallow_channels(self) -> int:
         """The channels of the shallow layer's output."""
@@ -59,6 +64,7 @@ class ResNet(Classifier):
     def __init__(self, config: Network, classes: int) -> None:
         super().__init__()
         self.widths = config.widths
+        self.downsampling = 4 * config.stem_stride
         first, second, third = config.widths
         self.stem = nn.Sequential(
             nn.Conv2d(3, first, 3, config.stem_stride, 1, bias=False),

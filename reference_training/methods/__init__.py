@@ -5,6 +5,8 @@ from reference_training.methods import (
     ddp,
     feature_distillation,
     kd_vid,
+    i_revnet,
+    qualnet,
     ulfd,
     ulfd_reconstruct,
     urie,
@@ -24,6 +26,8 @@ METHODS: dict[str, Method] = {
         kd_vid.METHOD,
         ddp.METHOD,
         urie.METHOD,
+        i_revnet.METHOD,
+        qualnet.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

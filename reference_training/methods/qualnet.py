@@ -1,0 +1,95 @@
+"""QualNet-style: the feature must hold the clean image, as a frozen inverse network decodes it."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, cat, nn
+from torch.nn import functional
+
+from reference_training.config import Recipe, UEMOptions
+from reference_training.errors import RunError
+from reference_training.i_revnet import beside
+from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.networks import Classifier
+from ulfd_torch import FeatureTap
+
+RECONSTRUCTION_WEIGHT = 1.0
+"""λ_rec; no value is established."""
+
+
+class QualNetStep(Step):
+    """L = CE(y, f(x)) + CE(y, f(x̃)) + λ_rec·(|D(b(z)) − x|₁ + |D(b(ẑ)) − x|₁).
+
+    D is the i-RevNet's inverse, frozen and in eval mode, but gradients flow through it to the
+    network f; b is a 3×3 convolution from f's deep feature, z or ẑ, to the code's channels. The
+    images are compared in grey levels from 0 to 1, to which the decoded ones are clipped; |·|₁ is
+    the mean over all elements. Both b and D are for the training alone.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__(model)
+        layer, channels = model.tapped("deep")
+        self.needed = beside(model).requires_grad_(False).eval()
+        self.bridge = nn.Conv2d(channels, self.needed.config.code_channels, 3, padding=1)
+        self._tap = FeatureTap(model, layer)
+        self.mean: Tensor
+        self.std: Tensor
+        for name, values in (("mean", model.mean), ("std", model.std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.needed.eval()
+        return self
+
+    def decoded(self, feature: Tensor) -> Tensor:
+        """D(b(z)): the images, normalised, that features of the deep layer stand for."""
+        # Under autocast the code comes in bfloat16, and sums of a hundred blocks need more digits.
+        return self.needed.decode(self.bridge(feature).to(self.bridge.weight.dtype))
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(images)
+        return logits, self._tap.take()
+
+    def _difference(self, decoded: Tensor, images: Tensor) -> Tensor:
+        if decoded.shape != images.shape:
+            raise RunError(
+                f"the network's deep feature decodes to {tuple(decoded.shape[-2:])} pixels, but "
+                f"the images have {tuple(images.shape[-2:])}: --crop must be a multiple of "
+                f"{self.needed.downsampling}."
+            )
+        grey = (decoded * self.std + self.mean).clamp(0, 1)
+        return functional.l1_loss(grey, images * self.std + self.mean)
+
+    def forward(self, batch: Batch) -> StepResult:
+        degraded_logits, degraded_feature = self._run(batch.degraded)
+        clean_logits, clean_feature = self._run(batch.clean)
+        clean = functional.cross_entropy(clean_logits, batch.labels)
+        degraded = functional.cross_entropy(degraded_logits, batch.labels)
+        of_clean, of_degraded = self.decoded(cat([clean_feature, degraded_feature])).chunk(2)
+        reconstruction = RECONSTRUCTION_WEIGHT * self._difference(of_clean, batch.clean)
+        recovery = RECONSTRUCTION_WEIGHT * self._difference(of_degraded, batch.clean)
+        logs = {
+            "clean": clean,
+            "degraded": degraded,
+            "reconstruction_of_clean": reconstruction,
+            "reconstruction_of_degraded": recovery,
+        }
+        return StepResult(clean + degraded + reconstruction + recovery, logs)
+
+
+def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> Any:
+    """The network with a bridge to the decoder, which is yet to be filled."""
+    return QualNetStep(model)
+
+
+METHOD = Method(
+    "qualnet",
+    make_step,
+    needs="i_revnet",
+    source=(
+        "In the style of QualNet (Kim et al., CVPR 2021): written from its abstract and from "
+        "descriptions, since no official code was found. Not established: its losses' weights, the "
+        "bridge, the resolution, the optimiser, and whether its network starts pretrained."
+    ),
+)

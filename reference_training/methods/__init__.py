@@ -1,6 +1,7 @@
 """The methods that are compared, one file each, by name."""
 
 from reference_training.methods import (
+    augmix,
     cross_entropy,
     feature_distillation,
     ulfd,
@@ -16,6 +17,7 @@ METHODS: dict[str, Method] = {
         cross_entropy.DEGRADED_ONLY,
         feature_distillation.METHOD,
         ulfd.METHOD,
+        augmix.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

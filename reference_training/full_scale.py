@@ -126,11 +126,12 @@ def _link(run: PaperRun) -> Iterator[Progress]:
 
 
 def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
+    one = training(ROWS[run.experiment].training)
     return PhotographPairs(
         photographs,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
-        second=training(ROWS[run.experiment].training).second,
+        second=one.second,
         views=Views(
             run.resize,
             run.crop,
@@ -144,6 +145,7 @@ def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock)
         unreadable=JsonLines(run.folder / "unreadable.jsonl"),
         world=world,
         clock=clock,
+        second_views=one.method.second_views,
     )
 
 

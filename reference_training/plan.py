@@ -82,7 +82,9 @@ def cost(run: PaperRun) -> Cost:
     with torch.device("meta"):
         step = make_step(run, classes=1000).to(dtype).train()
         images = torch.empty(PAIRS, 3, run.crop, run.crop, dtype=dtype)
-        batch = Batch(images, images.clone(), torch.zeros(PAIRS, dtype=torch.int64))
+        views = training(ROWS[run.experiment].training).method.second_views
+        second = images.clone() if views == 1 else images[:, None].repeat(1, views, 1, 1, 1)
+        batch = Batch(images, second, torch.zeros(PAIRS, dtype=torch.int64))
     saved: dict[int, int] = {}
     kept: list[Any] = []  # or a storage could be freed and its identity given to the next
 

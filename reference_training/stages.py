@@ -106,6 +106,7 @@ def train(run: Run, seed: int, name: str) -> None:
         seed=seed,
         second=one.second,
         frost=run.frost,
+        second_views=one.method.second_views,
     )
     engine.train(
         _step(run, seed, one, dataset.classes),

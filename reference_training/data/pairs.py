@@ -14,7 +14,7 @@ from torch import Tensor
 from reference_training.corruptions.random import Random
 from reference_training.data.images import Dataset
 from reference_training.data.sampling import pair_seeds, samples_at
-from reference_training.data.second_images import SECOND_IMAGES, Corruptions, Draws, flipped
+from reference_training.data.second_images import Corruptions, Draws, flipped, second_image
 from reference_training.methods.base import Batch
 
 CHUNK = 16
@@ -36,16 +36,25 @@ class Pairs:
         seed: of the run; methods with one seed see the same pairs in the same order.
         second: what the second image of each pair is; a key of `SECOND_IMAGES`.
         frost: which frost overlays; see `corruptions.frost_source`.
+        second_views: how many second images, see `second_image`.
     """
 
     def __init__(
-        self, dataset: Dataset, *, batch_size: int, seed: int, second: str, frost: str
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        second: str,
+        frost: str,
+        second_views: int = 1,
     ) -> None:
         self.dataset = dataset
         self.corruptions = Corruptions(frost=frost)
         self.batch_size = batch_size
         self.seed = seed
         self.second = second
+        self.second_views = second_views
 
     def samples(self, first: int, last: int) -> Tensor:
         """The indices of the samples of the iterations first, ..., last − 1, in order."""
@@ -68,7 +77,7 @@ class Pairs:
         random = Random(seeds)
         positions = torch.arange(first * self.batch_size, last * self.batch_size)
         draws = Draws(seeds, random, positions, self.seed, self.corruptions)
-        second = SECOND_IMAGES[self.second](clean, draws)
+        second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
         if self.dataset.flips:
             flip = random.uniform(1)[:, 0] < 0.5

@@ -18,7 +18,7 @@ from reference_training.clock import Clock
 from reference_training.corruptions.random import Random
 from reference_training.data.photographs import Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
-from reference_training.data.second_images import SECOND_IMAGES, Draws, flipped
+from reference_training.data.second_images import Draws, flipped, second_image
 from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
 from reference_training.errors import RunError
 from reference_training.files import JsonLines
@@ -115,6 +115,7 @@ class PhotographPairs:
         unreadable: the file that names them.
         world: the processes that share the work.
         clock: gets the time of the degradation.
+        second_views: how many second images, see `second_image`.
     """
 
     def __init__(
@@ -131,9 +132,11 @@ class PhotographPairs:
         unreadable: JsonLines,
         world: World,
         clock: Clock,
+        second_views: int = 1,
     ) -> None:
         self.slots = Slots(photographs, batch_size=batch_size, seed=seed, world=world)
         self.second = second
+        self.second_views = second_views
         self.views = views
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.workers = workers
@@ -210,7 +213,7 @@ class PhotographPairs:
         squares = resized(images, views.resize)
         clean = cropped(squares, corners[:, 0], corners[:, 1], views.crop)
         draws = Draws(seeds, random, slots.positions(iteration), slots.seed, views.corruptions)
-        second = SECOND_IMAGES[self.second](clean, draws)
+        second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
         batch = [self._normalised(flipped(images, flip)) for images in pairs]
         labels = decoded.labels.to(device, non_blocking=True)

@@ -5,13 +5,14 @@ Every function is pure: the second image of sample i at iteration t depends on (
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from reference_training.augmentations import augmix
 from reference_training.corruptions import SEEN, corrupt
-from reference_training.corruptions.random import Random
+from reference_training.corruptions.random import Random, splitmix64
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 
 
@@ -48,12 +49,19 @@ class Draws:
     seed: int
     corruptions: Corruptions
 
+    def view(self, number: int) -> "Draws":
+        """The draws of another second image of the same pairs; view 0 are these themselves."""
+        if number == 0:
+            return self
+        seeds = splitmix64(self.seeds, torch.full_like(self.seeds, number))
+        return replace(self, seeds=seeds, random=Random(seeds))
+
 
 _CLEAN_DRAWS = zlib.crc32(b"corruption_or_clean")  # a domain; see `Random`
 
 SecondImage = Callable[[Tensor, Draws], Tensor]
-"""uint8 (B, 3, H, W) to grey levels 0 to 255, uint8 or float32, of the same shape, or with V views
-(B, V, 3, H, W); on the images' device."""
+"""uint8 (B, 3, H, W) to grey levels 0 to 255, uint8 or float32, of the same shape, on the images'
+device."""
 
 
 def clean(images: Tensor, draws: Draws) -> Tensor:
@@ -84,6 +92,29 @@ def corruption_or_clean(images: Tensor, draws: Draws) -> Tensor:
     return torch.where(keep, images, corruption(images, draws))
 
 
+def augmix_image(images: Tensor, draws: Draws) -> Tensor:
+    """AugMix of the image, not rounded."""
+    return augmix(images, draws.seeds)
+
+
+def second_image(kind: str, images: Tensor, draws: Draws, views: int = 1) -> Tensor:
+    """What stands beside the clean images.
+
+    Args:
+        kind: a key of `SECOND_IMAGES`.
+        images: uint8 (B, 3, H, W).
+        draws: all that is random.
+        views: how many of them, drawn independently of each other.
+
+    Returns:
+        Grey levels (B, 3, H, W); with more than one view (B, V, 3, H, W).
+    """
+    make = SECOND_IMAGES[kind]
+    if views == 1:
+        return make(images, draws)
+    return torch.stack([make(images, draws.view(number)) for number in range(views)], 1)
+
+
 def flipped(images: Tensor, flip: Tensor) -> Tensor:
     """Images (B, ..., H, W) mirrored where `flip`, bool (B,), says so."""
     return torch.where(flip.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
@@ -93,5 +124,6 @@ SECOND_IMAGES: dict[str, SecondImage] = {
     "clean": clean,
     "corruption": corruption,
     "corruption_or_clean": corruption_or_clean,
+    "augmix": augmix_image,
 }
 """A new kind of pair is one function and one entry here."""

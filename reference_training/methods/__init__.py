@@ -1,11 +1,12 @@
 """The methods that are compared, one file each, by name."""
 
 from reference_training.methods import (
+    augmix,
     cross_entropy,
     ddp,
     feature_distillation,
-    kd_vid,
     i_revnet,
+    kd_vid,
     qualnet,
     ulfd,
     ulfd_reconstruct,
@@ -28,6 +29,7 @@ METHODS: dict[str, Method] = {
         urie.METHOD,
         i_revnet.METHOD,
         qualnet.METHOD,
+        augmix.METHOD,
     )
 }
 """A new method is one file with a `Method` and one line here."""

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """Pairs of normalised images (B, 3, H, W) and their labels (B,).
 
     The second image of a pair is what the method asks for, see `data.second_images`; one that asks
-    for two views gets them stacked: (B, 2, 3, H, W).
+    for two views of it gets them stacked: (B, 2, 3, H, W).
     """
 
     clean: Tensor
@@ -56,6 +56,8 @@ class Method:
     make_step: Callable[[Classifier, Recipe, UEMOptions], Any]
     second: str = "corruption"
     """What the second image of each pair is: a key of `data.second_images.SECOND_IMAGES`."""
+    second_views: int = 1
+    """How many second images of each pair it needs, drawn independently."""
     start: str | None = VANILLA
     """The training whose network this one begins with; None begins with random weights."""
     needs: str | None = None

@@ -29,9 +29,11 @@ def model(seed=0):
     return ResNet(Network(), 10)
 
 
-def batch():
+def batch(second_views=1):
     generator = torch.Generator().manual_seed(1)
     clean, degraded = torch.randn(2, 16, 3, 32, 32, generator=generator)
+    if second_views > 1:
+        degraded = torch.randn(16, second_views, 3, 32, 32, generator=generator)
     return Batch(clean, degraded, torch.arange(16) % 10)
 
 
@@ -52,7 +54,7 @@ def test_a_step_learns(name):
     optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):
-        result = step(batch())
+        result = step(batch(METHODS[name].second_views))
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()

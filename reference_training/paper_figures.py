@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reference_training import stages
 from reference_training.config import Run
 from reference_training.data.pairs import normalised
-from reference_training.evaluation.trained import Trained, degraded, features
+from reference_training.evaluation.trained import Trained, degraded, look
 from reference_training.experiments import Experiment, Row
 from reference_training.figures import DARK, LIGHT, Theme, png
 from reference_training.files import write_atomically, write_json
@@ -200,8 +200,10 @@ def uncertainty(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
     for corruption in HISTOGRAMS:
         for severity in SEVERITIES:
             shown = degraded(test.images, corruption, severity, run.frost)
-            sigma = features(one, shown).log_variance.double()
-            top1 = (_logits(one.model, shown).argmax(1) == test.labels).double().mean()
+            logits, said = look(one, shown, most=len(shown))
+            assert said is not None  # ULFD has a UEM
+            sigma = said.log_variance.double()
+            top1 = (logits.argmax(1) == test.labels).double().mean()
             found[f"{corruption} {severity}"] = {
                 "theta": (sigma / 2).exp().flatten(1).mean(1),
                 "variance": float(sigma.exp().mean()),

@@ -21,7 +21,7 @@ CALIBRATION = (
     "squared_difference variance weighted_square image_rank_correlation "
     "element_rank_correlation auroc"
 ).split()
-FEW = 500
+FEW = BATCH
 """Images of a test-time adaptation's second setting (Table 4), if there are ten times as many."""
 
 
@@ -59,35 +59,46 @@ def subset(images: int) -> Tensor:
     return order[: min(FEW, max(1, images // 10))]
 
 
-def _top1(one: Trained, images: Tensor, labels: Tensor, batch: int) -> float:
+def _adapted_top1(one: Trained, images: Tensor, labels: Tensor, batch: int) -> float:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    if one.adaptation is NONE:
-        order = torch.arange(len(images))
     batches = (normalised(images[rows]) for rows in order.split(batch))
     found = torch.cat([part.argmax(1) for part in one.adaptation.predict(one.model, batches)])
     return int((found == labels[order]).sum()) / len(labels)
 
 
 @torch.no_grad()
-def features(one: Trained, images: Tensor) -> Features:
-    """What the UEM sees of the images and what it says; only for a network that has one."""
-    assert one.uem is not None
-    assert one.layer is not None
-    seen, compared, sigmas = [], [], []
-    with FeatureTap(one.model, one.layer) as tap:
+def look(one: Trained, images: Tensor, most: int = FEW) -> tuple[Tensor, Features | None]:
+    """The logits of images (N, classes); with a UEM also what it sees and says of the first `most`.
+
+    Args:
+        one: in eval mode; its adaptation is left out.
+        images: uint8 (N, 3, 32, 32).
+        most: how many images' features are kept, at least.
+    """
+    logits: list[Tensor] = []
+    if one.uem is None or one.layer is None:
         for rows in images.split(BATCH):
-            one.model(normalised(rows))
+            logits.append(one.model(normalised(rows)))
+        return torch.cat(logits), None
+    kept: list[Features] = []
+    with FeatureTap(one.model, one.layer) as tap:
+        for start, rows in zip(range(0, len(images), BATCH), images.split(BATCH), strict=True):
+            logits.append(one.model(normalised(rows)))
             feature = tap.take()
-            said = one.uem(feature)
-            seen.append(feature)
-            compared.append(feature if isinstance(said, Tensor) else said.feature)
-            sigmas.append(said if isinstance(said, Tensor) else said.log_variance)
-    return Features(torch.cat(seen), torch.cat(compared), torch.cat(sigmas))
+            if start < most:
+                said = one.uem(feature)
+                plain = isinstance(said, Tensor)
+                kept.append(
+                    Features(feature, feature, said)
+                    if plain
+                    else Features(feature, said.feature, said.log_variance)
+                )
+    return torch.cat(logits), Features(*map(torch.cat, zip(*kept, strict=True)))
 
 
 @lru_cache(maxsize=64)
-def _clean_features(one: Trained, images: Tensor) -> Features:
-    return features(one, images)
+def _clean_features(one: Trained, images: Tensor) -> Features | None:
+    return look(one, images)[1]
 
 
 def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
@@ -97,16 +108,26 @@ def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> d
         one: in eval mode.
         images: uint8 (N, 3, 32, 32).
         labels: int64 (N,).
-        clean: the first of the images, at most `FEW`, not degraded.
+        clean: the first of the images, `FEW` if there are so many, not degraded.
     """
     few = subset(len(images))
+    if one.adaptation is not NONE:
+        return {
+            "top1": _adapted_top1(one, images, labels, one.adaptation.batch or BATCH),
+            "top1_subset": _adapted_top1(
+                one, images[few], labels[few], one.adaptation.small_batch or BATCH
+            ),
+        }
+    logits, shown = look(one, images)
+    correct = logits.argmax(1) == labels
     result = {
-        "top1": _top1(one, images, labels, one.adaptation.batch or BATCH),
-        "top1_subset": _top1(one, images[few], labels[few], one.adaptation.small_batch or BATCH),
+        "top1": int(correct.sum()) / len(labels),
+        "top1_subset": int(correct[few].sum()) / len(few),
     }
-    if one.uem is None:
+    reference = _clean_features(one, clean)
+    if shown is None or reference is None:
         return result
-    return result | calibration(features(one, images[: len(clean)]), _clean_features(one, clean))
+    return result | calibration(shown, reference)
 
 
 def _by_corruption(rows: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[Any]]]:

@@ -1,4 +1,4 @@
-"""DDP-style: only a module behind the shallow layer learns to undo the degradation: Table 1, Fig. 2.
+"""DDP-style: only a module behind the shallow layer learns to undo degradation: Table 1, Fig. 2.
 
 In the style of Deep Degradation Prior (Wang et al. 2020); nothing to do with distributed training.
 The vanilla network is frozen; its feature de-drifting module (FDM) brings the shallow feature of a

@@ -280,8 +280,8 @@ def _execute(run: PaperRun, world: World) -> None:
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
     if run.evaluate:
-        model = step.get_submodule("model")
-        result = final_evaluation.evaluate(run, model, len(photographs.classes))
-        if world.main:
-            tqdm.write(metric_table(result).terminal())
-            tqdm.write(f"the evaluation: {final_evaluation.folder(run) / 'result.json'}")
+        model, classes = step.get_submodule("model"), len(photographs.classes)
+        for adaptation, few in final_evaluation.settings(run):
+            result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
+            if world.main:
+                tqdm.write(metric_table(result).terminal())

@@ -14,6 +14,7 @@ from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOption
 from reference_training.data import load
 from reference_training.data.pairs import Pairs
 from reference_training.errors import RunError
+from reference_training.i_revnet import IRevNet
 from reference_training.interrupt import Interrupted
 from reference_training.methods import METHODS
 from reference_training.methods.base import Batch, Step, StepResult
@@ -44,7 +45,7 @@ def test_the_network_is_a_cifar_resnet():
 def test_a_step_learns(name):
     network = model()
     step = METHODS[name].make_step(network, SHORT, UEMOptions())
-    assert step.model is network
+    assert isinstance(step.model, IRevNet) if name == "i_revnet" else step.model is network
     assert (step.uem is not None) == (name == "ulfd")
     optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
     losses = []
@@ -56,7 +57,9 @@ def test_a_step_learns(name):
         losses.append(result.loss.item())
     assert losses[-1] < losses[0]
     for weight in step.parameters():
-        assert weight.grad is not None
+        assert (weight.grad is not None) == weight.requires_grad
+    for part in filter(None, (step.model, step.uem)):
+        assert all(weight.requires_grad for weight in part.parameters())
 
 
 def test_cross_entropy_is_eq_10_without_distillation():

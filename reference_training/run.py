@@ -59,6 +59,7 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
             arch=row.arch,
             recipe=one.recipe(RECIPES[recipe]),
             uem=one.uem(UEMOptions()),
+            weights=PaperRun.weights if one.method.pretrained else "random",
         ),
         args=arguments,
         description=PaperRun.__doc__,

@@ -17,8 +17,15 @@ from tests.reference_training.test_methods import Counter
 
 
 def pairs(name):
-    second = METHODS[name].second
-    return Pairs(load("digits"), batch_size=16, seed=0, second=second, frost="procedural")
+    method = METHODS[name]
+    return Pairs(
+        load("digits"),
+        batch_size=16,
+        seed=0,
+        second=method.second,
+        second_views=method.second_views,
+        frost="procedural",
+    )
 
 
 def new_step(name):

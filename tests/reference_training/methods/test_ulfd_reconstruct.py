@@ -14,7 +14,7 @@ from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOption
 from reference_training.data.pairs import normalised
 from reference_training.errors import RunError
 from reference_training.evaluation.calibration import calibration
-from reference_training.evaluation.trained import Trained, features
+from reference_training.evaluation.trained import Trained, look
 from reference_training.methods import METHODS
 from reference_training.methods.base import Batch
 from reference_training.networks import ResNet
@@ -92,7 +92,7 @@ def test_sigma_is_that_of_the_feature_before_the_head(shape):
     step = new_step(log_variance=shape).eval()
     one = Trained("ulfd_reconstruct/0", step.model, step.uem, step.layer)
     clean, shown = torch.randint(0, 256, (2, 6, 3, 32, 32), dtype=torch.uint8)
-    found = {"clean": features(one, clean), "shown": features(one, shown)}
+    found = {"clean": look(one, clean)[1], "shown": look(one, shown)[1]}
     for name, images in (("clean", clean), ("shown", shown)):
         with torch.no_grad():
             z = step.model.before(normalised(images))

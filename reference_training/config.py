@@ -285,6 +285,9 @@ class PaperRun:
     trained with; by default the latter for a crop of 224, the only one it is published for."""
     frost: str = "procedural"
     """Overlays of the corruption frost: procedural, or photographs (ImageNet-C's)."""
+    deepaugment_roots: tuple[Path, ...] = ()
+    """Folders with DeepAugment's version of every training image (EDSR's, CAE's), named as below
+    train/; without them a random network stands in for DeepAugment."""
     numerics: Numerics = Numerics(precision="bfloat16", fused_optimizer=True)
     accumulate: int = 1
     """Parts into which each process cuts its share of a batch, when memory is short."""

@@ -24,10 +24,11 @@ from reference_training.architectures import ARCHITECTURES, fill, load_weights
 from reference_training.clock import Clock
 from reference_training.config import PaperRun
 from reference_training.corruptions import corrupt, frost_source
+from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import Photographs, fingerprint, open_photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
-from reference_training.data.second_images import Corruptions
+from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
 from reference_training.data.views import Views
 from reference_training.errors import RunError
 from reference_training.evaluation.tables import metric_table
@@ -78,6 +79,8 @@ def check(run: PaperRun) -> None:
         )
     if run.resize < run.crop:
         raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
+    if run.deepaugment_roots and not _is_deepaugmented(run):
+        raise RunError(f"--deepaugment-roots: the pairs of {run.experiment} are none of these.")
     shards = parallel.launched() * run.accumulate
     if run.recipe.batch_size % shards:
         raise RunError(
@@ -93,6 +96,10 @@ def check(run: PaperRun) -> None:
             plan.make_step(run, classes=1000)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(str(error)) from error
+
+
+def _is_deepaugmented(run: PaperRun) -> bool:
+    return training(ROWS[run.experiment].training).second in DEEPAUGMENTED
 
 
 def _semantics(run: PaperRun) -> str:
@@ -151,6 +158,9 @@ def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock)
         world=world,
         clock=clock,
         second_views=one.method.second_views,
+        deepaugmented=(
+            AugmentedFolders(photographs, run.deepaugment_roots) if run.deepaugment_roots else None
+        ),
     )
 
 
@@ -275,6 +285,8 @@ def _execute(run: PaperRun, world: World) -> None:
             f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
             f"into {run.folder}"
         )
+        if _is_deepaugmented(run) and not run.deepaugment_roots:
+            tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
     try:
         _train(run, world, step, photographs)
     except Interrupted:

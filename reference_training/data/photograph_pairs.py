@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from reference_training.clock import Clock
 from reference_training.corruptions.random import Random
+from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photographs import Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Draws, flipped, second_image
@@ -33,7 +34,7 @@ REPLACEMENTS = 1  # the domain of the draws for places whose file cannot be deco
 class Decoded(NamedTuple):
     """A batch as a worker sends it: few large tensors travel faster than many small ones."""
 
-    pixels: Tensor  # uint8, one image after another, each (H, W, 3)
+    pixels: Tensor  # uint8, one image after another, each (H, W, 3); augmented ones after theirs
     sizes: list[tuple[int, int]]  # H, W
     samples: Tensor  # int64 (B,)
     labels: Tensor  # int64 (B,)
@@ -43,8 +44,17 @@ class Decoded(NamedTuple):
 class Slots(Dataset[Decoded | RunError]):
     """This rank's part of every iteration's batch, decoded; element t belongs to iteration t."""
 
-    def __init__(self, photographs: Photographs, *, batch_size: int, seed: int, world: World):
+    def __init__(
+        self,
+        photographs: Photographs,
+        *,
+        batch_size: int,
+        seed: int,
+        world: World,
+        augmented: AugmentedFolders | None = None,
+    ) -> None:
         self.photographs = photographs
+        self.augmented = augmented
         self.batch_size = batch_size
         self.seed = seed
         self.rank = world.rank
@@ -64,8 +74,8 @@ class Slots(Dataset[Decoded | RunError]):
         unreadable: dict[str, str] = {}
         drawn = self.samples(self.positions(iteration))
         try:
-            for sample, image in self._readable(iteration, drawn, unreadable):
-                images.append(image)
+            for sample, found in self._readable(iteration, drawn, unreadable):
+                images.extend(found)
                 samples.append(sample)
         except RunError as error:
             return error  # raised here, it would arrive wrapped into a traceback
@@ -80,18 +90,20 @@ class Slots(Dataset[Decoded | RunError]):
 
     def _readable(
         self, iteration: int, drawn: Tensor, unreadable: dict[str, str]
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         seeds = pair_seeds(self.seed, torch.tensor(iteration), drawn)
         for sample, seed in zip(drawn.tolist(), seeds, strict=True):
             total = len(self.photographs.labels)
             others = Random(seed[None], domain=REPLACEMENTS).integers(0, total, ATTEMPTS)[0]
             for candidate in (sample, *others.tolist()):
                 try:
-                    image = decode(self.photographs.read(candidate))
+                    found = [decode(self.photographs.read(candidate))]
+                    if self.augmented is not None:
+                        found.append(decode(self.augmented.read(candidate, seed)))
                 except Exception as error:  # damaged bytes make decoders raise whatever they like
                     unreadable[self.photographs.name(candidate)] = f"{error}"[:200]
                 else:
-                    yield candidate, image
+                    yield candidate, found
                     break
             else:
                 raise RunError(
@@ -116,6 +128,7 @@ class PhotographPairs:
         world: the processes that share the work.
         clock: gets the time of the degradation.
         second_views: how many second images, see `second_image`.
+        deepaugmented: DeepAugment's images of the photographs, if there are.
     """
 
     def __init__(
@@ -133,8 +146,11 @@ class PhotographPairs:
         world: World,
         clock: Clock,
         second_views: int = 1,
+        deepaugmented: AugmentedFolders | None = None,
     ) -> None:
-        self.slots = Slots(photographs, batch_size=batch_size, seed=seed, world=world)
+        self.slots = Slots(
+            photographs, batch_size=batch_size, seed=seed, world=world, augmented=deepaugmented
+        )
         self.second = second
         self.second_views = second_views
         self.views = views
@@ -210,9 +226,15 @@ class PhotographPairs:
         margin = views.resize - views.crop + 1
         corners = random.integers(0, margin, 2).to(device, non_blocking=True)
         flip = (random.uniform(1)[:, 0] < 0.5).to(device, non_blocking=True)
-        squares = resized(images, views.resize)
-        clean = cropped(squares, corners[:, 0], corners[:, 1], views.crop)
-        draws = Draws(seeds, random, slots.positions(iteration), slots.seed, views.corruptions)
+        each = len(images) // len(seeds)  # 2 if there are augmented ones
+        clean, *augmented = (
+            cropped(
+                resized(images[place::each], views.resize), corners[:, 0], corners[:, 1], views.crop
+            )
+            for place in range(each)
+        )
+        positions = slots.positions(iteration)
+        draws = Draws(seeds, random, positions, slots.seed, views.corruptions, *augmented)
         second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
         batch = [self._normalised(flipped(images, flip)) for images in pairs]

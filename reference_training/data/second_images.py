@@ -41,6 +41,7 @@ class Draws:
         positions: int64 (B,), where in the endless sequence the pairs stand.
         seed: of the run.
         corruptions: how corruptions are drawn.
+        deepaugmented: uint8 (B, 3, H, W), DeepAugment's own images of the pairs, if there are.
     """
 
     seeds: Tensor
@@ -48,6 +49,7 @@ class Draws:
     positions: Tensor
     seed: int
     corruptions: Corruptions
+    deepaugmented: Tensor | None = None
 
     def view(self, number: int) -> "Draws":
         """The draws of another second image of the same pairs; view 0 are these themselves."""
@@ -98,16 +100,18 @@ def augmix_image(images: Tensor, draws: Draws) -> Tensor:
 
 
 def deepaugment(images: Tensor, draws: Draws) -> Tensor:
-    """DeepAugment's stand-in: the image through a random network, see `augmentations`.
+    """DeepAugment's own image where there is one, or else its stand-in, see `augmentations`.
 
     The original trains on as many clean images as augmented ones or half as many; here every pair
     has one of each.
     """
+    if draws.deepaugmented is not None:
+        return draws.deepaugmented
     return deepaugment_stand_in(images, draws.seeds)
 
 
 def deepaugment_augmix(images: Tensor, draws: Draws) -> Tensor:
-    """AugMix of what DeepAugment's stand-in made; how the originals were joined is not public."""
+    """AugMix of DeepAugment's image or stand-in; how the originals were joined is not public."""
     return augmix(deepaugment(images, draws), draws.seeds)
 
 
@@ -143,3 +147,5 @@ SECOND_IMAGES: dict[str, SecondImage] = {
     "deepaugment_augmix": deepaugment_augmix,
 }
 """A new kind of pair is one function and one entry here."""
+DEEPAUGMENTED = ("deepaugment", "deepaugment_augmix")
+"""Those that are made from DeepAugment's own images, where there are."""

@@ -11,7 +11,7 @@ import ulfd  # noqa: E402  (from here, whether it is installed or not)
 project = "ulfd"
 author = "the ulfd developers"
 version = release = ulfd.__version__
-copyright = "the ulfd developers, Apache-2.0"  # noqa: A001  (Sphinx's name for it)
+copyright = "the ulfd developers, Apache-2.0"
 
 extensions = [
     "myst_parser",

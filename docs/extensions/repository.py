@@ -53,7 +53,8 @@ def _family() -> str:
         (f"`{name}`", one.formula, f"`{options(name)}`" if one.options else "", one.source)
         for name, one in FAMILY.items()
     )
-    return tables.markdown(("name", "each element costs", "options", "source"), rows)
+    table = tables.markdown(("name", "each element costs", "options", "source"), rows)
+    return table.replace("---:", "---")
 
 
 MEASURED: dict[str, Callable[[], str]] = {
@@ -81,7 +82,8 @@ class Measured(SphinxDirective):
         """The section's nodes; the page is made anew when any of the data changes."""
         for path in (*tables.HERE.glob("results/*.json"), Path(tables.__file__), PAPER):
             self.env.note_dependency(str(path))
-        return self.parse_text_to_nodes(MEASURED[self.arguments[0]]())
+        text = MEASURED[self.arguments[0]]()
+        return [nodes.container("", *self.parse_text_to_nodes(text), classes=["measured"])]
 
 
 class Repository(SphinxDirective):

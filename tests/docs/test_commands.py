@@ -28,6 +28,7 @@ BARE = ("ulfd.env", "benchmarks.tables")
 """Modules without options."""
 OTHERS = {"imagecorruptions-imaug"}
 """Packages of others that may be installed."""
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 ALL = [(name, shlex.join(command)) for name in NAMES for command in commands(name)]
 
 

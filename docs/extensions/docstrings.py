@@ -1,7 +1,8 @@
 """Google's sections (Args:, Returns:, Raises:) in docstrings, by napoleon's own parser.
 
-The extension `sphinx.ext.napoleon` would also read "Whose feature is z: self or frozen." behind an
-attribute as a type and its description; here an attribute's docstring is prose.
+The extension `sphinx.ext.napoleon` would read "Whose feature is z: self or frozen." behind an
+attribute, and "a scalar for the mean: float32" below Returns, as a type and its description; here
+both are prose.
 """
 
 from dataclasses import is_dataclass
@@ -16,12 +17,22 @@ from reference_training.evaluate import Evaluation
 PROSE = ("attribute", "data", "property", "module")
 
 
+class Docstring(GoogleDocstring):
+    """A docstring in Google's style whose Returns has no type of its own."""
+
+    def _consume_returns_section(
+        self, preprocess_types: bool = False
+    ) -> list[tuple[str, str, list[str]]]:
+        lines = self._dedent(self._consume_to_next_section())
+        return [("", "", lines)] if lines else []
+
+
 def _sections(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
     if what not in PROSE:
         config = Config(napoleon_use_rtype=False)
-        lines[:] = GoogleDocstring(lines, config, app, what, name, thing, options).lines()
+        lines[:] = Docstring(lines, config, app, what, name, thing, options).lines()
 
 
 def _signature(

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -20,17 +21,20 @@ Run = Callable[[], Any]
 
 
 def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
-    """Seconds of every round of every candidate, in the order A B C A B C ...
+    """Seconds of every round of every candidate; each round has its own order, drawn once for all.
 
     A drift of the machine's speed then meets all of them, and the ratio of two candidates can be
-    taken round by round. As many rounds as fit into about three seconds a candidate.
+    taken round by round; nor does one always meet what the same other one has left of the heap and
+    the caches. As many rounds as fit into about three seconds a candidate.
     """
+    order, generator = list(candidates), random.Random(0)
     once = {name: _seconds(run) for name, run in candidates.items()}
     rounds = int(SECONDS * len(once) / sum(once.values()))
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(min(max(rounds, FEWEST), MOST)):
-        for name, run in candidates.items():
-            times[name].append(_seconds(run))
+        generator.shuffle(order)
+        for name in order:
+            times[name].append(_seconds(candidates[name]))
     return times
 
 

@@ -124,13 +124,22 @@ def load_weights(model: Classifier, name: str, weights: str) -> str:
     if not path.is_file():
         how = f" Get it with\n    {download_command(name)}" if weights == "pretrained" else ""
         raise RunError(f"the weights {path} are not there.{how}")
+    return fill(model, name, path, "Fetch it again, or train from --weights random.")
+
+
+def fill(model: Classifier, name: str, path: Path, remedy: str) -> str:
+    """Fills a network, in place, from a file that exists; returns the file's SHA-256.
+
+    Raises:
+        RunError: the file is damaged, or belongs to another network; ends with `remedy`.
+    """
     try:
         model.load_state_dict(_read(path))
     except (SafetensorError, RuntimeError, ValueError, EOFError, AttributeError) as error:
         raise RunError(
             f"{path} does not hold the weights of a {name} with {model.fc.out_features} classes: "
-            f"{error}. Fetch it again, or train from --weights random."
+            f"{error}. {remedy}"
         ) from error
     except Exception as error:  # torch.load raises pickle's own errors too
-        raise RunError(f"{path} cannot be read ({error}); fetch it again.") from error
+        raise RunError(f"{path} cannot be read ({error}). {remedy}") from error
     return hashlib.sha256(path.read_bytes()).hexdigest()

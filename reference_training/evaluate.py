@@ -20,6 +20,7 @@ import tyro
 from torch import distributed
 from tyro.conf import OmitArgPrefixes, Positional
 
+from reference_training.adaptation import ADAPTATIONS
 from reference_training.data import DATASETS, load
 from reference_training.data.cifar_c import LABELS, PublishedArrays
 from reference_training.data.class_folders import PREPARATIONS, ClassFolders
@@ -101,8 +102,11 @@ class Evaluation:
     """result.json of a network on the same images: normalise by its errors."""
     out: Path | None = None
     """The folder of the results; by default below runs/evaluation, named after model and data."""
-    batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 256
-    """Images computed at once."""
+    adaptation: str = "none"
+    """How the network adapts to each set: none, bn, bn_prior or rpl (Table 4)."""
+    batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
+    """Images computed at once, 256; or those adapted to at once: bn 256, with --subset 32; rpl 96.
+    """
     workers: int | None = None
     """Processes which read image files; by default up to 8, one for each core."""
     device: str | None = None
@@ -113,7 +117,12 @@ class Evaluation:
         """Where the results are."""
         if self.out is not None:
             return self.out
-        parts = [self.model, Path(self.data).name, f"subset-{self.subset}" if self.subset else ""]
+        parts = [
+            self.model,
+            "" if self.adaptation == "none" else self.adaptation,
+            Path(self.data).name,
+            f"subset-{self.subset}" if self.subset else "",
+        ]
         name = "-".join(part.replace(":", "-").replace("/", "-") for part in parts if part)
         return Path("runs") / "evaluation" / name
 
@@ -165,6 +174,10 @@ def check(given: Evaluation) -> None:
     for name, value in (("--batch-size", given.batch_size), ("--input-size", given.input_size)):
         if value is not None and value < 1:
             raise RunError(f"{name} is {value}, but must be at least 1.")
+    if given.adaptation not in ADAPTATIONS:
+        raise RunError(
+            f"--adaptation is {given.adaptation!r}; use one of {', '.join(ADAPTATIONS)}."
+        )
     if given.workers is not None and given.workers < 0:
         raise RunError(f"--workers is {given.workers}, but must be at least 0.")
 
@@ -202,6 +215,7 @@ def execute(given: Evaluation) -> None:
         reference=given.reference,
         batch_size=given.batch_size,
         workers=(min(8, cores or 1) if in_files else 0) if given.workers is None else given.workers,
+        adaptation=ADAPTATIONS[given.adaptation],
     )
     if not distributed.is_initialized() or distributed.get_rank() == 0:
         for table in (corruption_table(result), metric_table(result)):

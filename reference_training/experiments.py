@@ -157,9 +157,16 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 """A new table or figure is one entry; a new method is one file in `methods`."""
 
 STAGES = (Row("i_revnet", "QualNet's first stage", "i_revnet"),)
-"""What is in no table, but needed for one."""
+VARIANTS = (
+    Row("ulfd_reconstruct", "Ours, the official training script's UEM", "ulfd_reconstruct"),
+    Row("self_detached", "Ours, no gradient through the teacher", "ulfd@teacher=self_detached"),
+    Row("frozen", "Ours, frozen teacher", "ulfd@teacher=frozen"),
+)
+"""In no table: what a row needs, and readings of the paper that differ from the default."""
 
 ROWS: Mapping[str, Row] = {
-    f"{name}/{row.key}": row for name, experiment in EXPERIMENTS.items() for row in experiment.rows
-} | {f"stages/{row.key}": row for row in STAGES}
+    **{f"{name}/{row.key}": row for name, one in EXPERIMENTS.items() for row in one.rows},
+    **{f"stages/{row.key}": row for row in STAGES},
+    **{f"variants/{row.key}": row for row in VARIANTS},
+}
 """Every network by name, as "table1/ulfd"."""

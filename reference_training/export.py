@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from reference_training.architectures import TorchvisionResNet
 from reference_training.config import PaperRun
 from reference_training.data.views import MEAN, STD
 from reference_training.errors import RunError
@@ -42,7 +43,7 @@ def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -
     if step.uem is not None:
         write_atomically(folder / UEM, save(_contiguous(step.uem)))
     write_json(folder / CONFIG, configuration(run, description["dataset"]["classes"]))
-    write_atomically(folder / CARD, card(run, description).encode())
+    write_atomically(folder / CARD, card(run, description, type(step.model).__name__).encode())
 
 
 def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
@@ -60,8 +61,26 @@ def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
     }
 
 
-def card(run: PaperRun, description: dict[str, Any]) -> str:
-    """The model card, in Markdown with the hub's header."""
+def _how_to_load(run: PaperRun, classes: int, network: str) -> list[str]:
+    """Lines of the card: torchvision's own network, or one that is more than that."""
+    if network != TorchvisionResNet.__name__:
+        return [
+            f"This is no plain {run.arch} but a `{network}` of `reference_training`, built as "
+            f"`{CONFIG}` says; `--evaluate` evaluates it.",
+        ]
+    return [
+        "```python",
+        "import torchvision",
+        "from safetensors.torch import load_file",
+        "",
+        f"model = torchvision.models.{run.arch}(num_classes={classes})",
+        f'model.load_state_dict(load_file("{MODEL}"))',
+        "```",
+    ]
+
+
+def card(run: PaperRun, description: dict[str, Any], network: str) -> str:
+    """The model card, in Markdown with the hub's header; `network` is the model's class."""
     row, recipe = ROWS[run.experiment], run.recipe
     classes = description["dataset"]["classes"]
     rows = JsonLines(run.folder / "metrics.jsonl").read()
@@ -76,13 +95,7 @@ def card(run: PaperRun, description: dict[str, Any]) -> str:
         f"Row “{row.label}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
         "Modeling for Degraded Image Recognition* (ECCV 2022), trained by ulfd.",
         "",
-        "```python",
-        "import torchvision",
-        "from safetensors.torch import load_file",
-        "",
-        f"model = torchvision.models.{run.arch}(num_classes={classes})",
-        f'model.load_state_dict(load_file("{MODEL}"))',
-        "```",
+        *_how_to_load(run, classes, network),
         "",
         f"Input: {run.crop} x {run.crop} pixels, ImageNet's mean and standard deviation. "
         f"`{UEM}`, where present, holds the uncertainty module (`ulfd_torch.UEM`), which the "

@@ -1,14 +1,17 @@
 """The evaluation of a network at the end of its full-scale run: 96 sets, by all ranks, resumable.
 
-The sets are the published ImageNet-C if it lies beside the training images, and otherwise the
-validation images corrupted on the fly and stored as JPEG, as the published ones were.
+A network that Table 4 adapts to the test images is evaluated with each adaptation, and on few
+images too. The sets are the published ImageNet-C if it lies beside the training images, otherwise
+the validation images corrupted on the fly and stored as JPEG, as the published ones were.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from reference_training.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.config import PaperRun
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
@@ -21,7 +24,9 @@ from reference_training.evaluation import (
     Preprocessing,
     evaluate_corruptions,
 )
+from reference_training.experiments import EXPERIMENTS, ROWS
 
+FEW = 500
 VALIDATION, PUBLISHED = "val", "imagenet-c"
 """The folders of the evaluation's images below the data root."""
 
@@ -40,18 +45,34 @@ def _data(run: PaperRun, classes: int) -> EvaluationData:
     return OnTheFly(clean, CorruptionOptions(frost=run.frost), jpeg85=True)
 
 
-def folder(run: PaperRun) -> Path:
+def folder(run: PaperRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
     """Where the results are kept."""
-    return run.folder / "evaluation"
+    return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
 
 
-def evaluate(run: PaperRun, model: nn.Module, classes: int) -> dict[str, Any]:
+def settings(run: PaperRun) -> Iterator[tuple[Adaptation, bool]]:
+    """How the paper's tables evaluate the network: the adaptation, and whether on few images."""
+    own = ROWS[run.experiment]
+    alike = [row for row in ROWS.values() if (row.training, row.arch) == (own.training, own.arch)]
+    names = dict.fromkeys([NONE.name, *(row.adaptation for row in alike if row.adaptation)])
+    few = any(row in EXPERIMENTS["table4"].rows for row in alike)
+    for name in names:
+        yield ADAPTATIONS[name], False
+        if few:
+            yield ADAPTATIONS[name], True
+
+
+def evaluate(
+    run: PaperRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
+) -> dict[str, Any]:
     """Evaluates a trained network on all sets; continues what is there; see `summarise`.
 
     Args:
         run: whose network it is; its crop is the network's input size.
         model: images (B, 3, crop, crop) to logits, on its device.
         classes: how many.
+        adaptation: how it adapts to each set.
+        few: on Table 4's subset of 500 images instead.
 
     Raises:
         RunError: images are missing or unreadable.
@@ -59,9 +80,10 @@ def evaluate(run: PaperRun, model: nn.Module, classes: int) -> dict[str, Any]:
     return evaluate_corruptions(
         model,
         _data(run, classes),
-        out=folder(run),
+        out=folder(run, adaptation.name, few=few),
         preprocessing=Preprocessing(MEAN, STD, run.crop),
         name=run.experiment,
-        subset=run.evaluation_subset,
+        subset=FEW if few else run.evaluation_subset,
         workers=run.workers,
+        adaptation=adaptation,
     )

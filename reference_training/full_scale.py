@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from reference_training import (
     record,
     tracking,
 )
-from reference_training.architectures import ARCHITECTURES, load_weights
+from reference_training.architectures import ARCHITECTURES, fill, load_weights
 from reference_training.clock import Clock
 from reference_training.config import PaperRun
 from reference_training.corruptions import corrupt, frost_source
@@ -35,6 +34,7 @@ from reference_training.evaluation.tables import metric_table
 from reference_training.experiments import ROWS
 from reference_training.files import JsonLines, read_json, write_json
 from reference_training.interrupt import Interrupted, StopOnSignal, TimeLimit
+from reference_training.networks import Classifier
 from reference_training.parallel import World
 from reference_training.schedule import Schedule, stepwise
 from reference_training.surroundings import Flag
@@ -71,6 +71,11 @@ def check(run: PaperRun) -> None:
     ):
         if number < 0:
             raise RunError(f"{option} is {number}, but must not be negative.")
+    if run.weights != "random" and not training(ROWS[run.experiment].training).method.pretrained:
+        raise RunError(
+            f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
+            "leave it out."
+        )
     if run.resize < run.crop:
         raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
     shards = parallel.launched() * run.accumulate
@@ -168,7 +173,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _begin(run: PaperRun, photographs: Photographs, weights: str) -> dict:
+def _begin(run: PaperRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
     """Writes run.json, or finds that the folder holds this very run."""
     description = record.describe(
         run,
@@ -177,7 +182,7 @@ def _begin(run: PaperRun, photographs: Photographs, weights: str) -> dict:
             "train": len(photographs.labels),
             "classes": len(photographs.classes),
             "sha256": fingerprint(photographs),
-            "weights_sha256": weights,
+            **hashes,
         },
         frost=frost_source(run.frost),
         ranks=parallel.launched(),
@@ -203,31 +208,34 @@ def execute(run: PaperRun) -> None:
         _execute(run, world)
 
 
-def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, str]:
-    """What is trained, on its device, and the SHA-256 of the weights it starts from."""
+def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
+    """What is trained, on its device, and the SHA-256 of the weights that it is given."""
     torch.manual_seed(run.seed)
     model = ARCHITECTURES[run.arch].make(classes)
-    weights = load_weights(model, run.arch, run.weights)
+    hashes = {"weights_sha256": load_weights(model, run.arch, run.weights)}
     method = training(ROWS[run.experiment].training).method
     step = method.make_step(model, run.recipe, run.uem)
     if method.needs is not None:
-        load_weights(step.needed, method.needs, str(_needed(run, method.needs)))
+        hashes["needed_sha256"] = _fill_needed(run, method.needs, step.needed)
     if run.numerics.sync_batch_norm and world.size > 1:
         step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
-    return step.to(world.device).to(memory_format=order), weights
+    return step.to(world.device).to(memory_format=order), hashes
 
 
-def _needed(run: PaperRun, name: str) -> Path:
-    """The weights of the network that a method needs, from its run or as they were given."""
+def _fill_needed(run: PaperRun, name: str, needed: Classifier) -> str:
+    """Loads the network that a method needs, from its run or as given; returns its SHA-256."""
     stage = replace(run, experiment=f"stages/{name}", out=None)
     file = run.needed or stage.folder / "export" / export.MODEL
+    remedy = (
+        f"Train it first, with --experiment {stage.experiment} --arch {run.arch} --seed "
+        f"{run.seed}, or name its weights with --needed."
+    )
     if not file.is_file():
         raise RunError(
-            f"{run.experiment} needs a trained {name}, and {file} is not there. Train it first, "
-            f"with --experiment {stage.experiment}, or name its weights with --needed."
+            f"{run.experiment} needs a trained {name}, and {file} is not there. {remedy}"
         )
-    return file
+    return fill(needed, f"trained {name}", file, remedy)
 
 
 def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photographs) -> None:
@@ -258,8 +266,8 @@ def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photograph
 def _execute(run: PaperRun, world: World) -> None:
     started = time.monotonic()
     photographs = open_photographs(run.data_root / TRAIN)
-    step, weights = _step(run, world, len(photographs.classes))
-    description = world.on_main(lambda: _begin(run, photographs, weights))
+    step, hashes = _step(run, world, len(photographs.classes))
+    description = world.on_main(lambda: _begin(run, photographs, hashes))
     if world.main:
         tqdm.write(
             f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
@@ -280,8 +288,8 @@ def _execute(run: PaperRun, world: World) -> None:
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
     if run.evaluate:
-        model = step.get_submodule("model")
-        result = final_evaluation.evaluate(run, model, len(photographs.classes))
-        if world.main:
-            tqdm.write(metric_table(result).terminal())
-            tqdm.write(f"the evaluation: {final_evaluation.folder(run) / 'result.json'}")
+        model, classes = step.get_submodule("model"), len(photographs.classes)
+        for adaptation, few in final_evaluation.settings(run):
+            result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
+            if world.main:
+                tqdm.write(metric_table(result).terminal())

@@ -184,6 +184,7 @@ class IRevNet(Classifier):
         """
         x, other = code.chunk(2, 1)
         for block in reversed(self.blocks):
+            assert isinstance(block, Block)
             x, other = block.inverse(x, other)
         return depth_to_space(cat([x, other], 1), self.config.initial)
 

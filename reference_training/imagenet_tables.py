@@ -7,14 +7,16 @@ is trained once. Give the same command again until all are done.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reference_training import final_evaluation, full_scale, parallel
+from reference_training.adaptation import NONE
 from reference_training.config import PaperRun
 from reference_training.corruption_error import ALEXNET_ERRORS
 from reference_training.errors import RunError
 from reference_training.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.files import read_json, write_atomically
-from reference_training.result_tables import Json, Results, method_of, table
+from reference_training.result_tables import Json, Results, table
 from reference_training.tables import Block, Heading, html_document, markdown_document
 from reference_training.trainings import training
 
@@ -43,9 +45,9 @@ def execute(runs: Sequence[PaperRun]) -> None:
         full_scale.execute(run if run.plan else replace(run, evaluate=True))
     if runs[0].plan or not parallel.is_main():
         return
-    found = {_key(ROWS[run.experiment]): _result(run) for run in runs}
+    trained = {(ROWS[run.experiment].training, run.arch): run for run in runs}
     for name, experiment in EXPERIMENTS.items():
-        ready = {row.key: found.get(_key(row), {}) for row in experiment.rows}
+        ready = {row.key: _results(row, trained) for row in experiment.rows}
         if not experiment.columns or not all(ready.values()):
             continue
         everyone = {seed: ALEXNET_ERRORS for results in ready.values() for seed in results}
@@ -62,18 +64,21 @@ def execute(runs: Sequence[PaperRun]) -> None:
         write_atomically(OUT / f"{name}.html", html_document(experiment.title, blocks).encode())
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return method_of(row), row.arch
+def _results(row: Row, trained: Mapping[tuple[str, str], PaperRun]) -> Results:
+    """{seed: accuracies}, as `result_tables` reads them; nothing if the network is not there."""
+    run = trained.get((row.training, row.arch))
+    adaptation = row.adaptation or NONE.name
+    whole = {} if run is None else _accuracies(run, adaptation, few=False)
+    if run is None or not whole:
+        return {}
+    return {str(run.seed): whole | {"subset": _accuracies(run, adaptation, few=True)}}
 
 
-def _result(run: PaperRun) -> Results:
-    """{seed: accuracies}, as `result_tables` reads them; the paper's clean images are squashed."""
-    path = final_evaluation.folder(run) / "result.json"
+def _accuracies(run: PaperRun, adaptation: str, *, few: bool) -> dict[str, Any]:
+    path = final_evaluation.folder(run, adaptation, few=few) / "result.json"
     if not path.is_file():
         return {}
     top1: Mapping[str, Json] = read_json(path)["top1"]
-    clean = top1["clean"]
-    squashed = next((value for name, value in clean.items() if "squash" in name), None)
-    first = next(iter(clean.values()))
-    accuracy = first if squashed is None else squashed
-    return {str(run.seed): {"clean": accuracy, "corruptions": top1["corruptions"]}}
+    # The official test squashes clean images to the input size.
+    squashed = next((at for name, at in top1["clean"].items() if "squash" in name), None)
+    return {"clean": squashed, "corruptions": top1["corruptions"]}

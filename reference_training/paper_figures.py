@@ -22,8 +22,8 @@ from reference_training.figures import DARK, LIGHT, Theme, png
 from reference_training.files import write_atomically, write_json
 from reference_training.methods.base import VANILLA
 from reference_training.networks import ResNet
-from reference_training.result_tables import method_of
 from reference_training.tables import Block, Paragraph, Picture, Table
+from reference_training.trainings import method_of
 
 CLASSES, EACH = 5, 50  # of Fig. 1
 PERPLEXITY = 30

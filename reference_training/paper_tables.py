@@ -17,7 +17,7 @@ from reference_training.files import write_atomically, write_json
 from reference_training.methods.base import VANILLA
 from reference_training.networks import describe
 from reference_training.paper_figures import FIGURES
-from reference_training.result_tables import Json, method_of, table
+from reference_training.result_tables import Json, table
 from reference_training.tables import (
     Block,
     Code,
@@ -26,7 +26,7 @@ from reference_training.tables import (
     html_document,
     markdown_document,
 )
-from reference_training.trainings import training
+from reference_training.trainings import method_of, training
 
 ALL = "all"
 

@@ -108,7 +108,7 @@ def cost(run: PaperRun) -> Cost:
         forward_flops=forward // PAIRS,
         uem_share=inner / forward,
         saved_bytes=sum(saved.values()) // PAIRS,
-        weights=sum(weight.numel() for weight in step.parameters()),
+        weights=sum(weight.numel() for weight in step.parameters() if weight.requires_grad),
         loss_bytes=passes * feature.numel() * feature.element_size() // PAIRS,
     )
 

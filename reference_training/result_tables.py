@@ -19,7 +19,7 @@ from reference_training.adaptation import NONE
 from reference_training.comparison import ABSENT, cell
 from reference_training.experiments import Experiment, Row
 from reference_training.tables import Table
-from reference_training.trainings import network_of, training
+from reference_training.trainings import method_of, network_of, training
 
 Json = Mapping[str, Any]
 Results = Mapping[str, Json]
@@ -70,12 +70,6 @@ COLUMNS: Mapping[str, Column] = {
         for name in ("speckle_noise", "gaussian_blur", "spatter", "saturate")
     },
 }
-
-
-def method_of(row: Row) -> str:
-    """What metrics.json calls the network of a row."""
-    name = training(row.training).name
-    return name if row.adaptation is None else f"{name}+{row.adaptation}"
 
 
 def printed(experiment: Experiment, row: Row, column: Column) -> float | None:

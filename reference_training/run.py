@@ -82,6 +82,7 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
             arch=row.arch,
             recipe=of_row,
             uem=one.uem(UEMOptions()),
+            weights=PaperRun.weights if one.method.pretrained else "random",
         ),
         args=arguments,
         description=PaperRun.__doc__,

@@ -8,6 +8,7 @@ from reference_training.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.config import Recipe, UEMOptions
 from reference_training.data.second_images import SECOND_IMAGES
 from reference_training.errors import RunError
+from reference_training.experiments import Row
 from reference_training.methods import METHODS, Method
 from reference_training.networks import Classifier
 
@@ -130,6 +131,11 @@ def network_of(method: str) -> tuple[str, Adaptation]:
     return training(name).name, ADAPTATIONS[adaptation] if plus else NONE
 
 
+def method_of(row: Row) -> str:
+    """What metrics.json calls the network of a row of the paper's tables."""
+    return canonical(row.training if row.adaptation is None else f"{row.training}+{row.adaptation}")
+
+
 def canonical(method: str) -> str:
     """The one name of a network, however it was written."""
     name, adaptation = network_of(method)
@@ -153,5 +159,7 @@ def label(name: str) -> str:
         key, _, value = change.partition("=")
         shown = {"lambda": "λ", "beta": "β", "prior_weight": "k"}.get(key, key.replace("_", " "))
         words.append(SECONDS.get(value, value) if key == "second" else f"{shown} {value}")
-    adapted = f" + {ADAPTATIONS[adaptation].label}" if adaptation in ADAPTATIONS else ""
-    return ", ".join(words) + adapted
+    if adaptation:
+        known = adaptation in ADAPTATIONS
+        words[-1] += f" + {ADAPTATIONS[adaptation].label if known else adaptation}"
+    return ", ".join(words)

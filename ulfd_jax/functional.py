@@ -113,8 +113,8 @@ def _composite(*inputs: Any, **options: Any) -> Array:
 
 @partial(jax.jit, static_argnums=0, inline=True)
 def _kernel(call: Call, weight: ArrayLike, *inputs: Any) -> Array:
-    loss = rules.loss(call, *rules.aligned(*inputs))
-    return loss * jnp.asarray(weight, loss.dtype)
+    factor = jnp.asarray(weight, composite.compute_dtype(*inputs))
+    return rules.loss(call, *rules.aligned(factor, *inputs))
 
 
 def ulfd_loss(
@@ -213,8 +213,9 @@ def value_and_grad(
 ) -> tuple[Array, Gradients]:
     """The loss of `ulfd_loss` and its gradients together; one pass over memory where fused.
 
-    `jax.grad` learns the upstream gradient only after the loss, and so reads the inputs twice. Who
-    knows it beforehand (λ belongs in `weight`, a loss scale in `upstream`) saves that pass.
+    `jax.grad` learns the upstream gradient only after the loss: float16 and bfloat16 features, and
+    all on a GPU, are read twice. Who knows it beforehand (λ belongs in `weight`, a loss scale in
+    `upstream`) saves that pass.
 
     >>> import jax.numpy as jnp
     >>> loss, gradients = value_and_grad(jnp.zeros(4), jnp.ones(4), jnp.zeros(4))

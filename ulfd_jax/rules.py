@@ -2,15 +2,23 @@
 
 A kernel computes a scalar and its gradients on one device. Here it becomes a function that
 
-- differentiates: `loss` has a custom_vjp whose backward pass recomputes from the inputs, right for
-  any upstream gradient, and writes only the gradients that are asked for. Everything beyond the
-  first reverse pass (hessian, gradient penalties) goes through `composite`;
+- differentiates: `loss` has a custom_vjp that writes only the gradients that are asked for, in one
+  of two ways (below). Everything beyond the first reverse pass (hessian, gradient penalties) goes
+  through `composite`;
 - batches: vmap of a kernel is vmap of `composite`, which needs no kernel for one more axis;
 - runs where the program ends up: `lax.platform_dependent` picks the kernel while XLA compiles;
 - says in shard_map that its results vary over the axes over which its inputs do.
 
 Forward mode (`jax.jvp`) as the first derivative is what custom_vjp excludes: it raises, and
 `implementation="composite"` has it.
+
+How many words an element costs under reverse mode, for a full σ. A kernel that can scale in place
+computes the value and the gradients together under upstream λ, 5 words, and the backward pass
+scales them by what arrives. Under `jit(value_and_grad(loss))`, and in any sum of losses, that is
+the constant 1, for which XLA removes the scaling; another number costs 4 words more. Other kernels
+recompute from the inputs in the backward pass, 3 + 5 words. So do all where an input is narrower
+than the arithmetic: a gradient that is rounded before the loss scale reaches it falls out of
+float16's range.
 """
 
 from collections.abc import Callable
@@ -28,14 +36,21 @@ from ulfd_jax.composite import Array, Needs, Options
 
 
 class Implementation(NamedTuple):
-    """One kernel: the functions of `ulfd_jax.composite`, computed by it."""
+    """One kernel: the functions of `ulfd_jax.composite`, computed by it.
+
+    Args:
+        scaled: None where reverse mode had better recompute; see above.
+    """
 
     value: Callable[..., Array]
     gradients: Callable[..., tuple[Array | None, ...]]
     value_and_gradients: Callable[..., tuple[Array | None, ...]]
+    scaled: Callable[..., tuple[Array | None, ...]] | None = None
 
 
-COMPOSITE = Implementation(composite.value, composite.gradients, composite.value_and_gradients)
+COMPOSITE = Implementation(
+    composite.value, composite.gradients, composite.value_and_gradients, composite.scaled
+)
 
 
 @dataclass(frozen=True)
@@ -129,33 +144,68 @@ _value = _through_composite("value", 0)
 _gradients = _through_composite("gradients", 1)
 value_and_gradients: Callable[..., tuple[Any, ...]] = _through_composite("value_and_gradients", 1)
 """(call, needs, upstream, student, teacher, σ) to (value, by student, by teacher, by σ)."""
+_scaled = _through_composite("scaled", 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def loss(call: Call, student: Array, teacher: Array, log_variance: Array | None) -> Array:
-    """The scalar loss without λ, by the call's kernel."""
-    return _value(call, student, teacher, log_variance)
+def loss(
+    call: Call, weight: Array, student: Array, teacher: Array, log_variance: Array | None
+) -> Array:
+    """The scalar loss, λ (`weight`, in the loss's dtype) times the value of the call's kernel."""
+    return weight * _value(call, student, teacher, log_variance)
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class _Needed:
-    """Which gradients the backward pass writes, carried past jit as part of the structure."""
+class _Kept:
+    """How the backward pass goes on, carried past jit as part of the residuals' structure.
+
+    Args:
+        needs: which gradients are wanted.
+        gradients: whether the gradients are kept, not the inputs.
+    """
 
     needs: Needs
+    gradients: bool
+
+
+def _saves(call: Call, needs: Needs, inputs: tuple[Array | None, ...]) -> bool:
+    """Whether the gradients are computed with the value; see the module's docstring."""
+    exact = composite.compute_dtype(*inputs)
+    wanted = [
+        array for array, need in zip(inputs, needs, strict=True) if need and array is not None
+    ]
+    served = [implementation for _, implementation in (("", call.default), *call.platforms)]
+    return (
+        bool(wanted)
+        and all(array.dtype == exact for array in wanted)
+        and all(implementation.scaled for implementation in served if implementation)
+    )
 
 
 def _forward(call: Call, *primals: CustomVJPPrimal | None) -> tuple[Array, Any]:
-    inputs = tuple(None if primal is None else primal.value for primal in primals)
-    first, second, third = (primal is not None and bool(primal.perturbed) for primal in primals)
-    return _value(call, *inputs), (_Needed((first, second, third)), inputs)
+    weight, *inputs = (None if primal is None else primal.value for primal in primals)
+    first, second, third = (primal is not None and bool(primal.perturbed) for primal in primals[1:])
+    needs = (first, second, third)
+    kept = _Kept(needs, _saves(call, needs, tuple(inputs)))
+    if kept.gradients:
+        value, *gradients = value_and_gradients(call, needs, weight, *inputs)
+        return weight * value, (kept, value, gradients)
+    value = _value(call, *inputs)
+    return weight * value, (kept, value, (weight, *inputs))
 
 
 def _backward(call: Call, residuals: Any, upstream: Array | SymbolicZero) -> tuple[Any, ...]:
-    needed, inputs = residuals
+    kept, value, arrays = residuals
     if isinstance(upstream, SymbolicZero):
         upstream = jnp.zeros(upstream.shape, upstream.dtype)
-    return tuple(_gradients(call, needed.needs, upstream, *inputs))
+    by_weight = upstream * value
+    if kept.gradients:
+        return by_weight, *_scaled(call, upstream, *arrays)
+    weight, *inputs = arrays
+    if not any(kept.needs):
+        return by_weight, None, None, None
+    return by_weight, *_gradients(call, kept.needs, upstream * weight, *inputs)
 
 
 loss.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -53,7 +53,7 @@ class _Mixed:
         self.mean, self.variance = layer.running_mean.clone(), layer.running_var.clone()
         self.source_samples = source_samples
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    def __call__(self, layer: _BatchNorm, inputs: tuple[Tensor]) -> None:
         (x,) = inputs
         variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         share = len(x) / (self.source_samples + len(x))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from reference_training.augmentations import augmix
+from reference_training.augmentations import augmix, deepaugment_stand_in
 from reference_training.corruptions import SEEN, corrupt
 from reference_training.corruptions.random import Random, splitmix64
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
@@ -97,6 +97,20 @@ def augmix_image(images: Tensor, draws: Draws) -> Tensor:
     return augmix(images, draws.seeds)
 
 
+def deepaugment(images: Tensor, draws: Draws) -> Tensor:
+    """DeepAugment's stand-in: the image through a random network, see `augmentations`.
+
+    The original trains on as many clean images as augmented ones or half as many; here every pair
+    has one of each.
+    """
+    return deepaugment_stand_in(images, draws.seeds)
+
+
+def deepaugment_augmix(images: Tensor, draws: Draws) -> Tensor:
+    """AugMix of what DeepAugment's stand-in made; how the originals were joined is not public."""
+    return augmix(deepaugment(images, draws), draws.seeds)
+
+
 def second_image(kind: str, images: Tensor, draws: Draws, views: int = 1) -> Tensor:
     """What stands beside the clean images.
 
@@ -125,5 +139,7 @@ SECOND_IMAGES: dict[str, SecondImage] = {
     "corruption": corruption,
     "corruption_or_clean": corruption_or_clean,
     "augmix": augmix_image,
+    "deepaugment": deepaugment,
+    "deepaugment_augmix": deepaugment_augmix,
 }
 """A new kind of pair is one function and one entry here."""

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from reference_training.errors import RunError
 
+EXTRAS = ("inserted.", "enhancer.")
+"""Modules that stand beside a backbone in a network of `methods`, and belong to it."""
+
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file; those in nested dictionaries by their joined names ("model.fc.bias").
@@ -81,6 +84,14 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
             f"{', '.join(map(repr, fitting))}; choose with --checkpoint-prefix."
         )
     below = fitting[0]
+    around = below[: below.rstrip(".").rfind(".") + 1]
+    for name in tensors:
+        if below != around and name.startswith(tuple(around + extra for extra in EXTRAS)):
+            raise RunError(
+                f"the checkpoint's network is more than its backbone: it has {name!r} besides. "
+                "Evaluate it where it was trained, with --evaluate; the backbone alone is another "
+                "network."
+            )
     return {
         name.removeprefix(below): value for name, value in tensors.items() if name.startswith(below)
     }

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from reference_training.adaptation import NONE, Adaptation
 from reference_training.corruption_error import ALEXNET
 from reference_training.corruptions import SEVERITIES
-from reference_training.data.samples import EvaluationData, EvaluationSet
+from reference_training.data.samples import EvaluationData, EvaluationSet, Samples
 from reference_training.errors import RunError
 from reference_training.evaluation.loading import Preprocessing, batches
 from reference_training.evaluation.results import TOP, Counts, ResultFolder
@@ -24,6 +25,8 @@ from reference_training.evaluation.sets import chosen_corruptions, subset_positi
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.files import write_json
 from reference_training.workers import bar
+
+BATCH = 256
 
 
 def evaluate_corruptions(
@@ -36,8 +39,9 @@ def evaluate_corruptions(
     corruptions: Sequence[str] = ("all",),
     subset: int | None = None,
     reference: Path | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     workers: int = 0,
+    adaptation: Adaptation = NONE,
 ) -> dict[str, Any]:
     """Evaluate a classifier on clean images and on every corruption at every severity.
 
@@ -56,8 +60,11 @@ def evaluate_corruptions(
             `subset_positions`. Named in every label, and kept apart from other results.
         reference: result.json of the network by whose errors to normalise, on the same images; by
             default AlexNet's published errors where the images are ImageNet's, else nobody's.
-        batch_size: images computed at once; changes no image.
+        batch_size: images computed at once, by default 256; changes no image. With an adaptation,
+            the images it adapts to at once; by default its own number, on a subset the smaller one.
         workers: processes which read images; 0 reads in this one.
+        adaptation: how the network adapts to each set, whose images then come in a fixed random
+            order.
 
     Returns:
         The result as JSON: accuracies of every set, corruption errors, and the metrics, each with
@@ -73,12 +80,20 @@ def evaluate_corruptions(
     positions = torch.arange(len(data.labels))
     if subset is not None:
         positions = subset_positions(data.labels, subset)
+    batch = batch_size or (adaptation.batch if subset is None else adaptation.small_batch) or BATCH
+    adapted = {}
+    if adaptation is not NONE:
+        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))
+        positions = positions[order]
+        adapted = {"adaptation": {"name": adaptation.name, "batch_size": batch}}
     data.check(sets)
+    name = name or type(model).__name__
     description = {
         "model": {
-            "name": name or type(model).__name__,
+            "name": f"{name} + {adaptation.label}" if adapted else name,
             "weights_sha256": weights_sha256(model),
             "preprocessing": asdict(preprocessing),
+            **adapted,
         },
         "data": {
             "name": data.name,
@@ -110,13 +125,11 @@ def evaluate_corruptions(
         for one in missing:
             progress.set_postfix_str(f"{one[0]} {one[1] or ''}", refresh=False)
             samples = data.samples(one)
-            loader = batches(samples.images, positions, batch_size, workers)
             total = Counts(0, 0, 0)
-            for images, rows in loader:
-                shown = samples.degrade(images.to(device), rows)
-                truth = samples.labels[rows].to(device)
-                total += count(model, preprocessing(shown), truth, data.classes, one)
-                progress.update(len(rows))
+            shown = _Shown(samples, positions, batch, workers, device, preprocessing)
+            for logits in adaptation.predict(model, shown):
+                total += count(logits, shown.truth, data.classes, one)
+                progress.update(len(shown.truth))
             folder.write(one, total)
     ranks.meet()
 
@@ -127,18 +140,35 @@ def evaluate_corruptions(
     return result
 
 
-@torch.no_grad()
-def count(model: nn.Module, x: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
+@dataclass
+class _Shown:
+    """A set's batches as the network sees them, and the labels of the newest."""
+
+    samples: Samples
+    positions: Tensor
+    batch_size: int
+    workers: int
+    device: torch.device
+    preprocessing: Preprocessing
+    truth: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        samples = self.samples
+        for images, rows in batches(samples.images, self.positions, self.batch_size, self.workers):
+            self.truth = samples.labels[rows].to(self.device)
+            yield self.preprocessing(samples.degrade(images.to(self.device), rows))
+
+
+def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
     """How many of a batch are recognised.
 
     Raises:
         RunError: the network does not return logits for so many classes, or NaN.
     """
-    logits = model(x)
-    _check_logits(logits, len(x), classes, one)
+    _check_logits(logits, len(truth), classes, one)
     best = logits.topk(min(TOP, classes), dim=1).indices
     return Counts(
-        images=len(x),
+        images=len(truth),
         top1=int((logits.argmax(1) == truth).sum()),
         top5=int((best == truth[:, None]).sum()),
     )

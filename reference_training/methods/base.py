@@ -64,3 +64,8 @@ class Method:
     """Another training, whose `step.model` is loaded into `needed`, a module of this step."""
     source: str = ""
     """Where the definition comes from, if not from the paper; what is missing there."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether published weights can be its beginning: it is vanilla, or starts from one."""
+        return self.start is not None or self.name == VANILLA

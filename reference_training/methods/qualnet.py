@@ -1,6 +1,6 @@
 """QualNet-style: the feature must hold the clean image, as a frozen inverse network decodes it."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, cat, nn
@@ -22,8 +22,11 @@ class QualNetStep(Step):
 
     D is the i-RevNet's inverse, frozen and in eval mode, but gradients flow through it to the
     network f; b is a 3×3 convolution from f's deep feature, z or ẑ, to the code's channels. The
-    images are compared in grey levels from 0 to 1, to which the decoded ones are clipped; |·|₁ is
-    the mean over all elements. Both b and D are for the training alone.
+    images are compared in grey levels from 0 to 1; |·|₁ is the mean over all elements. Both b and D
+    are for the training alone.
+
+    The decoded images are not clipped to these levels, as the unofficial code does it: at the end
+    of small runs 88 to 98 % of them lay outside then, and taught nothing.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -32,10 +35,9 @@ class QualNetStep(Step):
         self.needed = beside(model).requires_grad_(False).eval()
         self.bridge = nn.Conv2d(channels, self.needed.config.code_channels, 3, padding=1)
         self._tap = FeatureTap(model, layer)
-        self.mean: Tensor
         self.std: Tensor
-        for name, values in (("mean", model.mean), ("std", model.std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        std = torch.tensor(model.std).view(3, 1, 1)
+        self.register_buffer("std", std, persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -52,14 +54,14 @@ class QualNetStep(Step):
         return logits, self._tap.take()
 
     def _difference(self, decoded: Tensor, images: Tensor) -> Tensor:
+        """λ_rec times the mean absolute difference in grey levels from 0 to 1."""
         if decoded.shape != images.shape:
             raise RunError(
                 f"the network's deep feature decodes to {tuple(decoded.shape[-2:])} pixels, but "
                 f"the images have {tuple(images.shape[-2:])}: --crop must be a multiple of "
                 f"{self.needed.downsampling}."
             )
-        grey = (decoded * self.std + self.mean).clamp(0, 1)
-        return functional.l1_loss(grey, images * self.std + self.mean)
+        return RECONSTRUCTION_WEIGHT * functional.l1_loss(decoded * self.std, images * self.std)
 
     def forward(self, batch: Batch) -> StepResult:
         degraded_logits, degraded_feature = self._run(batch.degraded)
@@ -67,18 +69,16 @@ class QualNetStep(Step):
         clean = functional.cross_entropy(clean_logits, batch.labels)
         degraded = functional.cross_entropy(degraded_logits, batch.labels)
         of_clean, of_degraded = self.decoded(cat([clean_feature, degraded_feature])).chunk(2)
-        reconstruction = RECONSTRUCTION_WEIGHT * self._difference(of_clean, batch.clean)
-        recovery = RECONSTRUCTION_WEIGHT * self._difference(of_degraded, batch.clean)
-        logs = {
+        parts = {
             "clean": clean,
             "degraded": degraded,
-            "reconstruction_of_clean": reconstruction,
-            "reconstruction_of_degraded": recovery,
+            "reconstruction_of_clean": self._difference(of_clean, batch.clean),
+            "reconstruction_of_degraded": self._difference(of_degraded, batch.clean),
         }
-        return StepResult(clean + degraded + reconstruction + recovery, logs)
+        return StepResult(torch.stack(list(parts.values())).sum(), parts)
 
 
-def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> Any:
+def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> QualNetStep:
     """The network with a bridge to the decoder, which is yet to be filled."""
     return QualNetStep(model)
 
@@ -90,6 +90,7 @@ METHOD = Method(
     source=(
         "In the style of QualNet (Kim et al., CVPR 2021): written from its abstract and from "
         "descriptions, since no official code was found. Not established: its losses' weights, the "
-        "bridge, the resolution, the optimiser, and whether its network starts pretrained."
+        "bridge, the resolution, the optimiser, and whether it starts pretrained. "
+        "Clean and degraded images are classified, as cross_entropy does."
     ),
 )

@@ -1,7 +1,7 @@
-"""The figures of the page as HTML: curves in small SVGs, bars in lists, the choice of methods.
+"""The figures of the page as HTML: curves in small SVGs, and the choice of methods.
 
 They take their colours from the page, so one drawing serves both themes. In Markdown the curves are
-a PNG file beside, drawn by `figures`, and the bars are left to the tables.
+a PNG file beside, drawn by `figures`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class Curves:
         return png(figure)
 
     def markdown(self) -> str:
+        if not any(curve.shown for curves in self.panels.values() for curve in curves):
+            return ""
         caption = escape_markdown(self.caption)
         return f"![{caption}]({self.path})\n\n*{caption}*"
 
@@ -87,7 +89,7 @@ class Curves:
         ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ends), max(ends))
         panels = (self._panel(title, curves, list(ticks)) for title, curves in self.panels.items())
         caption = f"{self.caption} Upwards: {self.ylabel}; to the right: severity, 0 is clean."
-        return _figure(panels, caption, self.frame.width * 0.85)
+        return panels_figure(panels, caption, self.frame.width * 0.85)
 
     def _end(self, value: float) -> float:
         return min(max(value, self.limits[0]), self.limits[1])
@@ -135,44 +137,11 @@ class Curves:
             number(*pair, self.digits) for pair in zip(curve.values, deviations, strict=True)
         )
         return (
-            f'<g{_attributes(curve.style, curve.shown)} style="{_colour(curve.style)}">'
+            f'<g{attributes(curve.style, curve.shown)} style="{colour(curve.style)}">'
             f"<title>{html.escape(curve.label)}: {numbers}</title>"
             f'<path class="line" d="M{"L".join(points)}"{_dashes(curve.style)}/>'
             + (f'<path class="spread" d="{bars}"/>' if bars else "")
             + f'<path class="mark" d="{marks}"/></g>'
-        )
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A method's value in %, and its sample standard deviation if it has one."""
-
-    label: str
-    style: int
-    value: float
-    spread: float | None
-    shown: bool = True
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Panels of horizontal bars from 0 to 100 %."""
-
-    title: str
-    caption: str
-    panels: Mapping[str, Sequence[Bar]]
-
-    def markdown(self) -> str:
-        return ""
-
-    def html(self) -> str:
-        panels = (
-            f'<div class="panel"><p>{html.escape(title)}</p>'
-            f'<ul class="bars">{"".join(map(_bar, bars))}</ul></div>'
-            for title, bars in self.panels.items()
-        )
-        return (
-            f'<p class="caption">{html.escape(self.title)}</p>{_figure(panels, self.caption, 240)}'
         )
 
 
@@ -213,7 +182,7 @@ class Chooser:
         )
 
 
-def _figure(panels: Iterable[str], caption: str, width: float) -> str:
+def panels_figure(panels: Iterable[str], caption: str, width: float) -> str:
     """Panels of that width, in pixels, or wider, as many side by side as fit."""
     return (
         f'<figure><div class="panels" style="--panel:{width:g}px">{"".join(panels)}</div>'
@@ -221,22 +190,15 @@ def _figure(panels: Iterable[str], caption: str, width: float) -> str:
     )
 
 
-def _attributes(style: int, shown: bool) -> str:
+def attributes(style: int, shown: bool) -> str:
+    """By which the page's script finds what is drawn of a method."""
     off = ' class="off"' if not shown else ""
     return f'{off} data-method="{style}"'
 
 
-def _colour(style: int) -> str:
+def colour(style: int) -> str:
+    """The CSS that gives a method's colour to what is drawn of it."""
     return f"--curve:var(--curve-{Look.of(style).colour})"
-
-
-def _bar(bar: Bar) -> str:
-    style = f"{_colour(bar.style)};--value:{bar.value:.2f};--spread:{bar.spread or 0:.2f}"
-    label = html.escape(bar.label)
-    return (
-        f'<li{_attributes(bar.style, bar.shown)} style="{style}" title="{label}">'
-        f"<span>{label}</span><b>{number(bar.value, bar.spread)}</b></li>"
-    )
 
 
 def _dashes(style: int) -> str:
@@ -248,7 +210,7 @@ def _dashes(style: int) -> str:
 def _key(style: int) -> str:
     """The line and marker of a method, for the legend."""
     return (
-        f'<svg class="key" viewBox="0 0 30 14" aria-hidden="true" style="{_colour(style)}">'
+        f'<svg class="key" viewBox="0 0 30 14" aria-hidden="true" style="{colour(style)}">'
         f'<path class="line" d="M0 7H30"{_dashes(style)}/>'
         f'<path class="mark" d="M15 7{MARKS[Look.of(style).marker]}"/></svg>'
     )

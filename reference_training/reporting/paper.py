@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from reference_training.experiments import EXPERIMENTS, RESNET50
 from reference_training.tables import ABSENT
+from reference_training.trainings import method_of
 
 PAPER = json.loads(Path(__file__).parents[1].joinpath("paper_results.json").read_text("utf-8"))
-ARCHITECTURE = "ResNet50"
 # A value is looked for in this order, under the names that the tables give it.
 TABLES = ("table_1", "table_5", "table_6a", "table_3")
 COLUMNS = {
@@ -49,9 +50,9 @@ def paper_doubts(methods: Sequence[str]) -> list[str]:
 
 def _rows(method: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for table in TABLES:
-        for row in PAPER[table]["rows"]:
-            if row.get("key") == method and row["architecture"] == ARCHITECTURE:
-                yield table, row
+        for row in EXPERIMENTS[table.replace("_", "")].rows:
+            if row.arch == RESNET50 and method_of(row) == method:
+                yield from ((table, one) for one in PAPER[table]["rows"] if one["row"] == row.key)
 
 
 def _printed(method: str, names: tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ from reference_training import corruption_error as ce
 from reference_training.comparison import Json, by_seed, seeds_phrase, seen
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
 from reference_training.figures import Curve
-from reference_training.reporting.charts import SMALL, Bar, Bars, Chooser, Curves
+from reference_training.reporting.bars import Bar, Bars
+from reference_training.reporting.charts import SMALL, Chooser, Curves
 from reference_training.tables import Block
 from reference_training.trainings import LABELS, label
 

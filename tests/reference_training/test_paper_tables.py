@@ -10,8 +10,8 @@ from reference_training.config import PaperTables
 from reference_training.errors import RunError
 from reference_training.experiments import EXPERIMENTS, ROWS
 from reference_training.paper_tables import chosen, listing, runs_of
-from reference_training.result_tables import method_of
 from reference_training.run import main, parse
+from reference_training.trainings import method_of
 
 SMOKE = "--experiment all --dataset digits --budget smoke".split()
 

@@ -4,8 +4,8 @@ import pytest
 
 from reference_training.corruptions import SEEN, UNSEEN
 from reference_training.experiments import EXPERIMENTS, ROWS, Row
-from reference_training.result_tables import COLUMNS, PAPER, method_of, printed, table
-from reference_training.trainings import network_of
+from reference_training.result_tables import COLUMNS, PAPER, printed, table
+from reference_training.trainings import method_of, network_of
 
 
 @pytest.mark.parametrize("name", ROWS)

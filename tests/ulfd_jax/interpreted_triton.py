@@ -21,6 +21,7 @@ from ulfd_jax import rules, triton_calls
 from ulfd_jax.composite import Options
 
 # Small tiles make small inputs cover several programs, the interior and the tail.
+ONE = np.float32(1)
 SMALL = triton_configs.Config(256, 1, triton_configs.Columns(256, 1, width=64, programs=6))
 CONTIGUOUS = [case for case in CASES if case.order is None and case.offset == 0]
 CONTIGUOUS = CONTIGUOUS[:12] + CONTIGUOUS[12::3]  # every shape of σ, and some dtypes and options
@@ -99,8 +100,9 @@ def test_one_pass_matches_the_oracle(case: Case) -> None:
 def test_autodiff_matches_the_oracle(case: Case) -> None:
     tensors, arrays = jax_inputs(case)
     call, weight = call_of(case)
+    weight = jnp.float32(weight)
     argnums = (0, 1) if arrays[2] is None else (0, 1, 2)
-    run = jax.jit(jax.value_and_grad(lambda *a: -2.5 * weight * rules.loss(call, *a), argnums))
+    run = jax.jit(jax.value_and_grad(lambda *a: -2.5 * rules.loss(call, weight, *a), argnums))
     loss, gradients = run(*arrays)
     reference = expected(*tensors, upstream=-2.5, **case.options)
     found = as_torch((loss / -2.5, *gradients, *[None] * (3 - len(gradients))))
@@ -112,7 +114,7 @@ def test_only_what_is_needed(needed: Any) -> None:
     case = Case((2, 6, 7, 7), (2, 1, 7, 7))
     tensors, arrays = jax_inputs(case)
     call, _ = call_of(case)
-    gradients = jax.grad(partial(rules.loss, call), needed)(*arrays)
+    gradients = jax.grad(partial(rules.loss, call, ONE), needed)(*arrays)
     found: list[Any] = [None] * 3
     for index, gradient in zip(needed, gradients, strict=True):
         found[index] = _to_torch(gradient)
@@ -126,7 +128,7 @@ def test_an_empty_batch_sums_to_nothing() -> None:
     options = Options(scale=1.0)
     call = rules.Call(options, triton_calls.implementation("sm_90"), ())
     arrays = [jnp.zeros((0, 3)), jnp.zeros((0, 3)), jnp.zeros((1, 3))]
-    loss, gradients = jax.value_and_grad(partial(rules.loss, call), (0, 1, 2))(*arrays)
+    loss, gradients = jax.value_and_grad(partial(rules.loss, call, ONE), (0, 1, 2))(*arrays)
     assert loss == 0
     assert [gradient.shape for gradient in gradients] == [(0, 3), (0, 3), (1, 3)]
     assert not gradients[2].any()

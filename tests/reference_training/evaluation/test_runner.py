@@ -12,6 +12,7 @@ from PIL import Image
 from torch import distributed, nn
 
 from reference_training import corruption_error as ce
+from reference_training.adaptation import ADAPTATIONS
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.data import load
 from reference_training.data.cifar_c import PublishedArrays
@@ -27,6 +28,7 @@ from reference_training.evaluation import (
 )
 from reference_training.evaluation import runner as module
 from reference_training.evaluation.results import Counts
+from reference_training.evaluation.sets import subset_positions
 from reference_training.evaluation.summary import summarise
 from reference_training.evaluation.tables import corruption_table, metric_table
 from tests.reference_training.evaluation.material import CORRUPTIONS as PUBLISHED
@@ -321,3 +323,31 @@ def test_two_ranks_share_the_sets(tmp_path):
     evaluate(digits(), tmp_path / "alone", corruptions=TWO)
     alone = (tmp_path / "alone" / "result.json").read_bytes()
     assert (tmp_path / "out" / "result.json").read_bytes() == alone
+
+
+@pytest.mark.parametrize(("subset", "batch"), [(None, 96), (40, 32)])
+def test_a_network_adapts_to_each_set_by_itself(tmp_path, subset, batch):
+    data = digits()
+    model, kind = tiny(10), ADAPTATIONS["rpl" if subset is None else "bn"]
+    result = evaluate(
+        data, tmp_path, model=model, corruptions=["contrast"], adaptation=kind, subset=subset
+    )
+    positions = torch.arange(len(data.labels))
+    if subset is not None:
+        positions = subset_positions(data.labels, subset)
+    order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))
+    positions = positions[order]
+    for severity in SEVERITIES:
+        samples = data.samples(("contrast", severity))
+        clean = torch.stack([samples.images[at] for at in positions.tolist()])
+        shown = READY(samples.degrade(clean, positions)).split(batch)
+        logits = torch.cat(list(kind.predict(tiny(10).eval(), shown)))
+        right = int((logits.argmax(1) == data.labels[positions]).sum())
+        assert result["top1"]["corruptions"]["contrast"][severity - 1] == right / len(positions)
+    plain = evaluate(data, tmp_path / "plain", corruptions=["contrast"], subset=subset)
+    assert plain["top1"] != result["top1"]
+    assert "adaptation" not in plain["model"]
+    assert result["model"]["adaptation"] == {"name": kind.name, "batch_size": batch}
+    assert result["model"]["name"] == f"Tiny + {kind.label}"
+    with pytest.raises(RunError, match=r"another evaluation: model"):
+        evaluate(data, tmp_path, model=model, corruptions=["contrast"], subset=subset)

@@ -7,7 +7,7 @@ NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help run test check format bench test-gpu bench-gpu package clean
+.PHONY: help run test check format docs bench test-gpu bench-gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -27,6 +27,10 @@ check: $(VENV)/.dev   ## style, formatting, types, the direction of imports
 format: $(VENV)/.dev  ## mends what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs   ## the documentation, build/docs/index.html; runs its code blocks and the docstrings
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	$(BIN)/python -m pytest -n auto tests/docs ulfd ulfd_torch ulfd_jax reference_training $(ARGS)
 
 bench: $(VENV)/.bench ## the loss on this CPU against torch eager, torch.compile and NumPy
 	$(BIN)/python -m benchmarks.cpu --out runs/benchmarks/cpu.json $(ARGS)

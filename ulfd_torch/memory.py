@@ -5,15 +5,33 @@ or a teacher or full-size σ in another order than the student's, is copied once
 in the student's order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ulfd.broadcasting import memory_order
+from ulfd.kernels.cpu import buffers
 
 NAMES = {getattr(torch, name): name for name in ("float32", "float64", "float16", "bfloat16")}
 """dtypes' names, which are costly to ask torch for."""
+
+
+Like = Callable[..., Tensor]
+
+
+def reused_like(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`torch.empty_like` of dense features on the CPU; large ones in memory that is used again.
+
+    Like that of a tensor made from a NumPy array, a large one's storage cannot be resized.
+    """
+    dtype = dtype or features.dtype
+    memory = buffers.take(features.numel() * dtype.itemsize)
+    if memory is None:
+        return torch.empty_like(features, dtype=dtype)
+    storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+    tensor = torch.empty(0, dtype=dtype, device="cpu")
+    return tensor.set_(storage, 0, features.shape, features.stride())
 
 
 def dense(student: Tensor) -> Tensor:
@@ -23,10 +41,12 @@ def dense(student: Tensor) -> Tensor:
     return student
 
 
-def sigma_like(log_variance: Tensor, features: Tensor) -> Tensor:
+def sigma_like(
+    log_variance: Tensor, features: Tensor, empty_like: Like = torch.empty_like
+) -> Tensor:
     """An empty tensor of σ's shape and dtype, its axes in the memory order of dense features."""
     if log_variance.shape == features.shape:
-        return torch.empty_like(features, dtype=log_variance.dtype)
+        return empty_like(features, dtype=log_variance.dtype)
     lead = features.dim() - log_variance.dim()
     order = memory_order(features.shape, features.stride()) or range(features.dim())
     stride, strides = 1, [0] * log_variance.dim()
@@ -52,13 +72,14 @@ def outputs(
     teacher: Tensor,
     log_variance: Tensor | None,
     needs: Sequence[bool],
+    empty_like: Like = torch.empty_like,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fresh memory for the gradients, in the student's order; empty tensors where not needed."""
+    """Memory for the gradients, in the student's order; empty tensors where not needed."""
     if not any(needs):
         return student.new_empty(0), student.new_empty(0), student.new_empty(0)
-    like = torch.empty_like(student)
+    like = (empty_like if needs[0] else torch.empty_like)(student)
     by_student = like if needs[0] else student.new_empty(0)
-    by_teacher = torch.empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
+    by_teacher = empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
     if log_variance is None or not needs[2]:
         return by_student, by_teacher, student.new_empty(0)
-    return by_student, by_teacher, sigma_like(log_variance, like)
+    return by_student, by_teacher, sigma_like(log_variance, like, empty_like)

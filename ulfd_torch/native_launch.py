@@ -11,7 +11,7 @@ from ulfd import checks
 from ulfd.broadcasting import memory_order
 from ulfd.kernels.cpu import library
 from ulfd.losses import denominator
-from ulfd_torch.memory import NAMES, dense, in_order, outputs, sigma_like
+from ulfd_torch.memory import NAMES, dense, in_order, outputs, reused_like, sigma_like
 
 
 @lru_cache(maxsize=1024)
@@ -40,14 +40,14 @@ def compute(
         sigma = log_variance.shape
     computed = torch.float64 if "float64" in names else torch.float32
     loss = torch.empty((), dtype=computed)
-    gradients = outputs(like, teacher, log_variance, needs)
+    gradients = outputs(like, teacher, log_variance, needs, reused_like)
     by_given = gradients[2]
     loop = _loop(like.shape, like.stride(), sigma)
     if loop is None and log_variance is not None:  # its gradient is summed below, then rounded
         loop = _loop(like.shape, like.stride(), like.shape)
         names[2] = checks.dtype_name(computed)
         given = torch.empty_like(like, dtype=computed).copy_(log_variance.expand_as(like))
-        by_given = torch.empty_like(given)
+        by_given = reused_like(given)
     elif log_variance is not None:
         given = in_order(log_variance, sigma_like(log_variance, like))
     assert loop is not None

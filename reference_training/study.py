@@ -19,6 +19,7 @@ from reference_training.config import PRESETS, SHORT, Pretraining, Run
 from reference_training.errors import RunError
 from reference_training.files import read_json, write_atomically, write_json
 from reference_training.interrupt import Interrupted
+from reference_training.trainings import canonical
 
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
@@ -35,28 +36,28 @@ CANDIDATES = {  # of `validation`, by what stands for them in the regimes
 
 def with_lambda(name: str, weight: float) -> str:
     """The training `name` with another λ."""
-    return f"{name}{',' if '@' in name else '@'}lambda={weight}"
+    return canonical(f"{name}{',' if '@' in name else '@'}lambda={weight}")
 
 
-METHODS: tuple[str, ...] = (
-    *"vanilla cross_entropy cross_entropy_degraded feature_distillation ulfd "
-    # Tables 1, 3 and 4, and Sec. 4.5
-    "ddp urie kd_vid qualnet ulfd_reconstruct "
-    "feature_distillation@layer=shallow ulfd@layer=shallow "
-    "augmix ulfd@second=augmix cross_entropy@second=augmix "
-    "cross_entropy@second=deepaugment ulfd@second=deepaugment "
+PAPER = tuple(
+    # Tables 1, 2 and 5, Sec. 4.5, and the official script's UEM
+    "vanilla cross_entropy cross_entropy_degraded feature_distillation ulfd "
+    "ddp kd_vid qualnet ulfd_reconstruct ulfd@layer=shallow "
+    # Tables 3 and 4
+    "augmix ulfd@second=augmix cross_entropy@second=deepaugment ulfd@second=deepaugment "
     "augmix@second=deepaugment_augmix ulfd@second=deepaugment_augmix "
-    "augmix@second=deepaugment_augmix+bn augmix@second=deepaugment_augmix+rpl vanilla+bn "
-    # the teacher, the shape of σ, λ, the prior weight, β
-    "ulfd@teacher=self_detached ulfd@teacher=frozen "
-    "feature_distillation@teacher=self_detached feature_distillation@teacher=frozen "
+    "augmix@second=deepaugment_augmix+bn augmix@second=deepaugment_augmix+rpl vanilla+bn".split()
+)
+OPTIONS = tuple(
+    "cross_entropy feature_distillation ulfd "
+    # the teacher, the shape of σ
+    "ulfd@teacher=self_detached ulfd@teacher=frozen feature_distillation@teacher=frozen "
     "ulfd@uem.log_variance=spatial ulfd@uem.log_variance=sample "
-    "ulfd@lambda=0.01 ulfd@lambda=0.03 ulfd@lambda=0.3 ulfd@lambda=1 "
-    "feature_distillation@lambda=0.3 feature_distillation@lambda=1 "
-    "feature_distillation@lambda=3 "
+    # λ, the prior weight, β
+    "ulfd@lambda=0.01 ulfd@lambda=0.3 ulfd@lambda=1 feature_distillation@lambda=1 "
     "ulfd@prior_weight=1 ulfd@beta=0.5 ulfd@beta=1 "
     # what the UEM costs
-    "ulfd@uem.blocks=2 ulfd@uem.blocks=0 ulfd@uem.width=4 ulfd@uem.structure=pointwise".split(),
+    "ulfd@uem.blocks=2 ulfd@uem.blocks=0 ulfd@uem.width=4 ulfd@uem.structure=pointwise".split()
 )
 
 
@@ -66,8 +67,8 @@ class Part:
 
     question: str
     run: Run
-    needs: str = ""
-    """What must be there besides; empty if nothing."""
+    folder: str | None = None
+    """Of the run; parts that differ in their methods alone share one, and the networks in it."""
 
 
 REGIME = ("cross_entropy", *CANDIDATES)
@@ -85,11 +86,13 @@ PARTS: Mapping[str, Part] = {
             validation_images=1000,
         ),
     ),
-    "methods": Part("Every method and option, at the paper's λ.", replace(COMMON, methods=METHODS)),
-    "chosen": Part("The common setting with the chosen λ.", replace(COMMON, methods=REGIME)),
-    "longer": Part(
-        "A schedule of 1,000 iterations.",
-        replace(COMMON, methods=REGIME, recipe=replace(SHORT, iterations=1000)),
+    "chosen": Part(
+        "The common setting with the chosen λ.", replace(COMMON, methods=REGIME), "common"
+    ),
+    "paper": Part(
+        "The methods of the paper's tables, at its λ = 0.1.",
+        replace(COMMON, methods=PAPER),
+        "common",
     ),
     "few_images": Part(
         "500 images for the fine-tuning, a vanilla network trained on 8,000.",
@@ -104,11 +107,24 @@ PARTS: Mapping[str, Part] = {
             train_images=1000,
             pretraining=Pretraining(iterations=2000),
         ),
-        needs="the files of Fashion-MNIST in --data-root (Debian: dataset-fashion-mnist)",
+    ),
+    "options": Part(
+        "The options of distillation, one at a time, at the paper's λ.",
+        replace(COMMON, methods=OPTIONS),
+        "common",
     ),
     "digits": Part(
         "Another dataset: scikit-learn's digits.",
         replace(PRESETS["digits"], methods=REGIME, seeds=SEEDS),
+    ),
+    "longer": Part(
+        "A schedule of 1,000 iterations.",
+        replace(COMMON, methods=REGIME[:4], recipe=replace(SHORT, iterations=1000)),
+    ),
+    "urie": Part(
+        "URIE, whose network in front of the classifier costs 17 times its training step.",
+        replace(COMMON, methods=("cross_entropy", "urie")),
+        "common",
     ),
 }
 
@@ -173,10 +189,14 @@ def execute(study: Study) -> None:
 
 def _run(study: Study, name: str) -> None:
     part = PARTS[name]
-    run = replace(part.run, out=study.runs / name, jobs=study.jobs)
+    run = replace(part.run, out=study.runs / (part.folder or name), jobs=study.jobs)
     if run.dataset == "fashion-mnist":
         if study.data_root is None:
-            print(f"left out: {name} needs {part.needs}", file=sys.stderr)
+            print(
+                f"left out: {name} needs the files of Fashion-MNIST in --data-root (Debian: "
+                "dataset-fashion-mnist)",
+                file=sys.stderr,
+            )
             return
         run = replace(run, data_root=study.data_root)
     if not set(run.methods).isdisjoint(CANDIDATES):

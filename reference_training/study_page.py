@@ -1,6 +1,6 @@
 """The data of the study → its page: what holds up, what does not, how large against the spread."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -42,9 +42,10 @@ def page(
         if name == "validation":
             chosen = ", ".join(f"{key} {value:g}" for key, value in weights.items())
             blocks.append(Paragraph(f"Chosen λ: {chosen}."))
-    if "methods" in found:
-        blocks += [Heading("What the UEM says"), uncertainty_table(found["methods"])]
-        blocks += [Heading("What the rows are"), *_sources(found["methods"])]
+    for name in ("options", "paper"):
+        if name in found:
+            blocks += [Heading(f"What the UEM says: {name}"), uncertainty_table(found[name])]
+    blocks += [Heading("What the rows are"), *_sources(found.values())]
     blocks += [
         Heading("Make it again"),
         Code("python -m reference_training.study --data-root FOLDER_OF_FASHION_MNIST"),
@@ -171,10 +172,10 @@ UNCERTAINTY = {
 }
 
 
-def _sources(metrics: Json) -> list[Block]:
+def _sources(parts: Iterable[Json]) -> list[Block]:
     """Which rows are re-implementations in the style of something, and of what."""
     found = {}
-    for method in metrics["methods"]:
+    for method in dict.fromkeys(method for metrics in parts for method in metrics["methods"]):
         name, adaptation = network_of(method)
         for title, source in (
             (label(training(name).method.name), training(name).method.source),

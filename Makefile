@@ -28,9 +28,8 @@ format: $(VENV)/.dev  ## mends what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.docs   ## the documentation, build/docs/index.html; runs its code blocks and the docstrings
+docs: $(VENV)/.docs   ## the documentation, build/docs/index.html; its code blocks are among the tests
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
-	$(BIN)/python -m pytest -n auto tests/docs ulfd ulfd_torch ulfd_jax reference_training $(ARGS)
 
 bench: $(VENV)/.bench ## the loss on this CPU against torch eager, torch.compile and NumPy
 	$(BIN)/python -m benchmarks.cpu --out runs/benchmarks/cpu.json $(ARGS)

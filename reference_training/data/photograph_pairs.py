@@ -203,17 +203,20 @@ class PhotographPairs:
             worker_init_fn=_leave_signals_to_the_rank,
         )
         arriving = iter(loader)
-        for iteration in range(first, last):
-            with self.clock.waiting("data"):
-                decoded = next(arriving)
-            if isinstance(decoded, RunError):
-                if not self.world.main:  # this rank fails alone, and rank 0 would say nothing
-                    tqdm.write(f"error on rank {self.world.rank}: {decoded}", file=sys.stderr)
-                raise decoded
-            self._new |= dict(decoded.unreadable)
-            with self.clock.part("degradation"):
-                batch = self._pairs(iteration, decoded)
-            yield batch
+        try:
+            for iteration in range(first, last):
+                with self.clock.waiting("data"):
+                    decoded = next(arriving)
+                if isinstance(decoded, RunError):
+                    if not self.world.main:  # this rank fails alone, and rank 0 would say nothing
+                        tqdm.write(f"error on rank {self.world.rank}: {decoded}", file=sys.stderr)
+                    raise decoded
+                self._new |= dict(decoded.unreadable)
+                with self.clock.part("degradation"):
+                    batch = self._pairs(iteration, decoded)
+                yield batch
+        finally:
+            del arriving  # the workers end now, and not when a traceback is forgotten
 
     def _pairs(self, iteration: int, decoded: Decoded) -> Batch:
         device, views, slots = self.world.device, self.views, self.slots

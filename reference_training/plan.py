@@ -1,67 +1,57 @@
 """What a run costs and what it still needs, before anything runs: `--plan`."""
 
 import shutil
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from reference_training import parallel
 from reference_training.architectures import ARCHITECTURES, download_command, pretrained_file
 from reference_training.config import PaperRun
 from reference_training.experiments import ROWS
 from reference_training.methods.base import Batch
+from reference_training.roofline import GPUS, LOSS, Device, Operation, Recorder
 from reference_training.trainings import training
-from ulfd_torch import FeatureTap
+from ulfd_torch import ULFDLoss
+from ulfd_torch.functional import IMPLEMENTATIONS
 
 IMAGENET_IMAGES = 1_281_167
 IMAGENET_GIGABYTES = 148  # the training archive; its unpacked files take about as much
-PAIRS = 2  # in the batch that is measured: one image more shows what does not grow with it
-
-
-class GPU(NamedTuple):
-    """A GPU's data sheet: dense tensor throughput by precision in 1e12 FLOP/s, memory in GB."""
-
-    bfloat16: float
-    float32: float  # without TF32, as torch has it by default
-    memory: float
-
-
-GPUS = {
-    "H200": GPU(989, 67, 141),
-    "H100": GPU(989, 67, 80),
-    "A100-80GB": GPU(312, 19.5, 80),
-    "A100-40GB": GPU(312, 19.5, 40),
-    "L40S": GPU(362, 91.6, 48),
-    "RTX4090": GPU(165, 82.6, 24),
-}
-"""By name; NVIDIA's data sheets, without sparsity."""
-
-UTILISATION = (0.06, 0.2)
-"""The share of a data sheet's throughput that convolutional training reaches: an assumption."""
+SLOWDOWN = (1.5, 4.0)
+"""How many times the least time a step takes: an assumption. NVIDIA's own ResNet-50 in mixed
+precision (DeepLearningExamples) takes 1.5 (V100) and 1.7 times (A100), by its images/s."""
 DECODING_SECONDS = 0.006
 """For one ImageNet photograph on one CPU core, its bytes read from a local disk: an assumption."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one pair, forward and backward, unless said otherwise."""
+    """Of one pair, unless said otherwise."""
 
     flops: int
-    """Three times those of the forward pass: the backward pass has two products for each one."""
+    """Forward and backward."""
     forward_flops: int
-    uem_share: float
-    """Of all FLOP, the UEM's."""
+    uem_flops: int
+    """The UEM's part of the forward ones."""
     saved_bytes: int
     """Activations kept for the backward pass."""
     weights: int
     """Trained parameters, of the network and of the UEM."""
     loss_bytes: int
-    """What the fused loss reads and writes."""
+    """What the fused loss reads and writes, forward and backward."""
+    parts: dict[str, list[Operation]]
+    """What a step of all the pairs carries out: by the network, the UEM and the loss."""
+
+    def seconds(self, device: Device) -> dict[str, float]:
+        """The least time of a step's parts."""
+        return {
+            part: sum(operation.seconds(device) for operation in operations)
+            for part, operations in self.parts.items()
+        }
 
 
 def make_step(run: PaperRun, classes: int) -> Any:
@@ -70,21 +60,45 @@ def make_step(run: PaperRun, classes: int) -> Any:
     return training(ROWS[run.experiment].training).method.make_step(model, run.recipe, run.uem)
 
 
-def _counted(function: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
+class _Fused(nn.Module):
+    """The loss as its kernels see it: two operations. On the meta device it would be composite."""
+
+    def forward(self, *features: Tensor | None) -> Tensor:
+        options = {"prior_weight": 2.0, "weight": 1.0, "reduction": "mean", "beta": 0.0}
+        return IMPLEMENTATIONS["triton"](*features, **options, clamp=None)
 
 
-def cost(run: PaperRun) -> Cost:
-    """Counted by torch on the meta device, where nothing is computed."""
+def _flops(operations: list[Operation]) -> int:
+    return sum(operation.flops for operation in operations)
+
+
+def _update(weights: int, accumulate: int) -> list[Operation]:
+    """Fused Adam, of which a step is one in `accumulate`: 4 float32 words read, 3 written."""
+    return [Operation("update", 0, 7 * 4 * weights // accumulate)] if weights else []
+
+
+def _weights(module: nn.Module | None) -> int:
+    return 0 if module is None else sum(weight.numel() for weight in module.parameters())
+
+
+def cost(run: PaperRun, pairs: int = 2) -> Cost:
+    """Counted on the meta device, where nothing is computed.
+
+    Args:
+        pairs: in a batch; weights are moved once for all of them.
+    """
     dtype = torch.bfloat16 if run.numerics.precision == "bfloat16" else torch.float32
     with torch.device("meta"):
         step = make_step(run, classes=1000).to(dtype).train()
-        images = torch.empty(PAIRS, 3, run.crop, run.crop, dtype=dtype)
+        images = torch.empty(pairs, 3, run.crop, run.crop, dtype=dtype)
         views = training(ROWS[run.experiment].training).method.second_views
         second = images.clone() if views == 1 else images[:, None].repeat(1, views, 1, 1, 1)
-        batch = Batch(images, second, torch.zeros(PAIRS, dtype=torch.int64))
+        batch = Batch(images, second, torch.zeros(pairs, dtype=torch.int64))
+    if isinstance(getattr(step, "loss", None), ULFDLoss):
+        step.loss = _Fused()
+    features: list[Tensor] = []
+    if step.uem is not None:
+        step.uem.register_forward_pre_hook(lambda uem, given: features.append(*given))
     saved: dict[int, int] = {}
     kept: list[Any] = []  # or a storage could be freed and its identity given to the next
 
@@ -95,28 +109,36 @@ def cost(run: PaperRun) -> Cost:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    # torch (2.15) counts the backward pass of a grouped convolution as if it had no groups, so only
-    # the forward pass is counted.
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        forward = _counted(lambda: kept.append(step(batch)))
-    with torch.no_grad():
-        feature = _feature(step, images)
-        inner = 0 if step.uem is None else _counted(lambda: step.uem(feature))
-    passes = 5 if step.uem is not None else 4  # read 3 and write 2, or read 2 and write 2
+    with Recorder() as forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
+        loss = step(batch).loss
+    with Recorder() as backward:
+        loss.backward()
+    # Once more the UEM alone, to tell its operations from the network's.
+    branch_forward, branch_backward = Recorder(), Recorder()
+    if step.uem is not None:
+        step.uem.zero_grad()
+        with branch_forward:
+            sigma = step.uem(features[0].detach().requires_grad_())
+        with branch_backward:
+            sigma.backward(torch.empty_like(sigma))
+    everything = forward.operations + backward.operations
+    branch = branch_forward.operations + branch_backward.operations
+    losses = [operation for operation in everything if operation.kind == LOSS]
+    network = Counter(everything) - Counter(branch) - Counter(losses)
+    weights, branch_weights = _weights(step), _weights(step.uem)
     return Cost(
-        flops=3 * forward // PAIRS,
-        forward_flops=forward // PAIRS,
-        uem_share=inner / forward,
-        saved_bytes=sum(saved.values()) // PAIRS,
-        weights=sum(weight.numel() for weight in step.parameters() if weight.requires_grad),
-        loss_bytes=passes * feature.numel() * feature.element_size() // PAIRS,
+        flops=_flops(everything) // pairs,
+        forward_flops=_flops(forward.operations) // pairs,
+        uem_flops=_flops(branch_forward.operations) // pairs,
+        saved_bytes=sum(saved.values()) // pairs,
+        weights=weights,
+        loss_bytes=sum(operation.moved for operation in losses) // pairs,
+        parts={
+            "network": [*network.elements(), *_update(weights - branch_weights, run.accumulate)],
+            "UEM": branch + _update(branch_weights, run.accumulate),
+            "loss": losses,
+        },
     )
-
-
-def _feature(step: Any, images: Tensor) -> Tensor:
-    with FeatureTap(step.model, step.model.feature_layer) as tap:
-        step.model(images)
-        return tap.take()
 
 
 def _train_folder(run: PaperRun) -> Path:
@@ -168,32 +190,38 @@ def _existing(path: Path) -> Path:
 
 def text(run: PaperRun) -> str:
     """The plan of a run, for the terminal."""
-    one, recipe, gpu = cost(run), run.recipe, GPUS[run.plan_gpu]
-    pairs = recipe.iterations * recipe.batch_size
-    total = pairs * one.flops
+    recipe, gpu = run.recipe, GPUS[run.plan_gpu]
     ranks = run.plan_gpus or parallel.launched()
-    peak = (gpu.bfloat16 if run.numerics.precision == "bfloat16" else gpu.float32) * 1e12
-    slow, fast = (total / (peak * share * ranks) / 3600 for share in UTILISATION)
-    share = recipe.batch_size // ranks // run.accumulate
+    share = max(1, recipe.batch_size // ranks // run.accumulate)
+    one, device = cost(run, share), gpu.device(run.numerics.precision)
+    pairs = recipe.iterations * recipe.batch_size
+    parts = one.seconds(device)
+    step = sum(parts.values())
+    fast, slow = (recipe.iterations * run.accumulate * step * k / 3600 for k in SLOWDOWN)
     # Weight, gradient and Adam's two moments; DDP's buckets hold the gradients themselves.
     fixed = one.weights * 4 * 4
     images = 2 * 3 * run.crop**2 * 4 * recipe.batch_size // ranks
     memory = (fixed + images + share * one.saved_bytes) / 1e9
     saved = one.weights * 4 * 3 / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
-    rate = pairs / (fast * 3600) if total else 0.0
+    rate = pairs / (fast * 3600) if pairs else 0.0
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
         f"  pairs           {recipe.iterations} iterations x {recipe.batch_size} = {pairs:,} "
         f"({pairs / IMAGENET_IMAGES:.1f} epochs of ImageNet)",
         f"  work            {one.flops / 1e9:.1f} GFLOP a pair, forward and backward "
-        f"({one.forward_flops / 2e9:.1f} GMAC forward), the UEM's share {one.uem_share:.0%}; "
-        f"{total:.2g} FLOP in all",
+        f"({one.forward_flops / 2e9:.1f} GMAC forward, of which the UEM's "
+        f"{one.uem_flops / 2e9:.2f} for the degraded image); {pairs * one.flops:.2g} FLOP in all",
         f"  loss            {one.loss_bytes / 1e6:.2f} MB to move for a pair's value and gradients",
+        f"  a step's time   the UEM {parts['UEM'] / step:.0%}, the loss {parts['loss'] / step:.2%} "
+        f"of it; {share} pairs on a {run.plan_gpu}, each operation taking the longer of its FLOP "
+        f"at {device.throughput / 1e12:g} TFLOP/s ({run.numerics.precision}) and its bytes at "
+        f"{device.bandwidth / 1e12:g} TB/s, each operand moved once (data sheet), and "
+        f"{device.call * 1e6:g} µs a call (an assumption)",
         f"  parameters      {one.weights:,}",
-        f"  {ranks} x {run.plan_gpu:<12}  {fast:.1f} to {slow:.1f} h at {UTILISATION[1]:.0%} to "
-        f"{UTILISATION[0]:.0%} of {peak / 1e12:g} TFLOP/s ({run.numerics.precision}; the shares "
-        "are an assumption, the corruptions come on top)",
+        f"  {ranks} x {run.plan_gpu:<12}  {fast:.1f} to {slow:.1f} h: {SLOWDOWN[0]:g} to "
+        f"{SLOWDOWN[1]:g} times the least, {step * 1e3:.1f} ms a step (the factors are an "
+        "assumption; the corruptions and the exchange between GPUs come on top)",
         f"  decoding        {rate * DECODING_SECONDS:.0f} CPU cores to keep up with the faster, "
         f"at {DECODING_SECONDS * 1e3:.0f} ms a photograph (an assumption)",
         f"  GPU memory      {memory:.0f} GB a rank for {share} pairs at once, of {gpu.memory:g} "

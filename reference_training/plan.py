@@ -78,7 +78,9 @@ def _update(weights: int, accumulate: int) -> list[Operation]:
 
 
 def _weights(module: nn.Module | None) -> int:
-    return 0 if module is None else sum(weight.numel() for weight in module.parameters())
+    """The trained ones."""
+    weights = () if module is None else module.parameters()
+    return sum(weight.numel() for weight in weights if weight.requires_grad)
 
 
 def cost(run: PaperRun, pairs: int = 2) -> Cost:

@@ -8,8 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
+from reference_training.config import SHORT, Network, UEMOptions
 from reference_training.errors import RunError
+from reference_training.evaluation.checkpoints import find_weights
 from reference_training.evaluation.models import load_model
+from reference_training.methods import METHODS
 from reference_training.networks import ResNet
 
 NAME = "shufflenet_v2_x0_5"
@@ -199,3 +202,12 @@ def test_timms_networks(tmp_path, monkeypatch):
     assert (loaded.classes, loaded.preprocessing.input_size) == (1000, 176)
     with pytest.raises(RunError, match="leave --weights out"):
         load_model("timm:resnet10t", weights="DEFAULT")
+
+
+@pytest.mark.parametrize("method", ["urie", "ddp"])
+def test_a_backbone_is_not_taken_out_of_a_larger_network(method):
+    step = METHODS[method].make_step(ResNet(Network(), 10), SHORT, UEMOptions())
+    tensors = {f"step.{name}": value for name, value in step.state_dict().items()}
+    with pytest.raises(RunError, match="more than its backbone"):
+        find_weights(ResNet(Network(), 10), tensors, None)
+    assert find_weights(step.model, tensors, None).keys() == step.model.state_dict().keys()

@@ -54,19 +54,32 @@ constexpr int64_t STREAMED = int64_t(16) << 20;
 
 int64_t quotient(int64_t a, int64_t b) { return (a + b - 1) / b; }  // rounded up
 
-// Whether inputs and outputs are all of the same two-byte dtype, the inputs aligned to elements and
-// the outputs, which are all there or none, to lines of memory.
+// Whether the pass can work in place on features of a two-byte dtype: they, σ and the outputs have
+// the same dtype, the inputs are aligned to elements and the outputs, which are all there or none, to
+// lines of memory.
 bool is_packed(const Problem &p) {
   const auto aligned = [](const void *array, uintptr_t to) {
     return reinterpret_cast<uintptr_t>(array) % to == 0;
   };
-  const bool wanted = p.by_student && p.by_log_variance;
+  const bool full = p.form == FULL;
+  const bool wanted = p.by_student && (p.by_log_variance || !full);
   const bool unwanted = !p.by_student && !p.by_log_variance && !p.by_teacher;
   return (p.student_dtype == FLOAT16 || p.student_dtype == BFLOAT16) &&
-         p.teacher_dtype == p.student_dtype && p.log_variance_dtype == p.student_dtype &&
-         aligned(p.student, 2) && aligned(p.teacher, 2) && aligned(p.log_variance, 2) &&
-         (wanted || unwanted) && aligned(p.by_student, 64) && aligned(p.by_teacher, 64) &&
-         aligned(p.by_log_variance, 64);
+         p.teacher_dtype == p.student_dtype &&
+         (!p.log_variance || p.log_variance_dtype == p.student_dtype) && aligned(p.student, 2) &&
+         aligned(p.teacher, 2) && aligned(p.by_student, 64) && aligned(p.by_teacher, 64) &&
+         (!full || (aligned(p.log_variance, 2) && aligned(p.by_log_variance, 64))) &&
+         (wanted || unwanted);
+}
+
+// Whether a reduced form can be walked over in place, with the vectors of any instruction set: tiles
+// of whole vectors, or rows that hold one at least.
+bool is_even(const Plan &plan) {
+  constexpr int64_t MOST_LANES = 16;
+  const Problem &p = plan.problem;
+  if (p.inner % MOST_LANES == 0) return true;
+  return p.form == ROWS ? plan.parts == 1 && p.inner > MOST_LANES
+                        : plan.repeat % MOST_LANES == 0 && p.middle % plan.repeat == 0;
 }
 
 Plan plan_of(const Problem &p) {
@@ -83,7 +96,7 @@ Plan plan_of(const Problem &p) {
   };
   plan.direct = fits(p.by_student, p.student_dtype) && fits(p.by_teacher, p.teacher_dtype) &&
                 (p.form != FULL || fits(p.by_log_variance, p.log_variance_dtype));
-  plan.packed = p.form == FULL && is_packed(p);
+  plan.packed = is_packed(p);
   plan.parts = plan.repeat = plan.sigma_outer = plan.first = plan.second = 1;
   if (p.form == FULL) {
     plan.items = quotient(plan.size, ITEM);
@@ -112,6 +125,7 @@ Plan plan_of(const Problem &p) {
     plan.sigma_inner = p.inner;
     plan.reduced = p.middle;
   }
+  plan.packed = plan.packed && is_even(plan);
   if (plan.size == 0) plan.items = plan.first = 0;  // sums of nothing
   plan.finishes = quotient(plan.sigma_outer * plan.sigma_inner, TILE);
   return plan;

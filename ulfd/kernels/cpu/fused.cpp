@@ -6,6 +6,7 @@
 // Where R elements share one σ, both the loss and ∂/∂σ follow from P = Σ w·d² alone: `pass` leaves
 // partial sums of P, and `finish` adds them up, b·(P + R·k·σ) and g·b·(R·k − P).
 #include <cmath>
+#include <type_traits>
 
 #include "vector.hpp"
 
@@ -68,6 +69,41 @@ struct Outputs : Targets<T> {
     if (p.by_teacher) write(teacher, p.by_teacher, p.teacher_dtype, at, count, plan.streams);
     if (p.by_log_variance && with_sigma)
       write(sigma, p.by_log_variance, p.log_variance_dtype, at, count, plan.streams);
+  }
+};
+
+// The features of a tile and where their gradients go, as elements of type S: T, staged where they do
+// not lie well, or a two-byte type, in place.
+template <class T, class S>
+struct Tile : Targets<S> {
+  using Targets<S>::student, Targets<S>::teacher, Targets<S>::sigma;
+  const S *from_student, *from_teacher;
+  bool streams;
+
+  void open(const Plan &plan, int64_t at, int64_t, bool whole_vectors) {
+    const Problem &p = plan.problem;
+    const auto in = [&](const void *array) { return static_cast<const S *>(array) + at; };
+    const auto out = [&](void *array) { return array ? static_cast<S *>(array) + at : nullptr; };
+    from_student = in(p.student), from_teacher = in(p.teacher);
+    student = out(p.by_student), teacher = out(p.by_teacher), sigma = nullptr;
+    streams = plan.streams && whole_vectors;
+  }
+  void close(const Plan &, int64_t, int64_t) const {}
+};
+
+template <class T>
+struct Tile<T, T> : Outputs<T> {
+  const T *from_student, *from_teacher;
+  alignas(64) T staged[2][TILE + PAD];
+
+  void open(const Plan &plan, int64_t at, int64_t count, bool whole_vectors) {
+    const Problem &p = plan.problem;
+    from_student = read(p.student, p.student_dtype, at, count, plan.size, staged[0]);
+    from_teacher = read(p.teacher, p.teacher_dtype, at, count, plan.size, staged[1]);
+    Outputs<T>::open(plan, at, count, whole_vectors);
+  }
+  void close(const Plan &plan, int64_t at, int64_t count) const {
+    Outputs<T>::close(plan, at, count, false);
   }
 };
 
@@ -172,32 +208,41 @@ void full_item(const Plan &plan, int64_t item) {
 // ------------------------------------------------------------------ σ is constant along each row
 
 // The sum of w·d² over elements [begin, end) of a tile, and their gradients.
-template <class T, bool GRADIENTS, bool STREAMS>
-double row_piece(const T *student, const T *teacher, int64_t begin, int64_t end, T precision,
-                 T slope, const Outputs<T> &out) {
+template <class T, bool GRADIENTS, bool STREAMS, class S>
+double row_piece(const Tile<T, S> &tile, int64_t begin, int64_t end, T precision, T slope) {
   const auto vector = [&](int64_t i) {
-    const Vector<T> d = load(student + i) - load(teacher + i);
-    if (GRADIENTS) put_features<STREAMS>(out, i, slope * d);
+    const Vector<T> d = fetch(tile.from_student + i) - fetch(tile.from_teacher + i);
+    if (GRADIENTS) put_features<STREAMS, S>(tile, i, slope * d);
     return precision * (d * d);
   };
   Vector<T> total{};
   int64_t i = begin;
   for (; i + LANES<T> <= end; i += LANES<T>) total += vector(i);
-  return sum<T>(total) + (i < end ? sum<T>(vector(i), end - i) : 0);
+  if (i == end) return sum<T>(total);
+  if constexpr (std::is_same_v<S, T>) {
+    return sum<T>(total) + sum<T>(vector(i), end - i);
+  } else {  // in place, what follows is not ours: the last whole vector of the row once more
+    const Vector<T> last = vector(end - LANES<T>);
+    double rest = 0;
+    for (int64_t lane = LANES<T> - (end - i); lane < LANES<T>; ++lane) rest += last[lane];
+    return sum<T>(total) + rest;
+  }
 }
 
-template <class T, bool GRADIENTS>
+template <class T, bool GRADIENTS, class S>
 void rows_item(const Plan &plan, int64_t item) {
   const Problem &p = plan.problem;
   const Constants<T> c(p);
-  alignas(64) T buffer[2][TILE + PAD];
   alignas(64) T sigma[MOST_ROWS + PAD] = {}, precision[MOST_ROWS + PAD], slope[MOST_ROWS + PAD];
-  Outputs<T> out;
+  Tile<T, S> tile;
   const int64_t rows = p.outer * p.middle, part = item % plan.parts;
   const int64_t first_row = item / plan.parts * plan.group;
   const int64_t count_rows = smaller(plan.group, rows - first_row);
-  for (int64_t row = 0; p.log_variance && row < count_rows; ++row)
-    convert(p.log_variance, p.log_variance_dtype, (first_row + row) % p.middle, 1, sigma + row);
+  for (int64_t row = 0, run; p.log_variance && row < count_rows; row += run) {
+    const int64_t from = (first_row + row) % p.middle;
+    run = smaller(count_rows - row, p.middle - from);
+    convert(p.log_variance, p.log_variance_dtype, from, run, sigma + row);
+  }
   prepare(sigma, count_rows, c, precision, slope);
 
   const int64_t begin = first_row * p.inner + part * ITEM;
@@ -205,47 +250,46 @@ void rows_item(const Plan &plan, int64_t item) {
                                      : (first_row + count_rows) * p.inner;
   T *partials = static_cast<T *>(plan.partials) + first_row * plan.parts + part;
   int64_t row = 0, row_end = plan.parts > 1 ? end : begin + p.inner;
+  constexpr int64_t STEP = std::is_same_v<S, T> ? TILE : ITEM;  // in place, no row is cut
   double total = 0;
-  for (int64_t at = begin; at < end; at += TILE) {
-    const int64_t count = smaller(TILE, end - at);
-    const T *student = read(p.student, p.student_dtype, at, count, plan.size, buffer[0]);
-    const T *teacher = read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]);
+  for (int64_t at = begin; at < end; at += STEP) {
+    const int64_t count = smaller(STEP, end - at);
     // A piece's last vector reaches into the next piece, which then overwrites it.
-    out.open(plan, at, count, p.inner % LANES<T> == 0);
+    tile.open(plan, at, count, p.inner % LANES<T> == 0);
     for (int64_t i = 0; i < count;) {
       const int64_t piece = smaller(count, row_end - at);
-      const auto sum_of = out.streams ? row_piece<T, GRADIENTS, true> : row_piece<T, GRADIENTS, false>;
-      total += sum_of(student, teacher, i, piece, precision[row], slope[row], out);
+      const auto sum_of =
+          tile.streams ? row_piece<T, GRADIENTS, true, S> : row_piece<T, GRADIENTS, false, S>;
+      total += sum_of(tile, i, piece, precision[row], slope[row]);
       i = piece;
       if (at + i == row_end) {
         partials[row++] = T(total);
         total = 0, row_end += p.inner;
       }
     }
-    out.close(plan, at, count, false);
+    tile.close(plan, at, count);
   }
 }
 
 // ------------------------------------------------------- σ is one row, used for row after row
 
-template <class T, bool GRADIENTS, bool STREAMS>
-void columns_tile(const T *student, const T *teacher, int64_t count, const T *precision,
-                  const T *slope, T *sums, const Outputs<T> &out) {
+template <class T, bool GRADIENTS, bool STREAMS, class S>
+void columns_tile(const Tile<T, S> &tile, int64_t count, const T *precision, const T *slope,
+                  T *sums) {
   for (int64_t i = 0; i < count; i += LANES<T>) {
-    const Vector<T> d = load(student + i) - load(teacher + i);
-    if (GRADIENTS) put_features<STREAMS>(out, i, load(slope + i) * d);
+    const Vector<T> d = fetch(tile.from_student + i) - fetch(tile.from_teacher + i);
+    if (GRADIENTS) put_features<STREAMS, S>(tile, i, load(slope + i) * d);
     store(sums + i, fma(load(precision + i), d * d, load(sums + i)));
   }
 }
 
-template <class T, bool GRADIENTS>
+template <class T, bool GRADIENTS, class S>
 void columns_item(const Plan &plan, int64_t item) {
   const Problem &p = plan.problem;
   const Constants<T> c(p);
-  alignas(64) T buffer[2][TILE + PAD];
   alignas(64) T sigma[TILE + PAD] = {}, precision[TILE + PAD], slope[TILE + PAD];
   alignas(64) T sums[TILE + PAD] = {}, scratch[TILE + PAD];
-  Outputs<T> out;
+  Tile<T, S> tile;
   const int64_t column_block = item % plan.column_blocks;
   const int64_t row_block = item / plan.column_blocks % plan.row_blocks;
   const int64_t outer = item / plan.column_blocks / plan.row_blocks;
@@ -261,16 +305,14 @@ void columns_item(const Plan &plan, int64_t item) {
   for (int64_t row = first_row; row < end_row; row += plan.repeat) {
     const int64_t count = smaller(plan.repeat, end_row - row) * columns;
     const int64_t at = (outer * p.middle + row) * p.inner + first_column;
-    const T *student = read(p.student, p.student_dtype, at, count, plan.size, buffer[0]);
-    const T *teacher = read(p.teacher, p.teacher_dtype, at, count, plan.size, buffer[1]);
     const bool short_of_rows = count < stacked;
     T *into = short_of_rows ? scratch : sums;  // the lanes beyond `count` must not reach the sums
     if (short_of_rows) std::memcpy(scratch, sums, sizeof sums);
-    out.open(plan, at, count, true);
-    const auto tile =
-        out.streams ? columns_tile<T, GRADIENTS, true> : columns_tile<T, GRADIENTS, false>;
-    tile(student, teacher, count, precision, slope, into, out);
-    out.close(plan, at, count, false);
+    tile.open(plan, at, count, true);
+    const auto work =
+        tile.streams ? columns_tile<T, GRADIENTS, true, S> : columns_tile<T, GRADIENTS, false, S>;
+    work(tile, count, precision, slope, into);
+    tile.close(plan, at, count);
     if (short_of_rows) std::memcpy(sums, scratch, count * sizeof(T));
   }
   T *partials = static_cast<T *>(plan.partials) +
@@ -321,13 +363,21 @@ void finish_item(const Plan &plan, int64_t item) {
 
 // -------------------------------------------------------------------------------- the entrances
 
+template <class T, bool GRADIENTS, class S>
+void reduced_as(const Plan &plan, int64_t item) {
+  plan.problem.form == ROWS ? rows_item<T, GRADIENTS, S>(plan, item)
+                            : columns_item<T, GRADIENTS, S>(plan, item);
+}
+
 template <class T, bool GRADIENTS>
 void pass_as(const Plan &plan, int64_t item) {
-  switch (plan.problem.form) {
-    case FULL: return full_item<T, GRADIENTS>(plan, item);
-    case ROWS: return rows_item<T, GRADIENTS>(plan, item);
-    default: return columns_item<T, GRADIENTS>(plan, item);
+  if (plan.problem.form == FULL) return full_item<T, GRADIENTS>(plan, item);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (plan.packed && plan.problem.student_dtype == BFLOAT16)
+      return reduced_as<T, GRADIENTS, Bfloat16>(plan, item);
+    if (plan.packed && CONVERTS_FLOAT16) return reduced_as<T, GRADIENTS, Float16>(plan, item);
   }
+  reduced_as<T, GRADIENTS, T>(plan, item);
 }
 
 void pass(const Plan &plan, int64_t item) {

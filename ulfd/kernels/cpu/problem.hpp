@@ -40,7 +40,7 @@ struct Plan {
   Problem problem;
   bool streams;  // the outputs exceed the caches: write around them
   bool direct;   // the outputs are aligned and in the dtype of the arithmetic: no staging
-  bool packed;   // all arrays have one two-byte dtype and lie well: form FULL works on them in place
+  bool packed;   // all arrays have one two-byte dtype and lie well: the pass works on them in place
   int64_t size;
   int64_t items;    // of the pass over the features
   int64_t finishes; // of the pass over σ that follows where σ was reduced

@@ -26,11 +26,11 @@ COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
 
 MSE, ULFD = "feature_distillation", "ulfd"
 CANDIDATES = {  # of `validation`, by what stands for them in the regimes
-    "mse": (MSE, (0.1, 0.3, 1.0, 3.0)),
-    "ulfd": (ULFD, (0.03, 0.1, 0.3, 1.0)),
-    "ulfd_beta": (f"{ULFD}@beta=0.5", (0.1, 0.3, 1.0, 3.0)),
-    "mse_frozen": (f"{MSE}@teacher=frozen", (0.1, 0.3, 1.0, 3.0)),
-    "ulfd_frozen": (f"{ULFD}@teacher=frozen", (0.03, 0.1, 0.3, 1.0)),
+    "best_mse": (MSE, (0.1, 0.3, 1.0, 3.0)),
+    "best_ulfd": (ULFD, (0.03, 0.1, 0.3, 1.0)),
+    "best_ulfd_beta": (f"{ULFD}@beta=0.5", (0.1, 0.3, 1.0, 3.0)),
+    "best_mse_frozen": (f"{MSE}@teacher=frozen", (0.1, 0.3, 1.0, 3.0)),
+    "best_ulfd_frozen": (f"{ULFD}@teacher=frozen", (0.03, 0.1, 0.3, 1.0)),
 }
 
 

@@ -35,11 +35,11 @@ def test_the_best_weight_of_each_candidate_is_chosen():
         name: weights[number % 4] for number, (name, (_, weights)) in enumerate(CANDIDATES.items())
     }
     assert chosen_weights(validation(best)) == best
-    methods = resolved(("cross_entropy", "ulfd_frozen", "ulfd_beta"), best)
+    methods = resolved(("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta"), best)
     assert methods == (
         "cross_entropy",
-        f"ulfd@lambda={best['ulfd_frozen']},teacher=frozen",
-        f"ulfd@beta=0.5,lambda={best['ulfd_beta']}",
+        f"ulfd@lambda={best['best_ulfd_frozen']},teacher=frozen",
+        f"ulfd@beta=0.5,lambda={best['best_ulfd_beta']}",
     )
 
 

@@ -182,7 +182,9 @@ def execute(study: Study) -> None:
         raise RunError(f"{study.results} holds no data yet; run the study without --tables first.")
     weights = chosen_weights(found["validation"]) if "validation" in found else {}
     questions = {name: part.question for name, part in PARTS.items()}
-    page = study_page.page(found, questions, weights)
+    conclusions = study.results / "CONCLUSIONS.md"
+    read = conclusions.read_text(encoding="utf-8") if conclusions.is_file() else ""
+    page = study_page.page(found, questions, weights, read.strip())
     write_atomically(study.results / "README.md", page.encode())
     print(f"the page: {study.results / 'README.md'}")
 

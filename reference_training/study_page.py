@@ -19,7 +19,10 @@ EFFECT = 2.0
 
 
 def page(
-    found: Mapping[str, Json], questions: Mapping[str, str], weights: Mapping[str, float]
+    found: Mapping[str, Json],
+    questions: Mapping[str, str],
+    weights: Mapping[str, float],
+    conclusions: str,
 ) -> str:
     """The page in Markdown.
 
@@ -27,9 +30,10 @@ def page(
         found: {part: its data, as metrics.json}.
         questions: {part: what it asks}.
         weights: {candidate: the chosen λ}.
+        conclusions: what a person read from the tables, in Markdown.
     """
     blocks: list[Block] = [
-        Heading("What holds up on a laptop", 1),
+        Heading("The data"),
         Paragraph(
             "Made by the command at the end from the data beside this page; the plan was written "
             "before the runs (PLAN.md). Top-1 in %, mean ± sample standard deviation over seeds. "
@@ -54,7 +58,7 @@ def page(
             + " ".join(_facts(name, metrics) for name, metrics in found.items())
         ),
     ]
-    return markdown_document(blocks)
+    return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
 def _facts(name: str, metrics: Json) -> str:

@@ -13,7 +13,7 @@ from reference_training.trainings import label, network_of, training
 
 Json = Mapping[str, Any]
 HIGH = (4, 5)
-BASELINE = "cross_entropy"
+BASELINE, MSE = "cross_entropy", "feature_distillation"
 EFFECT = 2.0
 """Standard errors that a mean paired difference must exceed to count as an effect."""
 
@@ -66,26 +66,29 @@ def _facts(name: str, metrics: Json) -> str:
 
 
 def accuracy_table(metrics: Json) -> Table:
-    """Rows: methods. Columns: clean, seen, unseen, high severities, and the gain over CE."""
-    base = metrics["results"].get(BASELINE)
+    """Rows: methods. Columns: clean, seen, unseen, high severities, gains over CE and over MSE."""
+    everyone = metrics["results"]
+    plain = next((name for name in metrics["methods"] if name.startswith(MSE)), None)
+    bases = {"CE": BASELINE, "MSE": plain}
     rows = []
     for method in metrics["methods"]:
-        results = metrics["results"][method]
         cells = [
-            cell({seed: 100 * at(result) for seed, result in results.items()})
-            for at in COLUMNS.values()
+            cell({seed: 100 * measure(result) for seed, result in everyone[method].items()})
+            for measure in COLUMNS.values()
         ]
-        gains = (
-            [ABSENT] * 2
-            if base is None or method == BASELINE
-            else [gain(results, base, at) for at in (seen, high)]
-        )
-        rows.append((label(method), *cells, *gains))
+        for base in bases.values():
+            compared = base in everyone and base != method
+            cells.append(gain(everyone[method], everyone[base], seen) if compared else ABSENT)
+        base = everyone.get(BASELINE)
+        compared = base is not None and method != BASELINE
+        cells.append(gain(everyone[method], base, high) if compared else ABSENT)
+        rows.append((label(method), *cells))
     return Table(
-        ("Method", *COLUMNS, "seen − CE", "high − CE"),
+        ("Method", *COLUMNS, *(f"seen − {name}" for name in bases), "high − CE"),
         tuple(rows),
         f"{metrics['dataset']}, {metrics['evaluation_images']} images, "
         f"{len(metrics['seeds'])} seeds",
+        notes=(f"MSE: {label(plain)}.",) if plain else (),
     )
 
 

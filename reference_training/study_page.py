@@ -53,16 +53,9 @@ def page(
     blocks += [
         Heading("Make it again"),
         Code("python -m reference_training.study --data-root FOLDER_OF_FASHION_MNIST"),
-        Paragraph(
-            "It continues where it was left; --tables makes this page from the data alone. "
-            + " ".join(_facts(name, metrics) for name, metrics in found.items())
-        ),
+        Paragraph("It continues where it was left; --tables makes this page from the data alone."),
     ]
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
-
-
-def _facts(name: str, metrics: Json) -> str:
-    return f"{name}: {metrics['wall_seconds'] / 60:.0f} min."
 
 
 def accuracy_table(metrics: Json) -> Table:

@@ -29,7 +29,7 @@ import ulfd_torch
 from benchmarks import measure
 from ulfd.env import versions
 from ulfd.gradients import closed_form
-from ulfd.kernels.cpu import library
+from ulfd.kernels.cpu import buffers, library
 
 GRADIENTS, FORWARD, AUTOGRAD = "value and gradients", "forward", "autograd"
 COMPILED = "torch.compile"
@@ -247,35 +247,54 @@ def measured(case: Case, threads: int) -> dict[str, Any]:
             check(name, run(), case, given)
     rows = measure.summary(measure.by_turns(found), COMPILED)
     for name, run in found.items():
+        buffers.clear()  # what the pool has would hide what a call takes
         rows[name]["peak_bytes"] = measure.peak_memory(run)
     return {**asdict(case), "candidates": rows}
 
 
+def earlier(path: Path, setting: dict[str, Any]) -> dict[Case, dict[str, Any]]:
+    """The cases that the file has already, if measured on this machine with these versions."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if any(found[part] != setting[part] for part in setting):
+        raise SystemExit(
+            f"{path} was measured on another machine or with other versions; name a new file with "
+            "--out, or leave --cases out to measure all anew."
+        )
+    names = Case.__dataclass_fields__
+    return {
+        Case(**{name: row[name] for name in names} | {"shape": tuple(row["shape"])}): row
+        for row in found["rows"]
+    }
+
+
 def main() -> None:
-    """Measures all cases, or those of one shape, and prints each as it comes."""
+    """Measures all cases or some, prints each as it comes, and keeps the file's others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="where the raw JSON goes")
     parser.add_argument("--cases", type=int, nargs="*", help="their numbers; all if not given")
     given = parser.parse_args()
     threads = torch.get_num_threads()
-    rows = []
-    chosen = range(len(CASES)) if given.cases is None else given.cases
-    for index in tqdm(chosen, unit="case"):
-        rows.append(measured(CASES[index], threads))
-        tqdm.write(f"\n{CASES[index]}")
-        ranked = sorted(rows[-1]["candidates"].items(), key=lambda row: row[1]["median_ms"])
-        for name, row in ranked:
-            tqdm.write(f"  {name:28} {row['median_ms']:9.3f} ms {row['speed']:7.2f}")
-    results = {
+    setting = {
         "machine": {
             **measure.machine(threads),
             "instructions": next(iter(library.instruction_sets()), "none"),
         },
         "versions": {**versions(), "numexpr": numexpr.__version__},
-        "rows": rows,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    rows: dict[Case, dict[str, Any]] = {}
+    if given.cases is not None and given.out.exists():
+        rows = earlier(given.out, setting)
+    chosen = range(len(CASES)) if given.cases is None else given.cases
+    for index in tqdm(chosen, unit="case"):
+        case = CASES[index]
+        rows[case] = measured(case, threads)
+        tqdm.write(f"\n{case}")
+        ranked = sorted(rows[case]["candidates"].items(), key=lambda row: row[1]["median_ms"])
+        for name, row in ranked:
+            tqdm.write(f"  {name:28} {row['median_ms']:9.3f} ms {row['speed']:7.2f}")
+        results = {**setting, "rows": [rows[case] for case in CASES if case in rows]}
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

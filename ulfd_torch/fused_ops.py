@@ -246,6 +246,23 @@ class _ValueAndGradients(torch.autograd.Function):
     vmap = staticmethod(_batched(_plain_value_and_gradients))
 
 
+def _eager(function: Any) -> Any:
+    """The same outside torch.func, whose separate `setup_context` costs as much as all the rest."""
+
+    class Eager(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            function.setup_context(ctx, arguments, None)
+            return function.forward(*arguments)
+
+        backward = staticmethod(function.backward)
+
+    return Eager
+
+
+_EAGER = {function: _eager(function) for function in (_Loss, _Gradients, _ValueAndGradients)}
+
+
 def _observed(*arguments: Any) -> bool:
     """Whether a mode, a tracer or a tensor of a class of its own wants to see the operator."""
     return (
@@ -259,8 +276,10 @@ def _call(operator: Any, function: Any, *arguments: Any) -> Any:
     """The operator, or what it does as a plain `autograd.Function`."""
     if torch.compiler.is_compiling():
         return operator(*arguments)
-    if torch._C._are_functorch_transforms_active() or not _observed(*arguments[:3]):
+    if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
+    if not _observed(*arguments[:3]):
+        return _EAGER[function].apply(*arguments)
     return operator(*arguments)
 
 

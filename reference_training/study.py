@@ -42,9 +42,10 @@ def with_lambda(name: str, weight: float) -> str:
 PAPER = tuple(
     # Tables 1, 2 and 5, Sec. 4.5, and the official script's UEM
     "vanilla cross_entropy cross_entropy_degraded feature_distillation ulfd "
-    "ddp kd_vid qualnet ulfd_reconstruct ulfd@layer=shallow "
-    # Tables 3 and 4
-    "augmix ulfd@second=augmix cross_entropy@second=deepaugment ulfd@second=deepaugment "
+    "ddp kd_vid qualnet ulfd_reconstruct ulfd@layer=shallow".split()
+)
+AUGMENTATIONS = tuple(  # Tables 3 and 4
+    "vanilla augmix ulfd@second=augmix cross_entropy@second=deepaugment ulfd@second=deepaugment "
     "augmix@second=deepaugment_augmix ulfd@second=deepaugment_augmix "
     "augmix@second=deepaugment_augmix+bn augmix@second=deepaugment_augmix+rpl vanilla+bn".split()
 )
@@ -90,7 +91,7 @@ PARTS: Mapping[str, Part] = {
         "The common setting with the chosen λ.", replace(COMMON, methods=REGIME), "common"
     ),
     "paper": Part(
-        "The methods of the paper's tables, at its λ = 0.1.",
+        "The methods of Tables 1, 2 and 5, at the paper's λ = 0.1.",
         replace(COMMON, methods=PAPER),
         "common",
     ),
@@ -116,6 +117,11 @@ PARTS: Mapping[str, Part] = {
     "digits": Part(
         "Another dataset: scikit-learn's digits.",
         replace(PRESETS["digits"], methods=REGIME, seeds=SEEDS),
+    ),
+    "augmentations": Part(
+        "Tables 3 and 4: augmentations instead of corruptions, and test-time adaptation.",
+        replace(COMMON, methods=AUGMENTATIONS),
+        "common",
     ),
     "longer": Part(
         "A schedule of 1,000 iterations.",

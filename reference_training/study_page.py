@@ -46,7 +46,7 @@ def page(
         if name == "validation":
             chosen = ", ".join(f"{key} {value:g}" for key, value in weights.items())
             blocks.append(Paragraph(f"Chosen λ: {chosen}."))
-    for name in ("options", "paper"):
+    for name in ("options", "paper", "augmentations"):
         if name in found:
             blocks += [Heading(f"What the UEM says: {name}"), uncertainty_table(found[name])]
     blocks += [Heading("What the rows are"), *_sources(found.values())]

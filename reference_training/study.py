@@ -26,11 +26,11 @@ COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
 
 MSE, ULFD = "feature_distillation", "ulfd"
 CANDIDATES = {  # of `validation`, by what stands for them in the regimes
-    "mse": (MSE, (0.1, 0.3, 1.0, 3.0)),
-    "ulfd": (ULFD, (0.03, 0.1, 0.3, 1.0)),
-    "ulfd_beta": (f"{ULFD}@beta=0.5", (0.1, 0.3, 1.0, 3.0)),
-    "mse_frozen": (f"{MSE}@teacher=frozen", (0.1, 0.3, 1.0, 3.0)),
-    "ulfd_frozen": (f"{ULFD}@teacher=frozen", (0.03, 0.1, 0.3, 1.0)),
+    "best_mse": (MSE, (0.1, 0.3, 1.0, 3.0)),
+    "best_ulfd": (ULFD, (0.03, 0.1, 0.3, 1.0)),
+    "best_ulfd_beta": (f"{ULFD}@beta=0.5", (0.1, 0.3, 1.0, 3.0)),
+    "best_mse_frozen": (f"{MSE}@teacher=frozen", (0.1, 0.3, 1.0, 3.0)),
+    "best_ulfd_frozen": (f"{ULFD}@teacher=frozen", (0.03, 0.1, 0.3, 1.0)),
 }
 
 
@@ -42,9 +42,10 @@ def with_lambda(name: str, weight: float) -> str:
 PAPER = tuple(
     # Tables 1, 2 and 5, Sec. 4.5, and the official script's UEM
     "vanilla cross_entropy cross_entropy_degraded feature_distillation ulfd "
-    "ddp kd_vid qualnet ulfd_reconstruct ulfd@layer=shallow "
-    # Tables 3 and 4
-    "augmix ulfd@second=augmix cross_entropy@second=deepaugment ulfd@second=deepaugment "
+    "ddp kd_vid qualnet ulfd_reconstruct ulfd@layer=shallow".split()
+)
+AUGMENTATIONS = tuple(  # Tables 3 and 4
+    "vanilla augmix ulfd@second=augmix cross_entropy@second=deepaugment ulfd@second=deepaugment "
     "augmix@second=deepaugment_augmix ulfd@second=deepaugment_augmix "
     "augmix@second=deepaugment_augmix+bn augmix@second=deepaugment_augmix+rpl vanilla+bn".split()
 )
@@ -90,7 +91,7 @@ PARTS: Mapping[str, Part] = {
         "The common setting with the chosen λ.", replace(COMMON, methods=REGIME), "common"
     ),
     "paper": Part(
-        "The methods of the paper's tables, at its λ = 0.1.",
+        "The methods of Tables 1, 2 and 5, at the paper's λ = 0.1.",
         replace(COMMON, methods=PAPER),
         "common",
     ),
@@ -116,6 +117,11 @@ PARTS: Mapping[str, Part] = {
     "digits": Part(
         "Another dataset: scikit-learn's digits.",
         replace(PRESETS["digits"], methods=REGIME, seeds=SEEDS),
+    ),
+    "augmentations": Part(
+        "Tables 3 and 4: augmentations instead of corruptions, and test-time adaptation.",
+        replace(COMMON, methods=AUGMENTATIONS),
+        "common",
     ),
     "longer": Part(
         "A schedule of 1,000 iterations.",
@@ -182,7 +188,9 @@ def execute(study: Study) -> None:
         raise RunError(f"{study.results} holds no data yet; run the study without --tables first.")
     weights = chosen_weights(found["validation"]) if "validation" in found else {}
     questions = {name: part.question for name, part in PARTS.items()}
-    page = study_page.page(found, questions, weights)
+    conclusions = study.results / "CONCLUSIONS.md"
+    read = conclusions.read_text(encoding="utf-8") if conclusions.is_file() else ""
+    page = study_page.page(found, questions, weights, read.strip())
     write_atomically(study.results / "README.md", page.encode())
     print(f"the page: {study.results / 'README.md'}")
 

@@ -13,13 +13,16 @@ from reference_training.trainings import label, network_of, training
 
 Json = Mapping[str, Any]
 HIGH = (4, 5)
-BASELINE = "cross_entropy"
+BASELINE, MSE = "cross_entropy", "feature_distillation"
 EFFECT = 2.0
 """Standard errors that a mean paired difference must exceed to count as an effect."""
 
 
 def page(
-    found: Mapping[str, Json], questions: Mapping[str, str], weights: Mapping[str, float]
+    found: Mapping[str, Json],
+    questions: Mapping[str, str],
+    weights: Mapping[str, float],
+    conclusions: str,
 ) -> str:
     """The page in Markdown.
 
@@ -27,9 +30,10 @@ def page(
         found: {part: its data, as metrics.json}.
         questions: {part: what it asks}.
         weights: {candidate: the chosen λ}.
+        conclusions: what a person read from the tables, in Markdown.
     """
     blocks: list[Block] = [
-        Heading("What holds up on a laptop", 1),
+        Heading("The data"),
         Paragraph(
             "Made by the command at the end from the data beside this page; the plan was written "
             "before the runs (PLAN.md). Top-1 in %, mean ± sample standard deviation over seeds. "
@@ -42,46 +46,42 @@ def page(
         if name == "validation":
             chosen = ", ".join(f"{key} {value:g}" for key, value in weights.items())
             blocks.append(Paragraph(f"Chosen λ: {chosen}."))
-    for name in ("options", "paper"):
+    for name in ("options", "paper", "augmentations"):
         if name in found:
             blocks += [Heading(f"What the UEM says: {name}"), uncertainty_table(found[name])]
     blocks += [Heading("What the rows are"), *_sources(found.values())]
     blocks += [
         Heading("Make it again"),
         Code("python -m reference_training.study --data-root FOLDER_OF_FASHION_MNIST"),
-        Paragraph(
-            "It continues where it was left; --tables makes this page from the data alone. "
-            + " ".join(_facts(name, metrics) for name, metrics in found.items())
-        ),
+        Paragraph("It continues where it was left; --tables makes this page from the data alone."),
     ]
-    return markdown_document(blocks)
-
-
-def _facts(name: str, metrics: Json) -> str:
-    return f"{name}: {metrics['wall_seconds'] / 60:.0f} min."
+    return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
 def accuracy_table(metrics: Json) -> Table:
-    """Rows: methods. Columns: clean, seen, unseen, high severities, and the gain over CE."""
-    base = metrics["results"].get(BASELINE)
+    """Rows: methods. Columns: clean, seen, unseen, high severities, gains over CE and over MSE."""
+    everyone = metrics["results"]
+    plain = next((name for name in metrics["methods"] if name.startswith(MSE)), None)
+    bases = {"CE": BASELINE, "MSE": plain}
     rows = []
     for method in metrics["methods"]:
-        results = metrics["results"][method]
         cells = [
-            cell({seed: 100 * at(result) for seed, result in results.items()})
-            for at in COLUMNS.values()
+            cell({seed: 100 * measure(result) for seed, result in everyone[method].items()})
+            for measure in COLUMNS.values()
         ]
-        gains = (
-            [ABSENT] * 2
-            if base is None or method == BASELINE
-            else [gain(results, base, at) for at in (seen, high)]
-        )
-        rows.append((label(method), *cells, *gains))
+        for base in bases.values():
+            compared = base in everyone and base != method
+            cells.append(gain(everyone[method], everyone[base], seen) if compared else ABSENT)
+        base = everyone.get(BASELINE)
+        compared = base is not None and method != BASELINE
+        cells.append(gain(everyone[method], base, high) if compared else ABSENT)
+        rows.append((label(method), *cells))
     return Table(
-        ("Method", *COLUMNS, "seen − CE", "high − CE"),
+        ("Method", *COLUMNS, *(f"seen − {name}" for name in bases), "high − CE"),
         tuple(rows),
         f"{metrics['dataset']}, {metrics['evaluation_images']} images, "
         f"{len(metrics['seeds'])} seeds",
+        notes=(f"MSE: {label(plain)}.",) if plain else (),
     )
 
 

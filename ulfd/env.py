@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+from collections import Counter
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 import ulfd
@@ -25,20 +27,25 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _counted(names: Iterable[str]) -> list[str]:
+    """Each name once, so that a machine with eight GPUs still fits the screen."""
+    return [f"{name} ({number})" for name, number in Counter(names).items()]
+
+
 def devices() -> list[str]:
-    """The processors that the installed frameworks see."""
+    """The processors that the installed frameworks see, and in brackets how many of a kind."""
     seen = [f"cpu: {platform.machine()}, {os.cpu_count()} logical cores"]
     if find_spec("torch"):
         import torch  # the frameworks load only when someone asks for this report
 
-        seen += [
-            f"cuda:{index}: {torch.cuda.get_device_name(index)}"
+        seen += _counted(
+            f"cuda: {torch.cuda.get_device_name(index)}, CUDA {torch.version.cuda}"
             for index in range(torch.cuda.device_count())
-        ]
+        )
     if find_spec("jax"):
         import jax
 
-        seen += [f"jax {device}: {device.device_kind}" for device in jax.devices()]
+        seen += _counted(f"jax {device.platform}: {device.device_kind}" for device in jax.devices())
     return seen
 
 

@@ -8,13 +8,16 @@ from ulfd_torch.features import FeatureTap  # noqa: E402  (after the check for t
 from ulfd_torch.functional import ulfd_loss, value_and_grad, vid_log_variance  # noqa: E402
 from ulfd_torch.modules import UEM, ULFDLoss  # noqa: E402
 from ulfd_torch.self_distillation import SelfDistillation, SelfDistillationLoss  # noqa: E402
+from ulfd_torch.statistics import LossStatistics, loss_statistics  # noqa: E402
 
 __all__ = [
     "UEM",
     "FeatureTap",
+    "LossStatistics",
     "SelfDistillation",
     "SelfDistillationLoss",
     "ULFDLoss",
+    "loss_statistics",
     "ulfd_loss",
     "value_and_grad",
     "vid_log_variance",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ulfd.checks import check_options, check_shapes
 from ulfd.uem import Convolution, UEMSpec
 from ulfd_torch.functional import ulfd_loss
+from ulfd_torch.statistics import LossStatistics, loss_statistics
 
 
 class ULFDLoss(nn.Module):
@@ -55,6 +56,12 @@ class ULFDLoss(nn.Module):
             clamp=self.clamp,
             implementation=self.implementation,
         )
+
+    def statistics(
+        self, student: Tensor, teacher: Tensor, log_variance: Tensor | float | None = None
+    ) -> LossStatistics:
+        """What to log of the same inputs, with this loss's clamp; see `loss_statistics`."""
+        return loss_statistics(student, teacher, log_variance, clamp=self.clamp)
 
     def extra_repr(self) -> str:
         return (

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ulfd_torch.features import FeatureTap
-from ulfd_torch.modules import UEM, ULFDLoss
+from ulfd_torch.modules import ULFDLoss
+from ulfd_torch.statistics import LossStatistics, loss_statistics
 
 TEACHERS = ("self", "self_detached", "frozen")
 BATCH_NORMS = ("separate", "concatenated", "clean_statistics")
@@ -26,6 +27,7 @@ class SelfDistillationLoss(NamedTuple):
     log_variance: Tensor | None  # σ, for logging
     clean_logits: Tensor
     degraded_logits: Tensor
+    statistics: LossStatistics | None = None  # of the distillation, where asked for
 
 
 @contextmanager
@@ -51,6 +53,7 @@ class SelfDistillation(nn.Module):
     Holds the model and the UEM, so that one optimiser, one DistributedDataParallel and one
     checkpoint serve both; the model's own weights stay those of the plain network.
 
+    >>> from ulfd_torch import UEM
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
     >>> step = SelfDistillation(model, layer="1", uem=UEM(8))
     >>> clean, degraded = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)
@@ -59,7 +62,8 @@ class SelfDistillation(nn.Module):
     Args:
         model: a classifier, images (B, 3, H, W) to logits (B, classes).
         layer: the name of the layer whose output is distilled, as "layer4".
-        uem: predicts σ from ẑ; None for the deterministic version ("Ours w/o UEM").
+        uem: predicts σ from ẑ, a `UEM` or any module whose output broadcasts to ẑ; None for the
+            deterministic version ("Ours w/o UEM").
         loss: the distillation loss with its weight; `ULFDLoss(weight=0.1)` by default (λ of the
             paper).
         teacher: "self" (official code: gradients flow through z), "self_detached", or "frozen"
@@ -67,6 +71,8 @@ class SelfDistillation(nn.Module):
         batch_norm: "separate" (official code: two passes, degraded first, both update the running
             averages), "concatenated" (one pass over both), or "clean_statistics" (two passes,
             only the clean one updates the running averages).
+        statistics: whether the result has `LossStatistics`; an attribute too, to be switched on
+            for every hundredth step, say.
     Raises:
         ValueError: an unknown option or layer.
     """
@@ -76,10 +82,11 @@ class SelfDistillation(nn.Module):
         model: nn.Module,
         *,
         layer: str,
-        uem: UEM | None = None,
+        uem: nn.Module | None = None,
         loss: nn.Module | None = None,
         teacher: str = "self",
         batch_norm: str = "separate",
+        statistics: bool = False,
     ) -> None:
         super().__init__()
         for name, value, allowed in (
@@ -95,6 +102,7 @@ class SelfDistillation(nn.Module):
         self.loss = ULFDLoss(weight=0.1) if loss is None else loss
         self.teacher = teacher
         self.batch_norm = batch_norm
+        self.statistics = statistics
         self._tap = FeatureTap(model, layer)
         # In a tuple, so that it is neither trained, nor saved, nor switched to train mode.
         self._frozen = (frozen, FeatureTap(frozen, layer)) if frozen is not None else None
@@ -151,7 +159,12 @@ class SelfDistillation(nn.Module):
                     "SelfDistillation: a UEM of the variant 'reconstruct' replaces the feature "
                     "inside the classifier; use the variant 'side_branch' here."
                 )
-        distillation = self.loss(z_hat, self._teacher_feature(clean, z), log_variance)
+        teacher = self._teacher_feature(clean, z)
+        distillation = self.loss(z_hat, teacher, log_variance)
+        statistics = None
+        if self.statistics:
+            clamp = getattr(self.loss, "clamp", None)
+            statistics = loss_statistics(z_hat, teacher, log_variance, clamp=clamp)
         clean_loss = functional.cross_entropy(y, labels)
         degraded_loss = functional.cross_entropy(y_hat, labels)
         return SelfDistillationLoss(
@@ -162,4 +175,5 @@ class SelfDistillation(nn.Module):
             log_variance=log_variance,
             clean_logits=y,
             degraded_logits=y_hat,
+            statistics=statistics,
         )

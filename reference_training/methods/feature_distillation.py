@@ -1,7 +1,5 @@
 """Self-feature distillation without uncertainty ("Ours w/o UEM"): Table 5, second column."""
 
-from torch import Tensor
-
 from reference_training.config import Recipe
 from reference_training.methods.base import Batch, Method, StepResult
 from reference_training.networks import Classifier
@@ -18,18 +16,6 @@ def loss_of(recipe: Recipe) -> ULFDLoss:
     )
 
 
-def sigma_logs(log_variance: Tensor, clamp: tuple[float, float]) -> dict[str, Tensor]:
-    """σ's range and mean, and the share of its elements on which the clamp acts."""
-    sigma = log_variance.detach()
-    low, high = clamp
-    return {
-        "log_variance_min": sigma.min(),
-        "log_variance_mean": sigma.mean(),
-        "log_variance_max": sigma.max(),
-        "log_variance_clamped": ((sigma < low) | (sigma > high)).float().mean(),
-    }
-
-
 class DistillationStep(SelfDistillation):
     """Eq. 10; without a UEM its distillation loss is the mean squared error."""
 
@@ -41,9 +27,9 @@ class DistillationStep(SelfDistillation):
             loss=loss_of(recipe),
             teacher=recipe.teacher,
             batch_norm=recipe.batch_norm,
+            statistics=uem is not None,
         )
         self.layer = model.tapped(recipe.layer)[0]
-        self.clamp = recipe.clamp
 
     def forward(self, batch: Batch) -> StepResult:  # type: ignore[override]
         result = super().forward(*batch)
@@ -52,8 +38,8 @@ class DistillationStep(SelfDistillation):
             "degraded": result.degraded,
             "distillation": result.distillation,
         }
-        if result.log_variance is not None:
-            logs |= sigma_logs(result.log_variance, self.clamp)
+        if result.statistics is not None:
+            logs |= result.statistics._asdict()
         return StepResult(result.total, logs)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from reference_training.config import Recipe, UEMOptions
 from reference_training.methods.base import Batch, Method, StepResult
-from reference_training.methods.feature_distillation import loss_of, sigma_logs
+from reference_training.methods.feature_distillation import loss_of
 from reference_training.methods.inserted import Inserted
 from reference_training.networks import Classifier
 from ulfd_torch import UEM
@@ -56,7 +56,6 @@ class ReconstructStep(nn.Module):
         self.model = Inserted(network, layer, Reconstruct(uem))
         self.layer = self.model.tapped(recipe.layer)[0]
         self.loss = loss_of(recipe)
-        self.clamp = recipe.clamp
 
     @property
     def uem(self) -> UEM:
@@ -70,9 +69,8 @@ class ReconstructStep(nn.Module):
         clean = functional.cross_entropy(self.model.after(z), batch.labels)
         distillation = self.loss(z_hat, z, log_variance)
         logs = {"clean": clean, "degraded": degraded, "distillation": distillation}
-        return StepResult(
-            clean + degraded + distillation, logs | sigma_logs(log_variance, self.clamp)
-        )
+        logs |= self.loss.statistics(z_hat, z, log_variance)._asdict()
+        return StepResult(clean + degraded + distillation, logs)
 
 
 METHOD = Method(

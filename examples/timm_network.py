@@ -1,0 +1,56 @@
+"""Any timm network, its layer found by name: `python -m examples.timm_network --name resnet18`.
+
+Which layer: the last feature before pooling, (B, C, H, W). timm names it in `feature_info`. Other
+names are in `dict(model.named_modules())`. Transformers give tokens there: see vit_tokens.py.
+Needs `pip install 'ulfd[train,timm]'`.
+"""
+
+import timm
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from examples.pairs import accuracy, pairs
+from ulfd_torch import UEM, FeatureTap, SelfDistillation, ULFDLoss
+
+
+def feature_shape(model: nn.Module, layer: str, size: int) -> tuple[int, ...]:
+    """What the layer gives for one image of size × size."""
+    with FeatureTap(model, layer) as tap, torch.no_grad():
+        model(torch.zeros(2, 3, size, size))
+        return tuple(tap.take().shape[1:])
+
+
+def without_a_tap(
+    step: SelfDistillation, clean: Tensor, degraded: Tensor, labels: Tensor
+) -> Tensor:
+    """The same loss by what every timm network has; its feature is that before the pooling."""
+    student = step.model.forward_features(degraded)
+    teacher = step.model.forward_features(clean)
+    loss = step.loss(student, teacher, step.uem(student))
+    for feature in (student, teacher):
+        loss = loss + cross_entropy(step.model.forward_head(feature), labels)
+    return loss
+
+
+def main(
+    name: str = "resnet18", layer: str | None = None, iterations: int = 200, batch_size: int = 32
+):
+    """Trains `name` on 32×32 photographs of ten classes."""
+    model = timm.create_model(name, pretrained=False, num_classes=10)
+    layer = layer or model.feature_info[-1]["module"]
+    channels, *_ = feature_shape(model, layer, size=32)
+    loss = ULFDLoss(weight=0.1, clamp=(-10, 10))
+    step = SelfDistillation(model, layer=layer, uem=UEM(channels, blocks=1), loss=loss)
+    optimizer = torch.optim.AdamW(step.parameters(), lr=1e-3)
+    for clean, degraded, labels in pairs(iterations, batch_size):
+        optimizer.zero_grad()
+        step(clean, degraded, labels).total.backward()
+        optimizer.step()
+    print(accuracy(model))
+    return step
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,161 @@
+"""What is logged of the loss: closed forms, no graph, no wait for the device."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from ulfd_torch import SelfDistillation, ULFDLoss, loss_statistics, ulfd_loss
+
+SIGMAS = [(3, 4, 5, 5), (3, 1, 5, 5), (3, 1, 1, 1), (1, 4, 1, 1), (5,), ()]
+
+
+def inputs(dtype=torch.float64, sigma=(3, 1, 5, 5)):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 4, 5, 5), (3, 4, 5, 5), sigma)
+    return [
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize("clamp", [None, (-0.5, 0.8)])
+@pytest.mark.parametrize("shape", SIGMAS)
+def test_every_number_is_its_definition(shape, clamp):
+    student, teacher, sigma = inputs(sigma=shape)
+    found = loss_statistics(student, teacher, sigma, clamp=clamp)
+    z_hat, z, s = student.numpy(), teacher.numpy(), sigma.numpy()
+    low, high = clamp or (-np.inf, np.inf)
+    expected = {
+        "weighted_residual": (np.exp(-np.clip(s, low, high)) * (z - z_hat) ** 2).mean(),
+        "squared_difference": ((z - z_hat) ** 2).mean(),
+        "log_variance_mean": s.mean(),
+        "log_variance_min": s.min(),
+        "log_variance_max": s.max(),
+        "log_variance_clamped": np.mean((s < low) | (s > high)),
+    }
+    assert found.as_dict() == pytest.approx(expected, rel=1e-12)
+    for value in found:
+        assert (value.shape, value.dtype) == ((), torch.float64)
+
+
+def test_the_two_parts_are_the_loss():
+    given = inputs()
+    found = loss_statistics(*given)
+    total = found.weighted_residual + 2 * found.log_variance_mean
+    torch.testing.assert_close(total, ulfd_loss(*given), rtol=1e-12, atol=0)
+
+
+def test_an_honest_sigma_leaves_a_weighted_residual_of_k():
+    """d(exp(−σ)·m + 2σ)/dσ = 0 at σ = log(m/2)."""
+    student, teacher = torch.zeros(8).double(), torch.full((8,), 3.0).double()
+    found = loss_statistics(student, teacher, math.log(9 / 2))
+    assert found.weighted_residual.item() == pytest.approx(2, rel=1e-14)
+    assert found.log_variance_max.item() == found.log_variance_min.item() == math.log(9 / 2)
+
+
+def test_without_sigma_it_is_zero():
+    student, teacher, _ = inputs()
+    found = loss_statistics(student, teacher, clamp=(-1, 1)).as_dict()
+    assert found["weighted_residual"] == found["squared_difference"]
+    assert {value for name, value in found.items() if "log" in name} == {0.0}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_clamp_is_counted_where_the_loss_applies_it(dtype):
+    """σ is compared in float32: −0.3 rounded to bfloat16 lies below −0.3."""
+    student, teacher = torch.zeros(2, 4, dtype=dtype), torch.ones(2, 4, dtype=dtype)
+    sigma = torch.tensor([[-0.3], [0.5]]).to(dtype)
+    found = loss_statistics(student, teacher, sigma, clamp=(-0.3, 9.0))
+    below = sigma[0].float().numpy() < np.float32(-0.3)
+    assert found.log_variance_clamped.item() == below / 2
+    assert found.log_variance_min.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = loss_statistics(student, teacher, sigma, clamp=(-0.3, 9.0))
+    assert cast == found
+    assert {value.dtype for value in cast} == {torch.float32}
+
+
+def test_mixed_dtypes_are_read_at_once():
+    student, teacher, sigma = inputs()
+    found = loss_statistics(student.float(), teacher.float(), sigma)
+    assert {value.dtype for value in found} == {torch.float64}
+    assert found.as_dict()["log_variance_mean"] == pytest.approx(sigma.mean().item(), rel=1e-12)
+
+
+def test_a_nan_is_seen():
+    student, teacher, sigma = inputs()
+    sigma[0, 0, 0, 0] = math.nan
+    found = loss_statistics(student, teacher, sigma, clamp=(-1, 1)).as_dict()
+    for name in ("weighted_residual", "log_variance_mean", "log_variance_min", "log_variance_max"):
+        assert math.isnan(found[name])
+
+
+def test_mistakes_are_those_of_the_loss():
+    student, teacher, sigma = inputs()
+    with pytest.raises(ValueError, match="shape"):
+        loss_statistics(student, teacher[:1], sigma)
+    with pytest.raises(ValueError, match="clamp"):
+        loss_statistics(student, teacher, sigma, clamp=(1, -1))
+
+
+def test_no_graph_is_kept():
+    given = [tensor.requires_grad_() for tensor in inputs()]
+    for value in loss_statistics(*given, clamp=(-1, 1)):
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize("sigma", [(2, 1, 8, 8), None])
+def test_nothing_waits_for_the_device_until_it_is_read(sigma):
+    """A fake tensor has no data, so that who asks for a number fails."""
+    with FakeTensorMode():
+        features = torch.empty(2, 4, 8, 8)
+        log_variance = None if sigma is None else torch.empty(sigma)
+        found = loss_statistics(features, features, log_variance, clamp=(-1, 1))
+        with pytest.raises(DataDependentOutputException):
+            found.as_dict()
+
+
+def test_it_compiles_in_one_graph():
+    def both(student, teacher, sigma):
+        return ulfd_loss(student, teacher, sigma), loss_statistics(student, teacher, sigma)
+
+    given = inputs(torch.float32)
+    loss, found = torch.compile(both, fullgraph=True, backend="aot_eager")(*given)
+    expected = both(*given)
+    torch.testing.assert_close((loss, *found), (expected[0], *expected[1]))
+
+
+def step(**options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    loss = ULFDLoss(weight=0.3, clamp=(-0.1, 0.3))
+    head = nn.Conv2d(4, 1, 1)
+    return SelfDistillation(model, layer="1", uem=head, loss=loss, **options)
+
+
+def test_a_step_has_them_where_it_is_asked():
+    clean, degraded, labels = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.tensor([0, 4])
+    silent, telling = step(), step(statistics=True)
+    nothing, result = silent(clean, degraded, labels), telling(clean, degraded, labels)
+    assert nothing.statistics is None
+    z_hat, z = (telling.model[:2](images).detach() for images in (degraded, clean))
+    expected = loss_statistics(z_hat, z, result.log_variance, clamp=(-0.1, 0.3))
+    torch.testing.assert_close(tuple(result.statistics), tuple(expected))
+    assert 0 < expected.log_variance_clamped < 1
+    assert tuple(telling.loss.statistics(z_hat, z, result.log_variance)) == tuple(expected)
+    for one in (nothing, result):
+        one.total.backward()
+    for plain, told in zip(silent.parameters(), telling.parameters(), strict=True):
+        assert torch.equal(plain.grad, told.grad)
+
+
+def test_a_step_may_be_asked_now_and_then():
+    pair = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.tensor([0, 4])
+    one = step(teacher="frozen")
+    one.statistics = True
+    assert one(*pair).statistics is not None
+    one.statistics = False
+    assert one(*pair).statistics is None

@@ -170,8 +170,8 @@ ulfd_jax from XLA. Value and gradients by student and σ of {shape}, full σ, fl
 
 Medians in ms; "value and gradients" with an upstream gradient of 1 unless it says otherwise.
 `ULFDLoss` runs with `backward`, which reads the inputs twice; `value_and_grad` is one pass, as is
-`jax.value_and_grad` of `ulfd_jax.ulfd_loss`. The Python of a call of ulfd_torch, 0.06 ms by itself,
-takes 0.5 ms where the features have driven it from the caches.
+`jax.value_and_grad` of `ulfd_jax.ulfd_loss`. The Python of a call of ulfd_torch, 0.04 ms by itself,
+takes about 0.6 ms where the features have driven it from the caches.
 
 {cpu_table(results)}
 """

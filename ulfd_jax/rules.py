@@ -155,31 +155,27 @@ def loss(
     return weight * _value(call, student, teacher, log_variance)
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Kept:
-    """How the backward pass goes on, carried past jit as part of the residuals' structure.
-
-    Args:
-        needs: which gradients are wanted.
-        gradients: whether the gradients are kept, not the inputs.
-    """
-
-    needs: Needs
-    gradients: bool
+# JAX traces the forward rule once for each set of inputs that are differentiated, but remembers the
+# structure of its residuals from the newest trace alone (0.10.2): a set that comes again after
+# another one meets the other's. So the structure is the same for all, and what differs between them
+# is told by an empty array's shape.
+def _marked(needs: Needs) -> Array:
+    """Which gradients are wanted, as a shape."""
+    return jnp.zeros((0, 1 + sum(need << place for place, need in enumerate(needs))))
 
 
-def _saves(call: Call, needs: Needs, inputs: tuple[Array | None, ...]) -> bool:
+def _needs_of(mark: Array) -> Needs:
+    """What `_marked` was told."""
+    bits = mark.shape[-1] - 1
+    return bool(bits & 1), bool(bits & 2), bool(bits & 4)
+
+
+def _saves(call: Call, inputs: tuple[Array | None, ...]) -> bool:
     """Whether the gradients are computed with the value; see the module's docstring."""
     exact = composite.compute_dtype(*inputs)
-    wanted = [
-        array for array, need in zip(inputs, needs, strict=True) if need and array is not None
-    ]
     served = [implementation for _, implementation in (("", call.default), *call.platforms)]
-    return (
-        bool(wanted)
-        and all(array.dtype == exact for array in wanted)
-        and all(implementation.scaled for implementation in served if implementation)
+    return all(array.dtype == exact for array in inputs if array is not None) and all(
+        implementation.scaled for implementation in served if implementation
     )
 
 
@@ -187,25 +183,30 @@ def _forward(call: Call, *primals: CustomVJPPrimal | None) -> tuple[Array, Any]:
     weight, *inputs = (None if primal is None else primal.value for primal in primals)
     first, second, third = (primal is not None and bool(primal.perturbed) for primal in primals[1:])
     needs = (first, second, third)
-    kept = _Kept(needs, _saves(call, needs, tuple(inputs)))
-    if kept.gradients:
+    if not _saves(call, tuple(inputs)):
+        value = _value(call, *inputs)
+        return weight * value, (_marked(needs), value, (weight, *inputs))
+    if any(needs):
         value, *gradients = value_and_gradients(call, needs, weight, *inputs)
-        return weight * value, (kept, value, gradients)
-    value = _value(call, *inputs)
-    return weight * value, (kept, value, (weight, *inputs))
+    else:
+        value, gradients = _value(call, *inputs), [None, None, None]
+    kept = [jnp.zeros(0) if gradient is None else gradient for gradient in gradients]
+    return weight * value, (_marked(needs), value, kept)
 
 
 def _backward(call: Call, residuals: Any, upstream: Array | SymbolicZero) -> tuple[Any, ...]:
-    kept, value, arrays = residuals
+    mark, value, arrays = residuals
+    needs = _needs_of(mark)
     if isinstance(upstream, SymbolicZero):
         upstream = jnp.zeros(upstream.shape, upstream.dtype)
     by_weight = upstream * value
-    if kept.gradients:
-        return by_weight, *_scaled(call, upstream, *arrays)
-    weight, *inputs = arrays
-    if not any(kept.needs):
+    if not any(needs):
         return by_weight, None, None, None
-    return by_weight, *_gradients(call, kept.needs, upstream * weight, *inputs)
+    if len(arrays) == len(needs):  # the gradients
+        kept = [array if need else None for array, need in zip(arrays, needs, strict=True)]
+        return by_weight, *_scaled(call, upstream, *kept)
+    weight, *inputs = arrays
+    return by_weight, *_gradients(call, needs, upstream * weight, *inputs)
 
 
 loss.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -388,3 +388,26 @@ def test_the_documentations_code_runs():
     if find_spec("jax_cuda13_plugin"):
         exec(second, names)
         assert "triton_kernel_call" in names["program"].as_text()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_differentiated_may_alternate(kernel, dtype):
+    """JAX remembers one structure of residuals for a compiled function, whatever it belongs to."""
+    given = (*arrays(make_case(SHAPE, SHAPE, single), dtype), jnp.float32(0.3))
+    loss, plain = (
+        jax.jit(lambda *a, chosen=chosen: ulfd_loss(*a[:3], weight=a[3], implementation=chosen))
+        for chosen in (kernel, "composite")
+    )
+    for positions in ((3,), (0,), (3,), (0, 1, 2, 3), (3,), (0, 2), (1,), (0,), (0, 2), (3,)):
+        found = jax.grad(loss, positions)(*given)
+        expected = jax.jit(jax.grad(plain, positions))(*given)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            tolerance = 2.0**-7 if dtype == "bfloat16" else 1e-5
+            np.testing.assert_allclose(
+                np.asarray(ours, np.float64),
+                np.asarray(theirs, np.float64),
+                rtol=tolerance,
+                atol=1e-7,
+            )
+            assert np.abs(np.asarray(theirs, np.float64)).max() > 1e-4

@@ -18,7 +18,7 @@ import tyro
 from reference_training import full_scale, imagenet_tables, paper_tables, record, small_scale
 from reference_training.config import PRESETS, RECIPES, PaperRun, PaperTables, Run, UEMOptions
 from reference_training.errors import RunError
-from reference_training.experiments import ROWS
+from reference_training.experiments import EXPERIMENTS, ROWS
 from reference_training.interrupt import Interrupted
 from reference_training.methods.base import VANILLA
 from reference_training.parallel import is_main
@@ -43,6 +43,11 @@ def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | 
     first.add_argument("--list", action="store_true")
     chosen, others = first.parse_known_args(arguments)
     name = chosen.experiment
+    if name not in (None, paper_tables.ALL, *EXPERIMENTS, *ROWS):
+        raise RunError(
+            f"unknown experiment {name!r}; use one of {', '.join(EXPERIMENTS)}, all, or one of "
+            "their rows, as table1/ulfd; --list shows them."
+        )
     dataset = chosen.dataset or (IMAGENET if name in ROWS and not chosen.list else SMALL)
     if dataset == IMAGENET and name in ROWS:
         return _parse_experiment(name, chosen.recipe, others)
@@ -63,12 +68,8 @@ def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | 
 
 
 def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
-    for option, value, known in (
-        ("experiment", name, ROWS),
-        ("recipe", recipe, RECIPES),
-    ):
-        if value not in known:
-            raise RunError(f"unknown {option} {value!r}; use one of {sorted(known)}.")
+    if recipe not in RECIPES:
+        raise RunError(f"unknown recipe {recipe!r}; use one of {sorted(RECIPES)}.")
     row = ROWS[name]
     one = training(row.training)
     of_row = one.recipe(RECIPES[recipe])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reference_training import final_evaluation, full_scale, parallel
+from reference_training import export, final_evaluation, full_scale, parallel
 from reference_training.adaptation import NONE
 from reference_training.config import PaperRun
 from reference_training.corruption_error import ALEXNET_ERRORS
@@ -41,10 +41,13 @@ def rows(name: str) -> list[str]:
 
 def execute(runs: Sequence[PaperRun]) -> None:
     """Trains and evaluates each network, and writes the tables of which all rows are there."""
+    given = runs[0].out
+    runs = [_placed(run, runs) for run in runs]
     for run in runs:
         full_scale.execute(run if run.plan else replace(run, evaluate=True))
     if runs[0].plan or not parallel.is_main():
         return
+    out = OUT if given is None else given
     trained = {(ROWS[run.experiment].training, run.arch): run for run in runs}
     for name, experiment in EXPERIMENTS.items():
         ready = {row.key: _results(row, trained) for row in experiment.rows}
@@ -60,8 +63,19 @@ def execute(runs: Sequence[PaperRun]) -> None:
         )
         print("\n" + made.terminal())
         blocks: list[Block] = [Heading(experiment.title, 1), made]
-        write_atomically(OUT / f"{name}.md", markdown_document(blocks).encode())
-        write_atomically(OUT / f"{name}.html", html_document(experiment.title, blocks).encode())
+        write_atomically(out / f"{name}.md", markdown_document(blocks).encode())
+        write_atomically(out / f"{name}.html", html_document(experiment.title, blocks).encode())
+
+
+def _placed(run: PaperRun, runs: Sequence[PaperRun]) -> PaperRun:
+    """The run in a folder of its own, with the weights of the stage that it needs."""
+    if run.out is not None:
+        run = replace(run, out=run.out / replace(run, out=None).folder.name)
+    need = training(ROWS[run.experiment].training).method.needs
+    if need is None or run.needed is not None:
+        return run
+    stage = next(one for one in runs if one.experiment == f"stages/{need}")
+    return replace(run, needed=_placed(stage, runs).folder / "export" / export.MODEL)
 
 
 def _results(row: Row, trained: Mapping[tuple[str, str], PaperRun]) -> Results:

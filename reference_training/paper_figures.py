@@ -21,9 +21,11 @@ from reference_training.experiments import Experiment, Row
 from reference_training.figures import DARK, LIGHT, Theme, png
 from reference_training.files import write_atomically, write_json
 from reference_training.methods.base import VANILLA
+from reference_training.methods.inserted import Inserted
 from reference_training.networks import ResNet
 from reference_training.tables import Block, Paragraph, Picture, Table
 from reference_training.trainings import method_of
+from ulfd_torch import FeatureTap
 
 CLASSES, EACH = 5, 50  # of Fig. 1
 PERPLEXITY = 30
@@ -117,18 +119,20 @@ def tsne(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
     return [_picture(folder / "tsne.png", caption, draw)]
 
 
-def _shallow(model: nn.Module, images: Tensor) -> Tensor:
-    """The shallow feature (N, C, H, W), as the network's next layer sees it."""
-    name = ResNet.shallow_layer
-    found = [key for key, _ in model.named_modules() if key == name or key.endswith(f".{name}")]
-    kept: list[Tensor] = []
-    handle = model.get_submodule(found[-1]).register_forward_hook(
-        lambda module, inputs, output: kept.append(output)
-    )
-    try:
-        _logits(model, images)
-    finally:
-        handle.remove()
+@torch.no_grad()
+def shallow_feature(model: nn.Module, images: Tensor) -> Tensor:
+    """The shallow feature (N, C, H, W), as the network's next layer sees it.
+
+    Where a module is inserted behind the layer, as DDP's, that is what the module makes of it.
+    """
+    if isinstance(model, Inserted):
+        parts = (model.inserted(model.before(normalised(rows))) for rows in images.split(500))
+        return torch.cat(list(parts))
+    kept = []
+    with FeatureTap(model, ResNet.shallow_layer) as tap:
+        for rows in images.split(500):
+            model(normalised(rows))
+            kept.append(tap.take())
     return torch.cat(kept)
 
 
@@ -146,8 +150,8 @@ def differences(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
     numbers = {}
     for row, one in _networks(experiment, run):
         reference = vanilla if row.training == "ddp" else one.model
-        before = _shallow(vanilla, test.images), _shallow(vanilla, shown)
-        after = _shallow(reference, test.images), _shallow(one.model, shown)
+        before = shallow_feature(vanilla, test.images), shallow_feature(vanilla, shown)
+        after = shallow_feature(reference, test.images), shallow_feature(one.model, shown)
         numbers[row.label] = {
             "vanilla": _difference(*before),
             "reconstructed": _difference(*after),

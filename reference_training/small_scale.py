@@ -37,6 +37,8 @@ def check(run: Run) -> None:
     ):
         if value < 1:
             raise RunError(f"{name} is {value}, but must be at least 1.")
+    if run.validation_images < 0:
+        raise RunError(f"--validation-images is {run.validation_images}, but must not be negative.")
     try:
         frost_source(run.frost)
     except (ValueError, FileNotFoundError) as error:
@@ -46,6 +48,26 @@ def check(run: Run) -> None:
             one.make_step(ResNet(run.network, 10), run.recipe, run.uem)
     except ValueError as error:
         raise RunError(str(error)) from error
+
+
+def _check_sizes(run: Run, dataset: Dataset) -> None:
+    """Raises RunError unless every class has an image of what is balanced over the classes."""
+    left = len(dataset.train_labels) - run.validation_images
+    for name, value in (
+        ("--train-images", run.train_images),
+        ("--validation-images", run.validation_images or None),
+        ("--evaluation-images", run.evaluation_images),
+    ):
+        if value is not None and value < dataset.classes:
+            raise RunError(
+                f"{name} is {value}, but {dataset.name} has {dataset.classes} classes; give at "
+                "least one image for each."
+            )
+    if left < dataset.classes:
+        raise RunError(
+            f"--validation-images {run.validation_images} leaves {left} of "
+            f"{len(dataset.train_labels)} training images; hold fewer back."
+        )
 
 
 def networks_of(run: Run) -> list[str]:
@@ -103,6 +125,7 @@ def execute(run: Run) -> dict[str, Any]:
     check(run)
     run = replace(run, methods=tuple(map(canonical, run.methods)))
     dataset = load(run.dataset, run.data_root)
+    _check_sizes(run, dataset)
     description = _describe(run, dataset)
     print(
         f"{dataset.description}: {len(dataset.train_labels)} training, "

@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from reference_training.corruptions import SEEN, SEVERITIES, corrupt
 from reference_training.data import DATASETS, fashion_mnist, load
+from reference_training.data.images import few, held_out
 from reference_training.data.make_fashion_mnist_subset import make_subset
 from reference_training.data.pairs import CHUNK, Pairs, normalised
 from reference_training.errors import RunError
@@ -176,3 +178,33 @@ def test_flips_are_shared_by_the_pair():
     assert (as_is | mirrored).all()
     assert 80 < int((as_is & ~mirrored).sum()) < 176  # half of 256, within six deviations
     assert torch.equal(batch.clean, batch.degraded)
+
+
+def test_few_images_are_the_first_of_each_class(digits):
+    part = few(digits, 50)
+    assert part.train_labels.bincount().tolist() == [5] * 10
+    assert torch.equal(part.test_images, digits.test_images)
+    where = [int((digits.train_labels == label).nonzero()[0]) for label in range(10)]
+    assert all(
+        (part.train_images == digits.train_images[at]).flatten(1).all(1).any() for at in where
+    )
+    assert few(digits, None) is digits
+    assert few(digits, 10**6) is digits
+
+
+def test_what_is_held_out_is_not_trained_on(digits):
+    """Tagged by a pixel that is outside every digit."""
+    tagged = digits.train_images.clone()
+    numbers = torch.arange(len(tagged))
+    tagged[:, 0, 0, 0], tagged[:, 0, 0, 1] = (numbers // 256).byte(), (numbers % 256).byte()
+    part = held_out(replace(digits, train_images=tagged), 100)
+
+    def tags(images):
+        return set((images[:, 0, 0, 0].int() * 256 + images[:, 0, 0, 1].int()).tolist())
+
+    held, kept = tags(part.test_images), tags(part.train_images)
+    assert (len(held), len(kept)) == (100, len(tagged) - 100)
+    assert held | kept == set(numbers.tolist())
+    assert part.test_labels.bincount().tolist() == [10] * 10
+    assert torch.equal(part.test_labels, digits.train_labels[sorted(held)])
+    assert held_out(digits, 0) is digits

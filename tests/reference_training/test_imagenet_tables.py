@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,21 @@ def test_table_4_has_adaptations_and_few_images(trained):
     adapted = next(line for line in lines if "BNAdapt" in line)
     seen, subset = adapted.split("|")[3], adapted.split("|")[6]
     assert float(seen) == pytest.approx(2 * float(subset), abs=0.1)
+
+
+def test_every_network_has_its_folder_and_the_stage_that_it_needs(trained, tmp_path):
+    assert main("--experiment table2 --dataset imagenet --out here".split()) == 0
+    stage, *networks = trained
+    assert stage.experiment == "stages/i_revnet"
+    assert len({run.folder for run in trained}) == len(trained)
+    assert all(run.folder.parent == Path("here") for run in trained)
+    needing = [run for run in networks if run.needed is not None]
+    assert {(ROWS[run.experiment].training, run.arch) for run in needing} == {
+        ("qualnet", "resnet50"),
+        ("qualnet", "resnext101_32x8d"),
+    }
+    assert {run.needed for run in needing} == {stage.folder / "export/model.safetensors"}
+    assert (tmp_path / "here/table2.md").is_file()
 
 
 def test_plans_train_nothing(trained):

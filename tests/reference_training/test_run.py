@@ -215,6 +215,11 @@ BAD = {
     "data root": (["--data-root", "no/such/folder"], "does not exist"),
     "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
     "uem": (["--uem.log-variance", "pixel"], "log_variance is 'pixel'"),
+    "few": (["--train-images", "7"], "digits has 10 classes"),
+    "held out": (["--validation-images", "1290"], "leaves 7 of 1297 training images"),
+    "negative": (["--validation-images", "-1"], "must not be negative"),
+    "adaptation": (["--methods", "ulfd+luck"], "unknown adaptation 'luck'"),
+    "change": (["--methods", "ulfd@lamda=1"], "'lamda', which is unknown"),
 }
 
 

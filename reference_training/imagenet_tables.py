@@ -26,17 +26,19 @@ OUT = Path("runs") / "paper-imagenet"
 def rows(name: str) -> list[str]:
     """The rows of a table, or of all of them, as "table1/ulfd", after the stages that they need.
 
+    A network of several tables goes by its first row, so that another table finds it trained.
+
     Raises:
         RunError: an unknown name.
     """
     if name != "all" and name not in EXPERIMENTS:
         raise RunError(f"unknown experiment {name!r}; use one of {[*EXPERIMENTS, 'all']}.")
     wanted = EXPERIMENTS if name == "all" else (name,)
-    named = [f"{table}/{row.key}" for table in wanted for row in EXPERIMENTS[table].rows]
-    distinct = {(ROWS[one].training, ROWS[one].arch): one for one in reversed(named)}
-    needed = (training(ROWS[one].training).method.needs for one in named)
-    stages = [f"stages/{need}" for need in dict.fromkeys(needed) if need is not None]
-    return [*stages, *sorted(distinct.values(), key=named.index)]
+    first = {(row.training, row.arch): one for one, row in reversed([*ROWS.items()])}
+    networks = [row for table in wanted for row in EXPERIMENTS[table].rows]
+    needed = (training(row.training).method.needs for row in networks)
+    stages = [f"stages/{need}" for need in needed if need is not None]
+    return list(dict.fromkeys([*stages, *(first[row.training, row.arch] for row in networks)]))
 
 
 def execute(runs: Sequence[PaperRun]) -> None:

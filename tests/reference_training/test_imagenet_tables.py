@@ -58,6 +58,8 @@ def test_every_network_is_trained_once_and_what_it_needs_before():
         (row.training, row.arch) for one in EXPERIMENTS.values() for row in one.rows
     } | {("i_revnet", "resnet50")}
     assert rows[0] == "stages/i_revnet"
+    for table in EXPERIMENTS:  # and nothing again that another table had trained
+        assert set(imagenet_tables.rows(table)) <= set(rows)
 
 
 @pytest.fixture

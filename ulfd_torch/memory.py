@@ -29,14 +29,13 @@ def reused_like(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     memory = buffers.take(features.numel() * dtype.itemsize)
     if memory is None:
         return torch.empty_like(features, dtype=dtype)
-    storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    tensor = torch.empty(0, dtype=dtype, device="cpu")
-    return tensor.set_(storage, 0, features.shape, features.stride())
+    flat = torch.frombuffer(memory, dtype=dtype, count=features.numel())
+    return flat.as_strided_(features.shape, features.stride())  # in place: no view of another
 
 
 def dense(student: Tensor) -> Tensor:
     """The tensor itself if its elements fill one stretch of memory, otherwise a copy."""
-    if memory_order(student.shape, student.stride()) is None:
+    if not student.is_contiguous() and memory_order(student.shape, student.stride()) is None:
         return torch.empty_like(student).copy_(student)
     return student
 

@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from ulfd.kernels import jax_versions
 from ulfd.kernels.cpu import library
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What a kernel is asked to compute, as plain data."""
 
     framework: str  # "numpy", "torch" or "jax"

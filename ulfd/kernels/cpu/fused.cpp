@@ -134,26 +134,39 @@ template <class T, bool GRADIENTS, bool PLAIN, bool STREAMS, class S>
 double full_tile(const S *student, const S *teacher, const S *sigma, int64_t count,
                  const Constants<T> &given, const Targets<S> &out) {
   const Constants<T> c = given;
-  const auto vector = [&](int64_t i) {
-    const Vector<T> raw = fetch(sigma + i), s = PLAIN ? raw : clamped(raw, c);
-    const Vector<T> d = fetch(student + i) - fetch(teacher + i);
-    const Vector<T> w = exp(-s), q = w * (d * d);
-    const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
-    if (GRADIENTS) {
+  const auto work = [&](int64_t i) __attribute__((always_inline)) {
+    const Pack<S> students = fetch_pack(student + i), teachers = fetch_pack(teacher + i);
+    const Pack<S> sigmas = fetch_pack(sigma + i);
+    Pack<S> losses, by_student, by_teacher, by_sigma;
+    for (int part = 0; part < PARTS<S>; ++part) {
+      const Vector<T> raw = sigmas.part[part], s = PLAIN ? raw : clamped(raw, c);
+      const Vector<T> d = students.part[part] - teachers.part[part];
+      const Vector<T> w = exp(-s), q = w * (d * d);
+      const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
+      losses.part[part] = boost * fma(all(c.prior), s, q);
+      if (!GRADIENTS) continue;
       const Vector<T> factor = c.factor * boost, slope = factor * (c.prior - q);
-      put_features<STREAMS>(out, i, 2 * factor * w * d);
-      put<STREAMS>(out.sigma + i,
-                   PLAIN ? slope : (raw < c.low) | (raw > c.high) ? Vector<T>{} : slope);
+      by_student.part[part] = 2 * factor * w * d;
+      by_teacher.part[part] = -by_student.part[part];
+      by_sigma.part[part] = PLAIN ? slope : (raw < c.low) | (raw > c.high) ? Vector<T>{} : slope;
     }
-    return boost * fma(all(c.prior), s, q);
+    if (GRADIENTS) {
+      put_pack<STREAMS>(out.student + i, by_student);
+      if (out.teacher) put_pack<STREAMS>(out.teacher + i, by_teacher);
+      put_pack<STREAMS>(out.sigma + i, by_sigma);
+    }
+    return in_order(losses);
   };
+  constexpr int64_t STEP = PARTS<S> * LANES<T>;
   Vector<T> total{};
   int64_t i = 0;
-  for (; i + LANES<T> <= count; i += LANES<T>) total += vector(i);
-  return sum<T>(total) + (i < count ? sum<T>(vector(i), count - i) : 0);
+  for (; i + STEP <= count; i += STEP)
+    for (const Vector<T> &loss : work(i).part) total += loss;
+  if (i < count) total += lanes<T>(work(i).part[0], 0, count - i);  // packs of two come whole
+  return sum<T>(total);
 }
 
-// The plain case of arrays of S alone, whole vectors of them: no staging, no buffers.
+// The plain case of arrays of S alone, whole packs of them: no staging, no buffers.
 template <bool GRADIENTS, class S>
 double packed_tile(const Plan &plan, const Constants<float> &c, int64_t at, int64_t count) {
   const Problem &p = plan.problem;
@@ -191,7 +204,7 @@ void full_item(const Plan &plan, int64_t item) {
   for (int64_t at = item * ITEM; at < end; at += TILE) {
     const int64_t count = smaller(TILE, end - at);
     if constexpr (sizeof(T) == sizeof(float))
-      if (packed && count % LANES<T> == 0) {
+      if (packed && count % (2 * LANES<T>) == 0) {
         total += packed_tile<GRADIENTS>(plan, c, at, count);
         continue;
       }
@@ -210,7 +223,7 @@ void full_item(const Plan &plan, int64_t item) {
 // The sum of w·d² over elements [begin, end) of a tile, and their gradients.
 template <class T, bool GRADIENTS, bool STREAMS, class S>
 double row_piece(const Tile<T, S> &tile, int64_t begin, int64_t end, T precision, T slope) {
-  const auto vector = [&](int64_t i) {
+  const auto vector = [&](int64_t i) __attribute__((always_inline)) {
     const Vector<T> d = fetch(tile.from_student + i) - fetch(tile.from_teacher + i);
     if (GRADIENTS) put_features<STREAMS, S>(tile, i, slope * d);
     return precision * (d * d);
@@ -218,15 +231,12 @@ double row_piece(const Tile<T, S> &tile, int64_t begin, int64_t end, T precision
   Vector<T> total{};
   int64_t i = begin;
   for (; i + LANES<T> <= end; i += LANES<T>) total += vector(i);
-  if (i == end) return sum<T>(total);
-  if constexpr (std::is_same_v<S, T>) {
-    return sum<T>(total) + sum<T>(vector(i), end - i);
-  } else {  // in place, what follows is not ours: the last whole vector of the row once more
-    const Vector<T> last = vector(end - LANES<T>);
-    double rest = 0;
-    for (int64_t lane = LANES<T> - (end - i); lane < LANES<T>; ++lane) rest += last[lane];
-    return sum<T>(total) + rest;
+  if (i < end) {
+    // In place, what follows is not ours: the last whole vector of the row once more.
+    const int64_t from = std::is_same_v<S, T> ? i : end - LANES<T>;
+    total += lanes<T>(vector(from), i - from, end - from);
   }
+  return sum<T>(total);
 }
 
 template <class T, bool GRADIENTS, class S>

@@ -59,12 +59,34 @@ inline void store(T *to, Vector<T> vector) {
   std::memcpy(to, &vector, BYTES);
 }
 
-// The sum of the first `count` lanes, always in the same order.
+// The vector with 0 in its lanes before `begin` and from `end` on, whatever they hold.
 template <class T>
-inline double sum(Vector<T> vector, int64_t count = LANES<T>) {
-  double total = 0;
-  for (int64_t lane = 0; lane < count; ++lane) total += vector[lane];
-  return total;
+inline Vector<T> lanes(Vector<T> vector, int64_t begin, int64_t end) {
+  Vector<T> index;
+  for (int lane = 0; lane < LANES<T>; ++lane) index[lane] = T(lane);
+  return (index >= T(begin)) & (index < T(end)) ? vector : Vector<T>{};
+}
+
+template <int COUNT>
+struct Doubles {
+  typedef double Vector __attribute__((vector_size(COUNT * sizeof(double))));
+};
+template <int COUNT>
+inline double folded(typename Doubles<COUNT>::Vector numbers) {
+  if constexpr (COUNT == 1) {
+    return numbers[0];
+  } else {
+    typename Doubles<COUNT / 2>::Vector halves[2];
+    std::memcpy(halves, &numbers, sizeof numbers);
+    return folded<COUNT / 2>(halves[0] + halves[1]);
+  }
+}
+
+// The sum of the lanes in float64, always in the same order: one half onto the other, again and again.
+template <class T>
+inline double sum(Vector<T> vector) {
+  constexpr int COUNT = LANES<T>;
+  return folded<COUNT>(__builtin_convertvector(vector, typename Doubles<COUNT>::Vector));
 }
 
 // a·b + c with one rounding where the instruction set has it. The compiler may fuse nothing by
@@ -285,14 +307,17 @@ inline void put_halves(void *to, Halves halves) {
   std::memcpy(to, &halves, sizeof halves);
 }
 
-// To nearest, ties to even. `narrowed` asks whether it is NaN; here every NaN comes from bfloat16 or
-// from an invalid operation, its lower half is 0, and rounding leaves it what it is.
+// To bfloat16 in the upper halves, to nearest, ties to even. `narrowed` asks whether it is NaN; here
+// every NaN comes from bfloat16 or from an invalid operation, its lower half is 0, and rounding leaves
+// it what it is.
+inline Bits rounded(Vector<float> vector) {
+  const Bits bits = (Bits)vector;
+  return bits + 0x7fff + ((bits >> 16) & 1);
+}
+
 template <bool STREAMS>
 inline void put(Bfloat16 *to, Vector<float> vector) {
-  Bits bits;
-  std::memcpy(&bits, &vector, BYTES);
-  bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  put_halves<STREAMS>(to, __builtin_convertvector(bits, Halves));
+  put_halves<STREAMS>(to, __builtin_convertvector(rounded(vector) >> 16, Halves));
 }
 
 template <bool STREAMS>
@@ -305,6 +330,59 @@ inline void put(Float16 *to, Vector<float> vector) {
   (void)to, (void)vector;  // never called
 #endif
 }
+
+// A vector's worth of memory: one vector, or two of two-byte floats.
+template <class S>
+constexpr int PARTS = sizeof(S) == 2 ? 2 : 1;
+template <class S>
+struct Pack {
+  Vector<S> part[PARTS<S>];
+};
+
+template <class S>
+inline Pack<S> fetch_pack(const S *from) {
+  Pack<S> pack;
+  for (int part = 0; part < PARTS<S>; ++part) pack.part[part] = fetch(from + part * LANES<S>);
+  return pack;
+}
+
+template <bool STREAMS, class S>
+inline void put_pack(S *to, const Pack<S> &pack) {
+  for (int part = 0; part < PARTS<S>; ++part) put<STREAMS>(to + part * LANES<S>, pack.part[part]);
+}
+
+// The pack's elements in the order of memory, which sums are taken in.
+template <class S>
+inline Pack<S> in_order(const Pack<S> &pack) {
+  return pack;
+}
+
+#if defined(__AVX512F__)
+// bfloat16 as its even elements and its odd ones, whose upper halves they are where they lie. To move
+// elements across lanes takes longer than all of the exponential function.
+inline Pack<Bfloat16> fetch_pack(const Bfloat16 *from) {
+  const Bits bits = load(reinterpret_cast<const uint32_t *>(from));
+  return {{(Vector<float>)(bits << 16), (Vector<float>)(bits & 0xffff0000)}};
+}
+
+template <bool STREAMS>
+inline void put_pack(Bfloat16 *to, const Pack<Bfloat16> &pack) {
+  const Bits even = rounded(pack.part[0]) >> 16, odd = rounded(pack.part[1]) & 0xffff0000;
+  put<STREAMS>(reinterpret_cast<uint32_t *>(to), even | odd);
+}
+
+inline Pack<Bfloat16> in_order(const Pack<Bfloat16> &pack) {
+  Bits first, second;
+  for (int lane = 0; lane < LANES<float>; ++lane) {
+    first[lane] = lane / 2 + lane % 2 * LANES<float>;
+    second[lane] = first[lane] + LANES<float> / 2;
+  }
+  const auto chosen = [&](Bits lanes) {
+    return (Vector<float>)_mm512_permutex2var_ps(pack.part[0], (__m512i)lanes, pack.part[1]);
+  };
+  return {{chosen(first), chosen(second)}};
+}
+#endif
 
 // Copies to memory of any alignment.
 inline void copy_out(const void *source, void *target, int64_t bytes, bool streams) {

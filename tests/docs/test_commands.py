@@ -77,8 +77,8 @@ def check(command: list[str], monkeypatch) -> None:
         case "pip":
             assert rest[0] == "install"
             for wanted in rest[1:]:
-                name, extras = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?", wanted).groups()
-                assert name in {PROJECT["name"], *OTHERS}
+                name, extras = re.fullmatch(r"([\w-]+|\.)(?:\[([\w,-]+)\])?", wanted).groups()
+                assert name in {".", PROJECT["name"], *OTHERS}
                 for extra in filter(None, (extras or "").split(",")):
                     assert PROJECT["optional-dependencies"][extra]
         case "pytest":
@@ -117,5 +117,9 @@ def test_a_wrong_command_is_found(command, monkeypatch, capsys):
 def test_commands_are_found():
     found = {shlex.split(command)[0] for _, command in ALL}
     assert found == {"make", "pip", "python", "pytest", "torchrun"}
-    readme = [command for name, command in ALL if name == "README.md"]
-    assert any(command.startswith("torchrun --nnodes 2") for command in readme)
+    for page, start, end in (
+        ("README.md", "torchrun --nproc-per-node 8", "--data-root imagenet"),  # indented
+        ("docs/reproducing.md", "torchrun --nnodes 2", "--data-root imagenet"),  # over two lines
+    ):
+        of_page = [command for name, command in ALL if name == page]
+        assert any(one.startswith(start) and one.endswith(end) for one in of_page)

@@ -36,7 +36,8 @@ def _checked(
     implementation: str | None,
 ) -> tuple[Tensor | None, str]:
     """σ as a tensor, and the name of the kernel that serves the inputs."""
-    if isinstance(log_variance, int | float):
+    # A union of types is more than torch.compile of torch 2.7 can trace.
+    if isinstance(log_variance, (int, float)):
         log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
     inputs = {"student": student, "teacher": teacher}
     if log_variance is not None:
@@ -130,7 +131,7 @@ def value_and_grad(
 ) -> tuple[Tensor, Gradients]:
     """The loss of `ulfd_loss` and its gradients together; one pass over memory where fused.
 
-    `ulfd_loss` followed by `backward` reads the inputs twice, because autograd learns the
+    On a GPU `ulfd_loss` followed by `backward` reads the inputs twice, because autograd learns the
     upstream gradient only afterwards. Who knows it beforehand (λ belongs in `weight`, a loss
     scale in `upstream`) saves that pass and hands the gradients on with `Tensor.backward`:
 

@@ -3,12 +3,16 @@
 Three operators, of which each is one pass over memory: `fused_loss` (read 3), `fused_gradients`
 (read 3, write 2 or 3) and `fused_value_and_gradients` (the same, with the loss).
 
-Which one runs. Autograd does not know the upstream gradient while it computes the loss, and a
-weighted loss never has upstream 1. Saved gradients would have to be scaled later: 4 more words
-per element, out of reach of float16's range if stored unscaled. So `loss` runs `fused_loss`
+Which one runs. Autograd does not know the upstream gradient while it computes the loss; a loss that
+is weighted or scaled afterwards has not 1. Saved gradients would have to be scaled later: 4 more
+words per element, out of reach of float16's range if stored unscaled. So `loss` runs `fused_loss`
 forward and `fused_gradients` backward, with the upstream gradient read on the device: 3 + 5 words,
 right for any upstream and any number of backward passes. Who knows the upstream gradient
 beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
+
+On CPUs the backward pass can look at the upstream gradient, which is 1 where λ is in `weight` and the
+loss is added to others. So there `_KeptLoss` computes the gradients with the loss and keeps them for
+the first backward pass: 5 words, or 9 under another upstream gradient.
 
 The second derivative goes through `composite`, and so does vmap. The kernel, an argument of every
 operator, is one of `KERNELS`; its module says what is copied and how memory is walked.
@@ -260,6 +264,38 @@ def _eager(function: Any) -> Any:
     return Eager
 
 
+class _KeptLoss(torch.autograd.Function):
+    """The loss on a CPU, which keeps its gradients under upstream 1 for the first backward pass.
+
+    They are handed over, not shared: what becomes of them there cannot harm a later pass, which
+    recomputes. Gradients narrower than the arithmetic are taken only as they are, for they were
+    rounded before the upstream gradient came.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        _Loss.setup_context(ctx, arguments, None)
+        inputs, options = arguments[:3], arguments[3:]
+        loss, *ctx.kept = _value_and_gradients(*inputs, None, *options, ctx.needs_input_grad[:3])
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        kept, ctx.kept = ctx.kept, None
+        saved = ctx.saved_tensors  # raises where the inputs were changed in place
+        narrow = any(one is not None and one.dtype != upstream.dtype for one in saved)
+        unscaled = upstream.item() == 1
+        again = torch.is_grad_enabled()  # the gradients are to be differentiated
+        if kept is None or again or (narrow and not unscaled):
+            return _loss_backward(ctx, upstream)
+        needs = ctx.needs_input_grad[:3]
+        gradients = [one if need else None for one, need in zip(kept, needs, strict=True)]
+        for one in gradients:
+            if one is not None and not unscaled:
+                one.mul_(upstream)
+        return *gradients, *(None for _ in ctx.others)
+
+
 _EAGER = {function: _eager(function) for function in (_Loss, _Gradients, _ValueAndGradients)}
 
 
@@ -272,14 +308,14 @@ def _observed(*arguments: Any) -> bool:
     )
 
 
-def _call(operator: Any, function: Any, *arguments: Any) -> Any:
-    """The operator, or what it does as a plain `autograd.Function`."""
+def _call(operator: Any, function: Any, *arguments: Any, eager: Any = None) -> Any:
+    """The operator, or what it does as a plain `autograd.Function`: `eager` outside torch.func."""
     if torch.compiler.is_compiling():
         return operator(*arguments)
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
     if not _observed(*arguments[:3]):
-        return _EAGER[function].apply(*arguments)
+        return (eager or _EAGER[function]).apply(*arguments)
     return operator(*arguments)
 
 
@@ -290,8 +326,12 @@ def loss(
     kernel: str, student: Tensor, teacher: Tensor, log_variance: Tensor | None, **options: Any
 ) -> Tensor:
     """`ulfd_torch.ulfd_loss` by a fused kernel."""
-    flat = _flat(kernel, **options)
-    return _call(fused_loss, _Loss, student, teacher, log_variance, *flat)
+    inputs = (student, teacher, log_variance)
+    # In float16 a loss scale is to come, and gradients without it would underflow.
+    half = any(one is not None and one.dtype == torch.float16 for one in inputs)
+    keeps = kernel == "native" and torch.is_grad_enabled() and not half
+    eager = _KeptLoss if keeps else None
+    return _call(fused_loss, _Loss, *inputs, *_flat(kernel, **options), eager=eager)
 
 
 def value_and_gradients(

@@ -123,8 +123,8 @@ def test_two_backward_passes_and_accumulation() -> None:
     reference = expected(*tensors, upstream=0.37, **NAMED)
     assert not reference.errors((loss, *once))
     loss.backward(torch.tensor(0.37))
-    for tensor, first in zip(tensors, once, strict=True):
-        assert torch.equal(tensor.grad, 2 * first)
+    for tensor, first in zip(tensors, once, strict=True):  # equal but for where upstream comes in
+        torch.testing.assert_close(tensor.grad, 2 * first, rtol=2.0**-21, atol=0)
 
 
 def test_inputs_changed_in_place_are_noticed() -> None:

@@ -42,8 +42,8 @@ def test_backward_twice_and_accumulation():
     loss = ulfd_loss(*twice)
     loss.backward(torch.tensor(0.37, dtype=torch.float64), retain_graph=True)
     loss.backward(torch.tensor(0.37, dtype=torch.float64))
-    for a, b in zip(once, twice, strict=True):
-        assert torch.equal(2 * a.grad, b.grad)
+    for a, b in zip(once, twice, strict=True):  # the second is recomputed: upstream comes earlier
+        torch.testing.assert_close(2 * a.grad, b.grad, rtol=2.0**-50, atol=0)
 
 
 def test_beta_weights_without_a_gradient_through_the_weight():

@@ -10,9 +10,9 @@ forward and `fused_gradients` backward, with the upstream gradient read on the d
 right for any upstream and any number of backward passes. Who knows the upstream gradient
 beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
 
-On CPUs the backward pass can look at the upstream gradient, which is 1 where λ is in `weight` and
-the loss is added to others. So there `_KeptLoss` computes the gradients with the loss and keeps them
-for the first backward pass: 5 words, or 9 under another upstream gradient.
+On CPUs the backward pass can look at the upstream gradient, which is 1 where λ is in `weight`
+and the loss is added to others. So there `_KeptLoss` computes the gradients with the loss and keeps
+them for the first backward pass: 5 words, or 9 under another upstream gradient.
 
 The second derivative goes through `composite`, and so does vmap. The kernel, an argument of every
 operator, is one of `KERNELS`; its module says what is copied and how memory is walked.

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
 
+import triton
+
 from ulfd.kernels import ahead_of_time, machine_code
 
 PROBLEMS = [
@@ -17,11 +19,17 @@ PROBLEMS = [
     ("spatial", "NHWC"),
     ("channel", "NHWC"),
 ]
+IDEAL_SINCE = {"sm_120": (3, 4), "gfx942": (3, 7)}
+"""The first Triton whose code is ideal: 3.3 spills two registers for sm_120; for gfx942 3.3 and
+3.4 lack a linker, and 3.5 and 3.6 use 32-bit words for full σ."""
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("target", ahead_of_time.TARGETS)
 def test_every_target_moves_the_ideal_bytes(target: str, dtype: str) -> None:
+    found = tuple(map(int, triton.__version__.split(".")[:2]))
+    if found < IDEAL_SINCE.get(target, found):
+        pytest.skip(f"Triton {triton.__version__} is too old for ideal code on {target}")
     word = ahead_of_time.ITEMSIZES[dtype]
     for sigma, layout in PROBLEMS:
         row = ahead_of_time.compiled(target, dtype, sigma, layout)
@@ -45,8 +53,6 @@ def test_every_target_moves_the_ideal_bytes(target: str, dtype: str) -> None:
     [({"beta": 0.5}, ""), ({"clamp": (-10.0, 10.0)}, ""), ({"prior_weight": 1.0}, "")],
 )
 def test_options_bring_no_float64_and_no_spills(options: Any, wanted: str) -> None:
-    import triton
-
     from ulfd.broadcasting import plan
     from ulfd.kernels import triton_configs
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
 
-from triton.runtime.driver import driver  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from ulfd.broadcasting import plan  # noqa: E402
 from ulfd.kernels import ahead_of_time, triton_configs, triton_fused  # noqa: E402
 from ulfd_torch import triton_launch  # noqa: E402
+
+if not hasattr(JITFunction, "_do_compile"):
+    pytest.skip("Triton 3.3 compiles within the launch", allow_module_level=True)
 
 OPTIONS = {
     "prior_weight": 2.0,
@@ -52,7 +56,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
         attributes = {place: hints for place, hints in rest[1].items() if hints}
         seen[self.fn.__name__] = (dict(signature), dict(constants), attributes)
 
-    monkeypatch.setattr(driver, "_active", NoDriver())
+    caller = sys.modules[JITFunction.__module__]  # `triton.runtime.jit` is a function too
+    monkeypatch.setattr(caller, "driver", SimpleNamespace(active=NoDriver()))
     monkeypatch.setattr(JITFunction, "_do_compile", record)
     monkeypatch.setattr(triton_launch, "_architecture", lambda device: "sm_90")
     kernels = (*triton_fused.KERNELS.values(), triton_fused.finish)

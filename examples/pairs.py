@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset, default_collate
 from torchvision.ops import masks_to_boxes
 from tqdm import tqdm
 
@@ -33,6 +34,19 @@ def pairs(iterations: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Te
         chosen = torch.randint(len(data.train_labels), (batch_size,))
         clean = data.train_images[chosen] / 255
         yield clean, degraded(clean), data.train_labels[chosen]
+
+
+def garments() -> TensorDataset:
+    """The same images, uint8 (3, 32, 32), with their labels, for a DataLoader."""
+    data = load("fashion-mnist-subset")
+    return TensorDataset(data.train_images, data.train_labels)
+
+
+def paired(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Collates `garments` to what `pairs` yields."""
+    images, labels = default_collate(items)
+    clean = images / 255
+    return clean, degraded(clean), labels
 
 
 @torch.no_grad()

@@ -1,13 +1,9 @@
 """Each example runs, and its loss is the formula that it says it is."""
 
 import copy
-import re
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import tyro
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
@@ -25,7 +21,7 @@ from examples import (
     vit_tokens,
     wider_teacher,
 )
-from reference_training.data import load
+from tests.examples.checks import assert_program, assert_trained, batch, eq_9
 from ulfd_torch import FeatureTap
 
 PROGRAMS = (
@@ -37,39 +33,9 @@ PROGRAMS = (
     segmentation,
     detection,
 )
-ROOT = Path(__file__).resolve().parents[2]
 
 
-SOME = replace(
-    load("fashion-mnist-subset"),
-    test_images=torch.zeros(20, 3, 32, 32, dtype=torch.uint8),
-    test_labels=torch.zeros(20, dtype=torch.int64),
-)
-
-
-@pytest.fixture(autouse=True)
-def _seeded_and_with_few_test_images(monkeypatch):
-    torch.manual_seed(0)
-    monkeypatch.setattr(pairs, "load", lambda name: SOME)
-
-
-def assert_trained(*modules):
-    """The last step moved every weight."""
-    for module in modules:
-        for name, weight in module.named_parameters():
-            assert weight.grad is not None, name
-            assert weight.grad.isfinite().all(), name
-            assert weight.grad.abs().max() > 0, name
-
-
-def eq_9(z_hat, z, sigma):
-    """Written out; where no clamp acts."""
-    return ((-sigma).exp() * (z - z_hat) ** 2 + 2 * sigma).mean()
-
-
-def batch(dtype=torch.float64):
-    (one,) = pairs.pairs(1, 4)
-    return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in one]
+pytestmark = pytest.mark.usefixtures("few_test_images")
 
 
 def test_a_pair_is_one_image_twice():
@@ -79,6 +45,16 @@ def test_a_pair_is_one_image_twice():
     between = (clean[:, None] - degraded[None]).square().mean((2, 3, 4))
     assert (between.diagonal() > 0).all()
     assert torch.equal(between.argmin(0), torch.arange(4))
+
+
+def test_a_loader_gives_the_same_pairs():
+    images, kinds = pairs.garments()[:4]
+    torch.manual_seed(0)
+    clean, degraded, labels = pairs.paired([pairs.garments()[index] for index in range(4)])
+    assert torch.equal(labels, kinds)
+    assert torch.equal(clean, images / 255)
+    torch.manual_seed(0)
+    assert torch.equal(degraded, pairs.degraded(images / 255))
 
 
 def test_boxes_and_classes_are_those_of_the_scene():
@@ -212,10 +188,4 @@ def test_detection():
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_it_is_a_program_and_on_the_page(program, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        tyro.cli(program.main, args=["--help"])
-    assert stopped.value.code == 0
-    found = re.findall(r"python -m (examples\.\w+)", program.__doc__)
-    assert found == [program.__name__]
-    page = (ROOT / "docs/examples.md").read_text(encoding="utf-8")
-    assert f"../{program.__name__.replace('.', '/')}.py" in page
+    assert_program(program)

@@ -1,7 +1,8 @@
 """The lowest versions that pyproject.toml promises, as constraints for pip.
 
-`python lowest.py train triton` prints a line as torch==2.7 for every lower bound of these extras
-and of the extras that they name; where two of them bound one package, the higher bound.
+`python lowest.py train,triton` prints a line as torch==2.7 for every lower bound of these extras
+and of the extras that they name; where two of them bound one package, the higher bound. Without an
+argument: of what the project needs in any case.
 """
 
 import re
@@ -48,5 +49,6 @@ def _numbers(version: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    extras = sys.argv[1].split(",") if sys.argv[1:] else []
     with PYPROJECT.open("rb") as file:
-        print(*constraints(tomllib.load(file)["project"], sys.argv[1:]), sep="\n")
+        print(*constraints(tomllib.load(file)["project"], extras), sep="\n")

@@ -8,6 +8,7 @@ import pytest
 
 from ulfd.kernels import jax_versions, registry
 
+NEWER = {"python": "3.12.1", "jax": "0.12.0.1", "jaxlib": "0.12.0.1"}
 GOOD = {
     "python": "3.11.7",
     "jax": "0.10.2",
@@ -22,6 +23,8 @@ GOOD = {
     [
         ({}, None),
         ({"jax": "0.10.10.dev3"}, None),
+        (NEWER | {"jax-triton": "0.4.1"}, None),
+        (NEWER, r"or jax-triton 0\.3\.1 \(needs >= 0\.4, < 0\.5\)"),
         (
             {"jax": "0.11.0", "jaxlib": "0.11.0"},
             r"jax 0\.11\.0 \(needs >= 0\.10, < 0\.11\), jaxlib",

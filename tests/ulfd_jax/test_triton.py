@@ -22,7 +22,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 import ulfd_jax
 from ulfd.kernels import ahead_of_time, jax_versions, machine_code, triton_configs
-from ulfd_jax import targets, triton_calls
+from ulfd_jax import targets, triton_calls, triton_kernels
 
 pytestmark = pytest.mark.skipif(
     jax_versions.unavailable() is not None, reason=str(jax_versions.unavailable())
@@ -59,11 +59,14 @@ def lowered(function: Any, shape: Any, sigma: Any, dtype: str, architecture: str
 def dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What jax-triton compiles: the PTX of each kernel, all of one name joined."""
     library = triton_calls._jax_triton().triton_lib
-    monkeypatch.setattr(library, "_COMPILED_KERNEL_CACHE", {})
+    kernels = (triton_kernels.over_rows, triton_kernels.over_columns, triton_kernels.finish)
 
     def read(*arguments: Any) -> dict[str, str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        library._COMPILED_KERNEL_CACHE.clear()
+        # What was compiled is kept in one place by jax-triton 0.3, and with each kernel by 0.4.
+        getattr(library, "_COMPILED_KERNEL_CACHE", {}).clear()
+        for kernel in kernels:
+            getattr(kernel, "_jT_kernel_cache", {}).clear()
         monkeypatch.setattr(library, "_JAX_TRITON_DUMP_DIR", str(folder))
         lowered(*arguments)
         found: dict[str, str] = {}

@@ -23,6 +23,7 @@ class Combination:
     note: str
 
 
+PTX_NOTE = "Triton 3.9 writes PTX 9.4 for sm_90 and newer: JAX's nvidia-cuda-nvcc must be 13.4+"
 COMBINATIONS = (
     Combination(
         {
@@ -32,8 +33,20 @@ COMBINATIONS = (
             "jax-triton": ("0.3.1", "0.4"),
             "triton": ("3.6", None),
         },
-        tested="Python 3.11, JAX 0.10.2, jax-triton 0.3.1, Triton 3.8.0 and 3.9.0",
-        note="Triton 3.9 writes PTX 9.4 for sm_90 and newer: JAX's nvidia-cuda-nvcc must be 13.4+",
+        tested="Python 3.11: JAX 0.10.0 with Triton 3.6.0, JAX 0.10.2 with 3.8.0 and 3.9.0",
+        note=PTX_NOTE,
+    ),
+    Combination(
+        {
+            "python": ("3.12", None),
+            "jax": ("0.11", "0.13"),
+            "jaxlib": ("0.11", "0.13"),
+            "jax-triton": ("0.4", "0.5"),
+            "triton": ("3.7", None),
+        },
+        tested="Python 3.12, JAX 0.11.0, jax-triton 0.4.0, Triton 3.7.0; "
+        "Python 3.13, JAX 0.12.0.1, jax-triton 0.4.1, Triton 3.9.0",
+        note=PTX_NOTE,
     ),
 )
 

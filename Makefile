@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+LOWEST := $(VENV)-lowest
+NEWEST := $(VENV)-newest
+NEWEST_PYTHON ?= python3.13
 NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help run test check format docs bench test-gpu bench-gpu package clean
+.PHONY: help run test test-lowest test-newest check format docs bench test-gpu bench-gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -17,6 +20,14 @@ run: $(VENV)/.train   ## the main job: train, evaluate and report on embedded im
 
 test: $(VENV)/.test $(VENV)/.jax-lowering   ## all tests
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-lowest: $(LOWEST)/.installed $(LOWEST)-jax-gpu/.installed ## with the lowest versions that pyproject.toml promises
+	$(LOWEST)/bin/python -m pytest -n auto $(ARGS) $(VERSION_TESTS)
+	$(LOWEST)-jax-gpu/bin/python -m pytest $(ARGS) tests/ulfd_jax/test_triton.py
+
+test-newest: $(NEWEST)/.installed ## with the newest versions there are (NEWEST_PYTHON=python3.13)
+	$(NEWEST)/bin/python -m ulfd.env
+	$(NEWEST)/bin/python -m pytest -n auto $(ARGS) $(VERSION_TESTS)
 
 check: $(VENV)/.dev   ## style, formatting, types, the direction of imports
 	$(BIN)/ruff check .
@@ -40,11 +51,13 @@ test-gpu: $(VENV)/.test ## the tests that need a GPU
 bench-gpu: $(VENV)/.bench ## the fused kernels on this GPU
 	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
 
-package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used; and without a compiler
+package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used, with the lowest NumPy; and without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv dist/compiled
-	dist/compiled/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	$(PYTHON) tests/packaging/lowest.py > dist/lowest.txt
+	dist/compiled/bin/pip install --quiet --disable-pip-version-check \
+		--constraint dist/lowest.txt dist/*.whl
 	cd dist && compiled/bin/python -P ../tests/packaging/smoke.py native
 	CXX=/bin/false $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps \
 		--wheel-dir dist/pure dist/*.tar.gz
@@ -53,7 +66,7 @@ package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used; and 
 	cd dist && interpreted/bin/python -P ../tests/packaging/smoke.py composite
 
 clean:   ## removes the environment and all that was made, except runs/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(LOWEST)-jax-gpu $(NEWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -72,4 +85,31 @@ $(VENV)/.jax-lowering: $(VENV)/.test
 # kernel changes.
 $(VENV)/.%: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# The lowest and the newest versions, in environments of their own. The Triton kernels in JAX need a
+# newer Triton than the lowest torch is tied to, hence two of the lowest.
+TOOLS := pytest pytest-xdist hypothesis array-api-strict scikit-image optax
+VERSION_TESTS := tests/ulfd tests/ulfd_torch tests/ulfd_jax tests/conformance tests/kernels \
+	tests/test_parity.py tests/test_imports.py tests/reference_training/test_run.py
+$(LOWEST)/.installed $(NEWEST)/.installed: EXTRAS := train,triton,timm,jax
+$(LOWEST)-jax-gpu/.installed: EXTRAS := jax-gpu
+
+$(LOWEST)/.installed $(LOWEST)-jax-gpu/.installed: pyproject.toml $(NATIVE) tests/packaging/lowest.py
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(PYTHON) tests/packaging/lowest.py $(EXTRAS) > $(@D)/lowest.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(@D)/lowest.txt $(TOOLS) --editable '.[$(EXTRAS)]'
+	[ "$$(uname)" != Linux ] || $(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps "jax-cuda13-plugin==$$($(@D)/bin/python -c 'import jax; print(jax.__version__)')"
+	@touch $@
+
+$(NEWEST)/.installed: pyproject.toml $(NATIVE)
+	@$(NEWEST_PYTHON) -c '' || { echo "There is no $(NEWEST_PYTHON) here; name another Python:" \
+		"make test-newest NEWEST_PYTHON=python3.12"; exit 1; }
+	rm -rf $(@D)
+	$(NEWEST_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(TOOLS) --editable '.[$(EXTRAS)]'
 	@touch $@

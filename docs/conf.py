@@ -1,4 +1,7 @@
-"""The documentation: `make docs`. Sphinx reads the docstrings, MyST the Markdown, furo draws it."""
+"""The documentation: `make docs`.
+
+Sphinx reads the docstrings, MyST the Markdown and runs the notebook, furo draws it.
+"""
 
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ version = release = ulfd.__version__
 copyright = "the ulfd developers, Apache-2.0"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
     "docstrings",
@@ -23,6 +26,11 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_execution_timeout = 1200  # seconds for a cell, on a busy machine
+nb_render_image_options = {"alt": "what the cell above draws"}
 html_math_renderer = "mathml"
 
 # A name in single backticks is linked where there is something of that name.

@@ -3,7 +3,7 @@
 The checks see shapes, dtype names and devices only, so that every adapter shares them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 REDUCTIONS = ("mean", "batchmean", "sum", "none")
@@ -42,7 +42,8 @@ def check_shapes(
         raise ValueError(
             f"ulfd_loss: log_variance of shape {tuple(log_variance)} does not broadcast to the "
             f"features' shape {tuple(student)}; for features (B, C, H, W) give (B, C, H, W), "
-            "(B, 1, H, W), (B, 1, 1, 1), (1, C, 1, 1) or one number."
+            "(B, 1, H, W), (B, 1, 1, 1), (1, C, 1, 1) or one number, for (B, H, W, C) "
+            "(B, H, W, C), (B, H, W, 1), (B, 1, 1, 1), (1, 1, 1, C) or one number."
         )
     if reduction in ("mean", "batchmean") and 0 in student:
         raise ValueError(
@@ -56,12 +57,12 @@ def check_shapes(
         )
 
 
-def check_dtypes(**dtypes: Any) -> None:
+def check_dtypes(where: str = "ulfd_loss", /, **dtypes: Any) -> None:
     """Raises TypeError unless every named dtype is a real floating-point one."""
     for name, dtype in dtypes.items():
         if dtype_name(dtype) not in FLOATING:
             raise TypeError(
-                f"ulfd_loss: {name} has dtype {dtype_name(dtype)}, but a floating-point dtype "
+                f"{where}: {name} has dtype {dtype_name(dtype)}, but a floating-point dtype "
                 f"{FLOATING} is needed; convert it first."
             )
 
@@ -80,8 +81,37 @@ def check_options(*, beta: float, clamp: tuple[float, float] | None) -> None:
     """Raises ValueError if a hyperparameter is outside its range."""
     if beta < 0:
         raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
-    if clamp is not None and not (len(clamp) == 2 and clamp[0] < clamp[1]):
+    if clamp is None:
+        return
+    if not (isinstance(clamp, Sequence) and len(clamp) == 2 and clamp[0] < clamp[1]):
         raise ValueError(
             f"ulfd_loss: clamp is {clamp}, but must be (low, high) with low < high, "
             "such as (-10.0, 10.0)."
+        )
+
+
+def check_weights(
+    where: str, given: Any, expected: Mapping[str, Sequence[int]], what: str, remedy: str
+) -> None:
+    """Raises unless `given` holds arrays of the expected names and shapes, and nothing else.
+
+    Args:
+        where: what the user gave, as "params" or a file.
+        what: what was expected, as "the weights of UEMSpec(...)".
+        remedy: how to fix it.
+    Raises:
+        TypeError: `given` is no dictionary.
+        ValueError: its names or shapes differ.
+    """
+    if not isinstance(given, Mapping):
+        kind = "an array" if hasattr(given, "shape") else f"a {type(given).__name__}"
+        raise TypeError(f"UEM: {where} is {kind}, but must be {what}, a dictionary; {remedy}.")
+    shapes = {name: getattr(array, "shape", type(array).__name__) for name, array in given.items()}
+    if shapes != expected:
+        names = sorted({*shapes, *expected}, key=lambda name: (name in expected, str(name)))
+        wrong = [name for name in names if shapes.get(name) != expected.get(name)]
+        raise ValueError(
+            f"UEM: {where} does not hold {what}: {len(wrong)} names or shapes differ, the first is "
+            f"{wrong[0]!r} with shape {shapes.get(wrong[0])} instead of {expected.get(wrong[0])}; "
+            f"{remedy}."
         )

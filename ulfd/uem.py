@@ -19,6 +19,7 @@ C→C on ẑ itself, so that σ = −(ẑ + ReLU(W ẑ + b)); 30.6 times less wo
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 STRUCTURES = ("official", "pointwise")
@@ -26,6 +27,8 @@ VARIANTS = ("side_branch", "reconstruct")
 OUTPUTS = ("neg_relu", "linear")
 LOG_VARIANCES = ("element", "spatial", "sample")
 NORMALIZATIONS = ("none", "batch")
+LAYOUTS = ("NCHW", "NHWC")
+_EXPECTED = {"NCHW": "(B, {}, H, W)", "NHWC": "(B, H, W, {})"}
 
 
 class Convolution(NamedTuple):
@@ -49,9 +52,9 @@ class Convolution(NamedTuple):
         }
 
 
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _choice(name: str, value: str, allowed: tuple[str, ...], where: str = "UEMSpec") -> None:
     if value not in allowed:
-        raise ValueError(f"UEMSpec: {name} is {value!r}, but must be one of {allowed}.")
+        raise ValueError(f"{where}: {name} is {value!r}, but must be one of {allowed}.")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class UEMSpec:
             −ReLU(W ẑ + b).
     Raises:
         ValueError: an option outside its choices or range, or one that the structure lacks.
+        TypeError: channels, width or blocks is no whole number.
     """
 
     channels: int
@@ -88,6 +92,13 @@ class UEMSpec:
     structure: str = "official"
 
     def __post_init__(self) -> None:
+        for name in ("channels", "width", "blocks"):
+            size = getattr(self, name)
+            if not isinstance(size, Integral) and (name, size) != ("width", None):
+                raise TypeError(
+                    f"UEMSpec: {name} is {size!r}, but must be a whole number; channels is "
+                    "feature.shape[1], or feature.shape[-1] where the channels are last."
+                )
         if self.channels < 1 or self.blocks < 0 or (self.width is not None and self.width < 1):
             raise ValueError(f"UEMSpec: channels and width must be >= 1, blocks >= 0; got {self}.")
         _choice("structure", self.structure, STRUCTURES)
@@ -163,23 +174,34 @@ class UEMSpec:
         """
         return sum(math.prod(shape) for shape in self.weight_shapes().values())
 
-    def output_shape(self, feature_shape: tuple[int, int, int, int]) -> tuple[int, ...]:
-        """The shape of σ for features of shape (B, C, H, W).
+    def output_shape(self, feature_shape: tuple[int, ...], layout: str = "NCHW") -> tuple[int, ...]:
+        """The shape of σ for features of shape (B, C, H, W), or (B, H, W, C) in "NHWC".
 
         Raises:
-            ValueError: the features have another number of channels, or not four axes.
+            ValueError: the features have another number of channels, or not four axes; or the
+                layout is unknown.
         """
-        if len(feature_shape) != 4 or feature_shape[1] != self.channels:
+        _choice("layout", layout, LAYOUTS, where="UEM")
+        if len(feature_shape) != 4 or feature_shape[layout.index("C")] != self.channels:
             raise ValueError(
-                f"UEM: expected features (B, {self.channels}, H, W), got {tuple(feature_shape)}; "
-                f"build the UEM with the channels of the tapped layer."
+                f"UEM: expected features {_EXPECTED[layout].format(self.channels)}, got "
+                f"{tuple(feature_shape)}; {self._remedy(feature_shape, layout)}."
             )
-        batch, channels, height, width = feature_shape
-        return {
-            "element": (batch, channels, height, width),
-            "spatial": (batch, 1, height, width),
-            "sample": (batch, 1, 1, 1),
-        }[self.log_variance]
+        shared = {"element": "", "spatial": "C", "sample": "CHW"}[self.log_variance]
+        return tuple(
+            1 if axis in shared else size for axis, size in zip(layout, feature_shape, strict=True)
+        )
+
+    def _remedy(self, shape: tuple[int, ...], layout: str) -> str:
+        """What to do about features of the wrong shape."""
+        if len(shape) != 4:
+            return "take the feature before pooling and flattening, and tokens as a grid of patches"
+        last = layout == "NHWC"
+        if shape[1 if last else 3] != self.channels:
+            return "build the UEM with the channels of the tapped layer"
+        if last:
+            return "is the second axis the channels? pass layout='NCHW'"
+        return "is the last axis the channels? pass layout='NHWC' (in torch: permute(0, 3, 1, 2))"
 
     def multiply_accumulates(self, height: int, width: int) -> int:
         """Multiply-accumulates of one forward pass on one feature of H×W.

@@ -11,6 +11,7 @@ X = np.zeros((4, 8, 7, 7), np.float32)
 BAD = {
     "teacher": ((X, X[:, :4]), {}, ValueError, r"\(4, 8, 7, 7\).*\(4, 4, 7, 7\).*Project"),
     "sigma": ((X, X, X[:, :4]), {}, ValueError, r"\(4, 4, 7, 7\) does not broadcast.*give"),
+    "sigma, last": ((X, X, X[..., :2]), {}, ValueError, r"\(B, H, W, C\).*\(1, 1, 1, C\)"),
     "sigma larger": ((X[:1], X[:1], X), {}, ValueError, "does not broadcast"),
     "sigma rank": ((X, X, X[None]), {}, ValueError, "does not broadcast"),
     "integers": ((X.astype(np.int64), X), {}, TypeError, "student has dtype int64.*convert"),
@@ -22,6 +23,7 @@ BAD = {
     "reduction": ((X, X), {"reduction": "avg"}, ValueError, "unknown reduction 'avg'.*'mean'"),
     "beta": ((X, X), {"beta": -1.0}, ValueError, "beta is -1.0"),
     "clamp": ((X, X), {"clamp": (1.0, -1.0)}, ValueError, "low < high"),
+    "clamp, one number": ((X, X), {"clamp": 10}, ValueError, r"clamp is 10.*\(low, high\)"),
     "kernel": ((X, X), {"implementation": "magic"}, ValueError, "'magic'.*composite"),
 }
 
@@ -56,6 +58,8 @@ def test_the_module_checks_its_options_at_once():
         ulfd_torch.ULFDLoss(reduction="average")
     with pytest.raises(ValueError, match="clamp"):
         ulfd_torch.ULFDLoss(clamp=(2.0, 2.0))
+    with pytest.raises(ValueError, match="clamp is 10"):
+        ulfd_torch.ULFDLoss(clamp=10)
 
 
 def test_sum_and_none_of_an_empty_batch_are_defined():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from ulfd import UEMSpec
@@ -53,7 +54,10 @@ def test_multiply_accumulates_are_the_sum_of_the_parts():
     [("element", (3, 64, 5, 7)), ("spatial", (3, 1, 5, 7)), ("sample", (3, 1, 1, 1))],
 )
 def test_output_shapes(kind, shape):
-    assert UEMSpec(64, log_variance=kind).output_shape((3, 64, 5, 7)) == shape
+    spec = UEMSpec(64, log_variance=kind)
+    assert spec.output_shape((3, 64, 5, 7)) == shape
+    batch, channels, height, width = shape
+    assert spec.output_shape((3, 5, 7, 64), "NHWC") == (batch, height, width, channels)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,25 @@ def test_bad_options(options):
         UEMSpec(**options)
 
 
-def test_bad_features():
-    with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\), got \(2, 4, 7, 7\)"):
-        UEMSpec(8).output_shape((2, 4, 7, 7))
+@pytest.mark.parametrize("wrong", [{"channels": "64"}, {"channels": (2, 64, 7, 7)}, {"width": 2.5}])
+def test_sizes_are_whole_numbers(wrong):
+    with pytest.raises(TypeError, match=r"must be a whole number; channels is feature\.shape"):
+        UEMSpec(**{"channels": 64, **wrong})
+    assert UEMSpec(np.int64(64)) == UEMSpec(64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "message"),
+    [
+        ((2, 4, 7, 7), "NCHW", r"\(B, 8, H, W\), got \(2, 4, 7, 7\); build the UEM"),
+        ((2, 7, 5, 8), "NCHW", r"\(B, 8, H, W\), got \(2, 7, 5, 8\); is the last .*'NHWC'"),
+        ((2, 8, 7, 5), "NHWC", r"\(B, H, W, 8\), got \(2, 8, 7, 5\); is the second .*'NCHW'"),
+        ((2, 7, 5, 4), "NHWC", r"\(B, H, W, 8\), got \(2, 7, 5, 4\); build the UEM"),
+        ((2, 8), "NCHW", r"got \(2, 8\); take the feature before pooling"),
+        ((2, 49, 8), "NHWC", r"got \(2, 49, 8\); .*tokens as a grid"),
+        ((2, 8, 7, 7), "CHW", "layout is 'CHW'"),
+    ],
+)
+def test_bad_features(shape, layout, message):
+    with pytest.raises(ValueError, match=message):
+        UEMSpec(8).output_shape(shape, layout)

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 import safetensors.torch
@@ -127,17 +128,107 @@ def test_half_precision_features_give_half_precision_variances():
     spec = UEMSpec(8, blocks=1, normalization="batch")
     params = uem.init(jax.random.key(0), spec)
     x = jnp.asarray(features(), jnp.bfloat16)
-    assert uem.apply(params, x, spec=spec).dtype == jnp.bfloat16
-    assert uem.train(params, uem.init_state(spec), x, spec=spec)[0].dtype == jnp.bfloat16
+    state = uem.init_state(spec)
+    assert uem.apply(params, x, spec=spec, state=state).dtype == jnp.bfloat16
+    assert uem.train(params, state, x, spec=spec)[0].dtype == jnp.bfloat16
 
 
-def test_wrong_use(tmp_path):
-    spec = UEMSpec(8, blocks=0)
-    params = uem.init(jax.random.key(0), spec)
-    with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\), got \(2, 4, 5, 5\)"):
-        uem.apply(params, jnp.ones((2, 4, 5, 5)), spec=spec)
-    with pytest.raises(ValueError, match="layout is 'HWC'"):
-        uem.apply(params, jnp.ones((2, 8, 5, 5)), spec=spec, layout="HWC")
-    uem.save(tmp_path / "w.safetensors", params)
+def test_weights_and_statistics_are_float32_where_jax_has_float64():
+    spec = UEMSpec(8, blocks=1, normalization="batch")
+    with jax.enable_x64(True):
+        params, state = uem.init(jax.random.key(0), spec), uem.init_state(spec)
+        x = jnp.asarray(features(), jnp.float64)
+        sigma, after = uem.train(params, state, x, spec=spec)
+        assert sigma.dtype == jnp.float64
+        for found in (state, after):
+            kinds = {name.rsplit(".", 1)[1]: array.dtype for name, array in found.items()}
+            assert kinds.pop("num_batches_tracked") == jnp.int32
+            assert all(kind == jnp.float32 for kind in kinds.values())
+        assert all(weight.dtype == jnp.float32 for weight in params.values())
+
+
+def test_the_spec_may_pass_through_jit_and_live_among_the_weights():
+    spec = UEMSpec(8, blocks=1)
+    tree = {"uem": uem.init(jax.random.key(0), spec), "spec": spec}
+    optimizer = optax.sgd(0.1)
+
+    @jax.jit
+    def step(tree, state, x):
+        def total(tree):
+            return uem.apply(tree["uem"], x, spec=tree["spec"]).sum()
+
+        updates, state = optimizer.update(jax.grad(total)(tree), state)
+        return optax.apply_updates(tree, updates), state
+
+    after, _ = step(tree, optimizer.init(tree), features())
+    assert after["spec"] == spec
+    assert not np.array_equal(after["uem"]["head.conv3.bias"], tree["uem"]["head.conv3.bias"])
+
+
+KEY, SPEC, BATCH = (
+    jax.random.key(0),
+    UEMSpec(8, blocks=0),
+    UEMSpec(8, blocks=0, normalization="batch"),
+)
+PARAMS, X = uem.init(KEY, SPEC), np.ones((2, 8, 5, 6), np.float32)
+WRONG = {
+    "channels": (lambda: uem.apply(PARAMS, X[:, :4], spec=SPEC), r"8, H, W\), got \(2, 4, 5, 6\)"),
+    "channels last": (
+        lambda: uem.apply(PARAMS, X.transpose(0, 2, 3, 1), spec=SPEC),
+        r"got \(2, 5, 6, 8\); is the last axis the channels\? pass layout='NHWC'",
+    ),
+    "pooled": (lambda: uem.apply(PARAMS, X[..., 0, 0], spec=SPEC), "before pooling"),
+    "integers": (lambda: uem.apply(PARAMS, X.astype(np.uint8), spec=SPEC), "UEM: .* dtype uint8"),
+    "layout": (lambda: uem.apply(PARAMS, X, spec=SPEC, layout="HWC"), "layout is 'HWC'"),
+    "fewer blocks": (
+        lambda: uem.apply(PARAMS, X, spec=UEMSpec(8, blocks=1)),
+        r"6 names or shapes differ.*'blocks\.0\..* with shape None.*UEMSpec they were made with",
+    ),
+    "more blocks": (
+        lambda: uem.apply(uem.init(KEY, UEMSpec(8, blocks=1)), X, spec=SPEC),
+        r"6 names or shapes differ, the first is 'blocks\.0\..* instead of None",
+    ),
+    "width": (
+        lambda: uem.apply(PARAMS, X, spec=UEMSpec(8, width=5, blocks=0)),
+        r"'head\.conv1\.bias' with shape \(2,\) instead of \(5,\)",
+    ),
+    "nested": (lambda: uem.apply({"uem": PARAMS}, X, spec=SPEC), "first is 'uem' with shape dict"),
+    "not unpacked": (lambda: uem.apply((PARAMS, {}), X, spec=SPEC), "params is a tuple.*uem.load"),
+    "swapped": (lambda: uem.apply(X, PARAMS, spec=SPEC), "params is an array.*params, features"),
+    "no state": (
+        lambda: uem.apply(uem.init(KEY, BATCH), X, spec=BATCH),
+        r"normalization='batch' needs its state.*init_state.*train.*load",
+    ),
+    "empty state": (
+        lambda: uem.train(uem.init(KEY, BATCH), {}, X, spec=BATCH),
+        "state does not hold the running statistics of .*init_state",
+    ),
+    "state None": (lambda: uem.train(PARAMS, None, X, spec=SPEC), "state is a NoneType"),
+    "channels for a spec": (lambda: uem.apply(PARAMS, X, spec=8), r"spec is 8.*UEMSpec\(64\)"),
+    "init, channels": (lambda: uem.init(KEY, 8), r"spec is 8.*UEMSpec\(64\)"),
+    "init, seed": (lambda: uem.init(0, SPEC), r"key is 0.*jax\.random\.key\(0\)"),
+    "init, swapped": (lambda: uem.init(SPEC, KEY), r"key is UEMSpec"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_use(name):
+    call, message = WRONG[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_wrong_files(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(TypeError, match=r"params\['uem'\] is a dict.*UEM's weights alone"):
+        uem.save(path, {"uem": PARAMS})
+    assert not path.exists()
+    uem.save(path, PARAMS)
     with pytest.raises(ValueError, match="load it with the UEMSpec it was saved with"):
-        uem.load(tmp_path / "w.safetensors", UEMSpec(8, blocks=1))
+        uem.load(path, UEMSpec(8, blocks=1))
+
+
+def test_a_saved_file_has_the_usual_permissions(tmp_path):
+    uem.save(tmp_path / "w.safetensors", PARAMS)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

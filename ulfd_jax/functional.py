@@ -30,7 +30,11 @@ def _array(name: str, given: Any) -> Array:
             f"ulfd_jax.ulfd_loss computes with JAX but {name} is a torch tensor; use "
             "ulfd_torch.ulfd_loss, which takes the same arguments."
         )
-    return jnp.asarray(given)
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError) as error:
+        kind = type(given).__name__
+        raise TypeError(f"ulfd_loss: {name} is a {kind}, but an array is needed.") from error
 
 
 def _checked(
@@ -52,7 +56,6 @@ def _checked(
     shape = None if sigma is None else sigma.shape
     checks.check_dtypes(**{name: array.dtype for name, array in inputs.items()})
     checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
-    checks.check_options(beta=options["beta"], clamp=options["clamp"])
 
     def selected(target: targets.Target, name: str | None) -> str:
         problem = registry.Problem(
@@ -93,7 +96,15 @@ def _checked(
 def _options(
     prior_weight: float, reduction: str, beta: float, clamp: tuple[float, float] | None
 ) -> dict[str, Any]:
-    """What is fixed while XLA compiles, hashable."""
+    """What is fixed while XLA compiles, checked and hashable."""
+    for name, given in (("prior_weight", prior_weight), ("beta", beta), ("clamp", clamp)):
+        if any(isinstance(number, jax.core.Tracer) for number in jax.tree.leaves(given)):
+            raise TypeError(
+                f"ulfd_loss: {name} is traced, but is compiled in and must be known as a Python "
+                f"number; close over it, or jax.jit(..., static_argnames={name!r}). Only weight "
+                "may be traced."
+            )
+    checks.check_options(beta=beta, clamp=clamp)
     return {
         "prior_weight": float(prior_weight),
         "reduction": reduction,

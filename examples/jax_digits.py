@@ -3,7 +3,8 @@
 scikit-learn's handwritten digits, degraded by NumPy; a small ResNet trained on the clean ones, and
 from it the three columns of the paper's Table 5: cross entropy on clean and degraded images, with
 the features' MSE, and with ULFD and its UEM (Eq. 10). Ends in the table that `make run` ends in,
-for these images and corruptions. Needs `pip install 'ulfd[jax]' optax scikit-learn tqdm`.
+for these images and corruptions. Runs from the checkout, with
+`pip install '.[jax]' optax scikit-learn tqdm`.
 """
 
 import argparse

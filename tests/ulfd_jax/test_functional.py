@@ -328,6 +328,7 @@ WRONG = [
     ((ones, ones, ones.astype(np.complex64)), {}),
     ((ones, ones, ones), {"beta": -1.0}),
     ((ones, ones, ones), {"clamp": (1.0, -1.0)}),
+    ((ones, ones, ones), {"clamp": 10}),
     ((ones, ones), {"implementation": "fastest"}),
     ((ones, ones), {"upstream": np.ones(2, np.float32)}),
 ]
@@ -349,6 +350,23 @@ def test_errors_are_torchs(given, options):
 def test_a_torch_tensor_is_sent_to_torch():
     with pytest.raises(TypeError, match=r"student is a torch tensor; use ulfd_torch\.ulfd_loss"):
         ulfd_loss(torch.ones(2), torch.ones(2))
+
+
+@pytest.mark.parametrize("teacher", [None, {"feature": ones}, "z"])
+def test_no_array(teacher):
+    kind = type(teacher).__name__
+    with pytest.raises(TypeError, match=f"teacher is a {kind}, but an array is needed"):
+        ulfd_loss(ones, teacher)
+
+
+@pytest.mark.parametrize("option", [{"beta": 0.5}, {"prior_weight": 1.0}, {"clamp": (-1.0, 1.0)}])
+def test_what_is_compiled_in_may_not_be_traced(option):
+    (name,) = option
+    with pytest.raises(
+        TypeError, match=f"{name} is traced.*close over it.*static_argnames='{name}"
+    ):
+        jax.jit(ulfd_loss)(ones, ones, ones, **option)
+    jax.jit(ulfd_loss, static_argnames=name)(ones, ones, ones, **option, weight=0.1)
 
 
 def test_float64_where_jax_has_it():
@@ -376,17 +394,19 @@ def test_sharded_over_two_and_four_devices():
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_the_documentations_code_runs():
+def test_the_documentations_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (Path(ulfd_jax.__file__).parent / "README.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    first, saving, lowering = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict = {}
     exec(first, names)
-    assert jnp.isfinite(names["value"])
-    assert names["gradients"].keys() == names["params"].keys()
+    assert np.isfinite(names["values"]).all()
+    assert names["values"][-1] < names["values"][0]
+    exec(saving, names)
     if registry.refusals(registry.Problem("jax", "cuda", ("float32",) * 2, (1,), None))["triton"]:
-        pytest.skip("the second block needs jax-triton")
+        pytest.skip("the last block needs jax-triton")
     if find_spec("jax_cuda13_plugin"):
-        exec(second, names)
+        exec(lowering, names)
         assert "triton_kernel_call" in names["program"].as_text()
 
 

@@ -28,6 +28,36 @@ VALUE_AND_GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...]]] = {
 """What computes the loss and its gradients together, by the same names."""
 
 
+_ADAPTERS = {"numpy": "ulfd", "jax": "ulfd_jax", "jaxlib": "ulfd_jax"}
+"""Whose loss takes what is no tensor, by the module of its type."""
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises TypeError unless an option is a number."""
+    if isinstance(value, (int, float)):
+        return
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise TypeError(
+            f"ulfd_loss: {name} is a tensor that requires gradients, but gets none: they go to "
+            f"the features and σ. Give {name} as a number; a factor to be learned multiplies the "
+            "loss."
+        )
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"ulfd_loss: {name} is {value!r}, but must be a number.")
+
+
+def _no_tensor(name: str, value: Any) -> TypeError:
+    kind = type(value).__module__.split(".")[0]
+    remedy = "convert it with torch.as_tensor"
+    if kind in _ADAPTERS:
+        remedy += f", or use {_ADAPTERS[kind]}.ulfd_loss, which takes the same arguments"
+    kind = "" if kind == "builtins" else f"{kind} "
+    return TypeError(
+        f"ulfd_torch.ulfd_loss computes with torch.Tensor but {name} is a {kind}"
+        f"{type(value).__name__}; {remedy}."
+    )
+
+
 def _checked(
     student: Tensor,
     teacher: Tensor,
@@ -36,12 +66,17 @@ def _checked(
     implementation: str | None,
 ) -> tuple[Tensor | None, str]:
     """σ as a tensor, and the name of the kernel that serves the inputs."""
+    for option in ("prior_weight", "weight", "beta"):
+        check_number(option, options[option])
     # A union of types is more than torch.compile of torch 2.7 can trace.
-    if isinstance(log_variance, (int, float)):
+    if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
         log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
-    inputs = {"student": student, "teacher": teacher}
+    inputs: dict[str, Any] = {"student": student, "teacher": teacher}
     if log_variance is not None:
         inputs["log_variance"] = log_variance
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise _no_tensor(name, value)
     shape = None if log_variance is None else log_variance.shape
     dtypes = {name: NAMES.get(tensor.dtype, str(tensor.dtype)) for name, tensor in inputs.items()}
     checks.check_dtypes(**dtypes)
@@ -102,7 +137,7 @@ def ulfd_loss(
         a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
     Raises:
         ValueError: shapes, devices, reduction, options or implementation do not fit.
-        TypeError: an input is no floating-point tensor.
+        TypeError: an input is no floating-point tensor, or an option no number.
     """
     options: dict[str, Any] = {
         "prior_weight": prior_weight,

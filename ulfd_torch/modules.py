@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ulfd.checks import check_options, check_shapes
+from ulfd.kernels import registry
 from ulfd.uem import Convolution, UEMSpec
-from ulfd_torch.functional import ulfd_loss
+from ulfd_torch.functional import check_number, ulfd_loss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 
 
@@ -19,6 +20,9 @@ class ULFDLoss(nn.Module):
     tensor(0.1000)
 
     Args: as in `ulfd_torch.ulfd_loss`.
+    Raises:
+        ValueError: an option is unknown or outside its range; the weights may not be negative.
+        TypeError: a weight is no number, or a tensor that requires gradients.
     """
 
     def __init__(
@@ -33,7 +37,12 @@ class ULFDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_shapes((1,), (1,), None, reduction)  # a mistake shows here, not an epoch later
+        for name, value in (("prior_weight", prior_weight), ("weight", weight), ("beta", beta)):
+            check_number(name, value)
+            if not value >= 0:  # nor NaN
+                raise ValueError(f"ulfd_loss: {name} is {value}, but must be >= 0.")
         check_options(beta=beta, clamp=clamp)
+        registry.check_name(implementation)
         self.prior_weight = prior_weight
         self.weight = weight
         self.reduction = reduction
@@ -66,7 +75,8 @@ class ULFDLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"prior_weight={self.prior_weight}, weight={self.weight}, "
-            f"reduction={self.reduction!r}, beta={self.beta}, clamp={self.clamp}"
+            f"reduction={self.reduction!r}, beta={self.beta}, clamp={self.clamp}, "
+            f"implementation={self.implementation!r}"
         )
 
 
@@ -137,11 +147,13 @@ class UEM(nn.Module):
     Args:
         spec: the channels C, or a whole `ulfd.UEMSpec`.
         options: the other fields of `ulfd.UEMSpec`, when `spec` is a number of channels.
+    Raises:
+        ValueError, TypeError: as `ulfd.UEMSpec`; or a whole one was given with options.
     """
 
     def __init__(self, spec: UEMSpec | int, **options: Any) -> None:
         super().__init__()
-        if isinstance(spec, int):
+        if not isinstance(spec, UEMSpec):
             spec = UEMSpec(spec, **options)
         elif options:
             raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
@@ -166,7 +178,7 @@ class UEM(nn.Module):
         Raises:
             ValueError: the features have another number of channels.
         """
-        self.spec.output_shape(tuple(student.shape))  # type: ignore[arg-type]
+        self.spec.output_shape(tuple(student.shape))
         middle = student if self.spec.structure == "pointwise" else self._middle(student)
         added = middle if self.spec.residual_heads else 0.0
         log_variance = -self._log_precision(added + self.head(middle))

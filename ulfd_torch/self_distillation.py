@@ -12,6 +12,7 @@ from torch.nn import functional
 from ulfd_torch.features import FeatureTap
 from ulfd_torch.modules import ULFDLoss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
+from ulfd_torch.step_checks import check_pairs, check_parts, explained
 
 TEACHERS = ("self", "self_detached", "frozen")
 BATCH_NORMS = ("separate", "concatenated", "clean_statistics")
@@ -28,6 +29,20 @@ class SelfDistillationLoss(NamedTuple):
     clean_logits: Tensor
     degraded_logits: Tensor
     statistics: LossStatistics | None = None  # of the distillation, where asked for
+
+    def __repr__(self) -> str:
+        """The numbers of the losses, which waits for the device, and the shapes of the rest."""
+        parts = (f"{name}={_brief(value)}" for name, value in self._asdict().items())
+        return f"SelfDistillationLoss({', '.join(parts)})"
+
+
+def _brief(value: Tensor | LossStatistics | None) -> str:
+    if isinstance(value, Tensor):
+        number = value.dim() == 0 and not value.is_meta
+        return f"{value.item():.4g}" if number else f"tensor{tuple(value.shape)}"
+    if value is None:
+        return "None"
+    return f"({', '.join(f'{name}={number:.4g}' for name, number in value.as_dict().items())})"
 
 
 @contextmanager
@@ -51,7 +66,8 @@ class SelfDistillation(nn.Module):
     """L = CE(y, f(x)) + CE(y, f(x̃)) + λ·L_ULFD(z, ẑ, σ) (Eq. 10).
 
     Holds the model and the UEM, so that one optimiser, one DistributedDataParallel and one
-    checkpoint serve both; the model's own weights stay those of the plain network.
+    checkpoint serve both; the model's own weights stay those of the plain network. A forward hook
+    reads the layer during a step, and keeps nothing outside it; `close` removes it.
 
     >>> from ulfd_torch import UEM
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
@@ -75,6 +91,7 @@ class SelfDistillation(nn.Module):
             for every hundredth step, say.
     Raises:
         ValueError: an unknown option or layer.
+        TypeError: the model, layer, uem or loss is of a wrong kind.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class SelfDistillation(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"SelfDistillation: {name} is {value!r}; use one of {allowed}.")
+        check_parts(uem, loss)
         # The copy comes before the tap, which would otherwise be copied along.
         frozen = copy.deepcopy(model).eval().requires_grad_(False) if teacher == "frozen" else None
         self.model = model
@@ -104,12 +122,30 @@ class SelfDistillation(nn.Module):
         self.batch_norm = batch_norm
         self.statistics = statistics
         self._tap = FeatureTap(model, layer)
+        self._tap.pause()  # the model alone, in an evaluation say, keeps nothing
         # In a tuple, so that it is neither trained, nor saved, nor switched to train mode.
         self._frozen = (frozen, FeatureTap(frozen, layer)) if frozen is not None else None
 
+    def close(self) -> None:
+        """Removes the hook for good: the model is as it was given, as `torch.jit.script` needs it.
+
+        The step cannot be called again; a new one can be made of the same model and UEM.
+        """
+        self._tap.close()
+        if self._frozen is not None:
+            self._frozen[1].close()
+
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(images)
-        return logits, self._tap.take()
+        self._tap.resume()
+        try:
+            return self.model(images), self._tap.take()
+        except (RuntimeError, ValueError) as error:
+            better = explained(images, error)
+            if better is None:
+                raise
+            raise better from error
+        finally:
+            self._tap.pause()
 
     def _both(self, clean: Tensor, degraded: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits and feature of the clean, then of the degraded images."""
@@ -141,13 +177,12 @@ class SelfDistillation(nn.Module):
             degraded: x̃, the same images degraded, the same shape.
             labels: y, (B,), class indices.
         Raises:
-            ValueError: clean and degraded differ in shape.
+            ValueError: clean and degraded differ in shape, or are one image where the model has
+                batch normalisation.
+            TypeError: one of the three is no tensor, or the model takes no such dtype.
+            RuntimeError: the step was closed.
         """
-        if clean.shape != degraded.shape:
-            raise ValueError(
-                f"SelfDistillation: clean images {tuple(clean.shape)} and degraded ones "
-                f"{tuple(degraded.shape)} must be pairs of one shape."
-            )
+        check_pairs(clean=clean, degraded=degraded, labels=labels)
         y, z, y_hat, z_hat = self._both(clean, degraded)
         log_variance = None
         if self.uem is not None:

@@ -1,5 +1,11 @@
 """Tapping a layer: plain, nested, compiled, wrapped, and every way to see nothing."""
 
+import copy
+import io
+import pickle
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +42,25 @@ def test_an_unknown_layer_lists_the_known_ones():
         FeatureTap(resnet18(), "layer9")
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (["layer3", "layer4"], "multi_layer.py"),
+        (nn.Sequential(nn.Conv2d(3, 8, 3)), r"the module Sequential\(\.\.\.\).*as 'layer4'"),
+        (None, "layer is None"),
+    ],
+)
+def test_a_layer_is_a_name(layer, message):
+    with pytest.raises(TypeError, match=message) as error:
+        FeatureTap(model(), layer)
+    assert "\n" not in str(error.value)  # no module is written out
+
+
+def test_a_model_is_a_module():
+    with pytest.raises(TypeError, match="model is the class Sequential"):
+        FeatureTap(nn.Sequential, "0")
+
+
 def test_nothing_seen_is_an_error():
     network = model()
     tap = FeatureTap(network, "0")
@@ -52,6 +77,55 @@ def test_closing_removes_the_hook():
     with FeatureTap(network, "0"):
         pass
     assert not network[0]._forward_hooks
+
+
+def test_a_paused_tap_keeps_nothing():
+    network = model()
+    with FeatureTap(network, "0") as tap:
+        network(torch.rand(2, 3, 8, 8))
+        tap.pause()
+        network(torch.rand(2, 3, 8, 8))
+        with pytest.raises(RuntimeError, match="saw nothing"):
+            tap.take()
+        tap.resume()
+        network(torch.rand(5, 3, 8, 8))
+        assert len(tap.take()) == 5
+
+
+def test_a_model_saved_whole_loads_without_this_package(tmp_path):
+    network, images = model(), torch.ones(2, 3, 8, 8)
+    expected = network(images)
+    FeatureTap(network, "0")
+    network(images)  # the tap holds a feature with its graph, which cannot be copied or saved
+    torch.save(network, tmp_path / "whole.pt")
+    program = (
+        "import sys, torch; network = torch.load('whole.pt', weights_only=False);"
+        "torch.save(network(torch.ones(2, 3, 8, 8)), 'logits.pt');"
+        "assert not any(name.startswith('ulfd') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected)
+
+
+def through_a_file(both):
+    file = io.BytesIO()
+    torch.save(both, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both)), through_a_file]
+)
+def test_a_tap_that_is_copied_with_its_model_sees_the_copy(clone):
+    network = model()
+    network(torch.rand(1, 3, 8, 8))
+    tap = FeatureTap(network, "0")
+    twin, twin_tap = clone((network, tap))
+    twin(torch.rand(5, 3, 8, 8))
+    assert len(twin_tap.take()) == 5
+    with pytest.raises(RuntimeError, match="saw nothing"):
+        tap.take()
 
 
 def test_a_layer_that_returns_no_tensor():

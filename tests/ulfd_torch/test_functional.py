@@ -1,10 +1,11 @@
 """What torch adds to the loss: autograd's corners, autocast, compile."""
 
+import numpy as np
 import pytest
 import torch
 
 from ulfd.gradients import vid_log_variance_derivative
-from ulfd_torch import ULFDLoss, ulfd_loss, vid_log_variance
+from ulfd_torch import ULFDLoss, ulfd_loss, value_and_grad, vid_log_variance
 
 
 def inputs(dtype=torch.float64, sigma=(3, 1, 5, 5)):
@@ -125,3 +126,26 @@ def test_forward_mode_takes_the_composite_form():
         lambda f: torch.func.jacfwd(f)(student),
     ):
         assert torch.equal(transform(loss(None)), transform(loss("composite")))
+
+
+TENSOR = torch.zeros(3)
+NO_TENSORS = {
+    "numpy": ((np.zeros(3), TENSOR), r"student is a numpy ndarray.*as_tensor, or use ulfd\.ulfd"),
+    "teacher": ((TENSOR, TENSOR.numpy()), "teacher is a numpy ndarray"),
+    "sigma": ((TENSOR, TENSOR, TENSOR.numpy()), "log_variance is a numpy ndarray"),
+    "list": (([0.0], TENSOR, 1.0), r"student is a list; convert it with torch\.as_tensor\.$"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TENSORS)
+def test_what_is_no_tensor_is_sent_to_its_adapter(name):
+    inputs, message = NO_TENSORS[name]
+    for function in (ulfd_loss, value_and_grad):
+        with pytest.raises(TypeError, match=message):
+            function(*inputs)
+
+
+def test_jax_arrays_are_sent_to_theirs():
+    numpy = pytest.importorskip("jax.numpy")
+    with pytest.raises(TypeError, match=r"student is a jaxlib ArrayImpl.*use ulfd_jax\.ulfd_loss"):
+        ulfd_loss(numpy.zeros(3), TENSOR)

@@ -6,7 +6,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from ulfd import UEMSpec
-from ulfd_torch import UEM
+from ulfd_torch import UEM, ULFDLoss, ulfd_loss
 
 SPECS = [
     UEMSpec(8),
@@ -117,3 +117,44 @@ def test_wrong_use():
         UEM(8)(torch.rand(2, 4, 5, 5))
     with pytest.raises(TypeError, match="not both"):
         UEM(UEMSpec(8), blocks=2)
+    for channels in ("8", 8.0):
+        with pytest.raises(TypeError, match=f"channels is {channels!r}"):
+            UEM(channels)
+
+
+LEARNED = torch.tensor(0.1, requires_grad=True)
+BAD_OPTIONS = {
+    "clamp": ({"clamp": 5}, ValueError, r"clamp is 5.*\(low, high\)"),
+    "implementation": ({"implementation": "fused"}, ValueError, "'fused'.*'composite'"),
+    "text": ({"weight": "0.1"}, TypeError, r"weight is '0\.1', but must be a number"),
+    "beta": ({"beta": [1]}, TypeError, r"beta is \[1\], but must be a number"),
+    "learned": ({"weight": LEARNED}, TypeError, "weight is a tensor that requires gradients"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_wrong_options_show_when_the_loss_is_made_and_when_it_is_called(name):
+    options, error, message = BAD_OPTIONS[name]
+    with pytest.raises(error, match=message):
+        ULFDLoss(**options)
+    with pytest.raises(error, match=message):
+        ulfd_loss(torch.zeros(3), torch.ones(3), 0.0, **options)
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("nan")])
+@pytest.mark.parametrize("name", ["weight", "prior_weight"])
+def test_a_module_has_no_negative_weight(name, weight):
+    with pytest.raises(ValueError, match=f"{name} is {weight}, but must be >= 0"):
+        ULFDLoss(**{name: weight})
+
+
+def test_a_constant_tensor_is_a_number():
+    loss = ULFDLoss(weight=torch.tensor(0.5))
+    assert loss(torch.zeros(3), torch.ones(3), torch.zeros(3)) == 0.5
+
+
+def test_the_loss_shows_all_its_options():
+    options = {"prior_weight": 1.0, "weight": 0.1, "reduction": "sum", "beta": 0.5}
+    options |= {"clamp": (-1, 1), "implementation": "composite"}
+    shown = repr(ULFDLoss(**options))
+    assert shown == f"ULFDLoss({', '.join(f'{name}={value!r}' for name, value in options.items())})"

@@ -97,6 +97,105 @@ def test_wrong_use():
         step(clean, degraded, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"uem": 512}, r"uem is 512.*uem=UEM\(512\)"),
+        ({"uem": UEM}, "uem is the class UEM"),
+        ({"loss": 0.1}, r"loss is 0\.1.*ULFDLoss\(weight=0\.1\)"),
+        ({"loss": nn.MSELoss()}, r"module MSELoss.*loss\(student, teacher, log_variance\)"),
+        ({"layer": ["1", "2"]}, "multi_layer.py"),
+    ],
+)
+def test_wrong_kinds(options, message):
+    with pytest.raises(TypeError, match=message):
+        SelfDistillation(network(), **{"layer": "2"} | options)
+
+
+def test_a_function_of_three_is_a_loss():
+    clean, degraded = images()
+    step = SelfDistillation(network(), layer="2", loss=lambda z_hat, z, sigma: 0 * z.sum() + 7)
+    assert step(clean, degraded, LABELS).distillation == 7
+
+
+def test_images_that_the_model_cannot_take():
+    step, (clean, degraded) = SelfDistillation(network(), layer="2"), images()
+    with pytest.raises(TypeError, match=r"images are uint8.*\.float\(\) / 255"):
+        step((255 * clean).to(torch.uint8), (255 * degraded).to(torch.uint8), LABELS)
+    with pytest.raises(TypeError, match=r"degraded is a numpy\.ndarray.*torch\.as_tensor"):
+        step(clean, degraded.numpy(), LABELS)
+    with pytest.raises(TypeError, match="labels is a list"):
+        step(clean, degraded, LABELS.tolist())
+    with pytest.raises(RuntimeError, match="channels"):  # the model's own errors stay
+        step(clean[:, :2], degraded[:, :2], LABELS)
+    norm = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match="drop_last=True"):
+        SelfDistillation(norm, layer="1")(clean[:1], degraded[:1], LABELS[:1])
+
+
+def test_a_model_may_take_levels():
+    class Levels(nn.Module):
+        def forward(self, images):
+            return images.float() / 255
+
+    clean, degraded = images()
+    step = SelfDistillation(nn.Sequential(Levels(), *network()), layer="3")
+    expected = SelfDistillation(network(), layer="2")
+    levels = [(255 * image).to(torch.uint8) for image in (clean, degraded)]
+    torch.testing.assert_close(
+        step(*levels, LABELS).total, expected(*(image / 255 for image in levels), LABELS).total
+    )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_outside_a_step_nothing_is_kept(compiled):
+    """A compiled model too, whether its first pass was in a step or not."""
+    model, (clean, degraded) = network(), images()
+    step = SelfDistillation(model, layer="2")
+    if compiled:
+        torch._dynamo.reset()
+        model.compile(backend="eager")
+    expected = SelfDistillation(network(), layer="2")(clean, degraded, LABELS).total
+    for _ in range(2):
+        model(clean)
+        with pytest.raises(RuntimeError, match="saw nothing"):
+            step._tap.take()
+        torch.testing.assert_close(step(clean, degraded, LABELS).total, expected)
+
+
+def test_a_failed_pass_leaves_nothing_behind():
+    model, (clean, degraded) = network(), images()
+    step = SelfDistillation(model, layer="0")
+    with pytest.raises(RuntimeError, match="shapes"):
+        step(clean[..., :7], degraded[..., :7], LABELS)  # fails in the linear layer
+    with pytest.raises(RuntimeError, match="saw nothing"):
+        step._tap.take()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
+def test_a_closed_step_gives_the_model_back():
+    model, (clean, degraded) = network(), images()
+    step = SelfDistillation(model, layer="2", teacher="frozen")
+    step.close()
+    assert not any(module._forward_hooks for module in model.modules())
+    torch.testing.assert_close(torch.jit.script(model.eval())(clean), model(clean))
+    with pytest.raises(RuntimeError, match="closed"):
+        step(clean, degraded, LABELS)
+
+
+def test_a_result_is_shown_in_short():
+    clean, degraded = images()
+    step = SelfDistillation(network(), layer="2", uem=UEM(6), statistics=True)
+    result = step(clean, degraded, LABELS)
+    shown = repr(result)
+    assert f"total={result.total.item():.4g}, " in shown
+    assert "log_variance=tensor(4, 6, 6, 6), clean_logits=tensor(4, 3)" in shown
+    assert f"log_variance_min={result.statistics.log_variance_min.item():.4g}" in shown
+    assert "statistics=None" in repr(result._replace(statistics=None, total=clean.to("meta")))
+
+
 def test_a_resnet_step_compiles_into_one_graph():
     torch.manual_seed(0)
     step = SelfDistillation(

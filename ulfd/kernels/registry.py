@@ -55,6 +55,15 @@ def refusals(problem: Problem) -> dict[str, str | None]:
     return {name: kernel.refuses(problem) for name, kernel in KERNELS.items()}
 
 
+def check_name(implementation: str | None) -> None:
+    """Raises ValueError unless it is a kernel's name, or None for the best one."""
+    if implementation is not None and implementation not in KERNELS:
+        raise ValueError(
+            f"ulfd_loss: unknown implementation {implementation!r}; use None (automatic) or one "
+            f"of {sorted(KERNELS)}."
+        )
+
+
 def select(problem: Problem, implementation: str | None = None) -> str:
     """The name of the kernel that serves the problem.
 
@@ -66,11 +75,7 @@ def select(problem: Problem, implementation: str | None = None) -> str:
     """
     if implementation is None:
         return next(name for name, kernel in KERNELS.items() if kernel.refuses(problem) is None)
-    if implementation not in KERNELS:
-        raise ValueError(
-            f"ulfd_loss: unknown implementation {implementation!r}; use None (automatic) or one "
-            f"of {sorted(KERNELS)}."
-        )
+    check_name(implementation)
     reason = KERNELS[implementation].refuses(problem)
     if reason is not None:
         raise ValueError(

@@ -1,0 +1,65 @@
+"""The error messages of `SelfDistillation`: what was given, what was expected, how to fix it."""
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+from ulfd_torch.features import described
+
+
+def check_parts(uem: object, loss: object) -> None:
+    """Raises TypeError unless both can be called as the step calls them."""
+    for name, value, example in (("uem", uem, "UEM(512)"), ("loss", loss, "ULFDLoss(weight=0.1)")):
+        if value is not None and (isinstance(value, type) or not callable(value)):
+            raise TypeError(
+                f"SelfDistillation: {name} is {described(value)}, but must be a module, as "
+                f"{name}={example}."
+            )
+    if not callable(loss):
+        return
+    try:
+        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):  # it has none, as some functions written in C
+        return
+    try:
+        signature.bind("student", "teacher", "log_variance")
+    except TypeError as error:
+        raise TypeError(
+            f"SelfDistillation: loss is {described(loss)}, which cannot be called as "
+            "loss(student, teacher, log_variance), log_variance being None without a UEM. Use "
+            "ULFDLoss(weight=0.1), which is the mean squared error without a UEM, or wrap it in a "
+            "function of these three."
+        ) from error
+
+
+def check_pairs(**given: Any) -> None:
+    """Raises TypeError for what is no tensor, ValueError where the images are no pairs."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+            raise TypeError(
+                f"SelfDistillation: {name} is a {kind}, but must be a torch.Tensor; convert it "
+                "with torch.as_tensor (images (B, 3, H, W), labels (B,))."
+            )
+    clean, degraded = given["clean"], given["degraded"]
+    if clean.shape != degraded.shape:
+        raise ValueError(
+            f"SelfDistillation: clean images {tuple(clean.shape)} and degraded ones "
+            f"{tuple(degraded.shape)} must be pairs of one shape."
+        )
+
+
+def explained(images: Tensor, error: Exception) -> Exception | None:
+    """A model's own error about images that it cannot take, with what to do."""
+    if not images.is_floating_point() and "type" in str(error):
+        return TypeError(
+            f"SelfDistillation: images are {str(images.dtype).removeprefix('torch.')}, which the "
+            "model does not take; convert both with .float() / 255, and normalise them."
+        )
+    if len(images) == 1 and "more than 1 value per channel" in str(error):
+        return ValueError(
+            "SelfDistillation: the model's batch normalisation cannot train on one image; the "
+            "last batch of an epoch may be one: DataLoader(..., drop_last=True)."
+        )
+    return None

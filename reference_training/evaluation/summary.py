@@ -79,7 +79,14 @@ def _or_none(compute: Callable[[], T]) -> tuple[T | None, str | None]:
     try:
         return compute(), None
     except ValueError as error:
-        return None, str(error)
+        return None, str(error).removesuffix(".")
+
+
+def _not_evaluated(types: Sequence[str], accuracies: ce.PerSeverity) -> str | None:
+    """Why a metric over these types cannot be said, or None."""
+    if all(name in accuracies for name in types):
+        return None
+    return f"some types were not evaluated; without --corruptions all {len(CORRUPTIONS)} are"
 
 
 def _no_normaliser() -> ValueError:
@@ -142,10 +149,13 @@ def _metrics(
         key: str,
         title: str,
         source: str,
+        types: Sequence[str],
         compute: Callable[[], float],
         divided_by: Json | None = None,
     ) -> None:
-        value, why_not = _or_none(compute)
+        value, why_not = None, _not_evaluated(types, accuracies)
+        if why_not is None:
+            value, why_not = _or_none(compute)
         metrics[key] = {
             "title": title,
             "label": f"{title}; {label}",
@@ -157,30 +167,34 @@ def _metrics(
 
     for name, value in top1["clean"].items():
         kind = name.removeprefix(CLEAN).strip("_") or "as is"
-        add(f"{name}_top1", f"Clean top-1 ({kind})", PAPER, partial(float, value))
+        add(f"{name}_top1", f"Clean top-1 ({kind})", PAPER, (), partial(float, value))
     sets = f"× {len(SEVERITIES)} severities"
     add(
         "seen_top1",
         f"Seen: mean top-1, {len(SEEN)} types {sets}",
         PAPER,
+        SEEN,
         partial(ce.seen_accuracy, accuracies),
     )
     add(
         "unseen_top1",
         f"Unseen: mean top-1, {len(UNSEEN)} types {sets}",
         PAPER,
+        UNSEEN,
         partial(ce.unseen_accuracy, accuracies),
     )
     add(
         "mean_error",
         f"Mean error, {len(SEEN)} types {sets}",
         HENDRYCKS,
+        SEEN,
         partial(ce.mean_corruption_error, accuracies),
     )
     add(
         "mce",
         f"mCE, {len(SEEN)} types",
         HENDRYCKS,
+        SEEN,
         lambda: fmean(_errors(accuracies, normaliser, SEEN).values()),
         by,
     )
@@ -188,6 +202,7 @@ def _metrics(
         "relative_mce",
         f"Relative mCE, {len(SEEN)} types",
         HENDRYCKS,
+        SEEN,
         lambda: fmean(_relative_errors(accuracies, clean, normaliser, SEEN).values()),
         by,
     )

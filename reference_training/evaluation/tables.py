@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -41,21 +42,32 @@ def corruption_table(result: Json) -> Table:
 
 
 def metric_table(result: Json) -> Table:
-    """Rows: metrics with their normaliser and its source."""
-    metrics = result["metrics"].values()
+    """Rows: metrics with their normaliser and its source; of few types, each type's top-1."""
+    metrics = result["metrics"]
     normaliser = result["metrics"]["mce"]["normaliser"]
     notes = [f"{normaliser['name']}: {normaliser['source']}."] if normaliser else []
-    notes += [f"No {entry['title']}: {entry['why_not']}." for entry in metrics if entry["why_not"]]
+    unsaid: dict[str, list[str]] = {}
+    for entry in metrics.values():
+        if entry["why_not"]:
+            unsaid.setdefault(entry["why_not"], []).append(re.split("[:,]", entry["title"])[0])
+    notes += [f"No {', '.join(titles)}: {why_not}." for why_not, titles in unsaid.items()]
+    rows = [
+        (
+            entry["title"],
+            percent(entry["value"]),
+            (entry["normaliser"] or {"name": ABSENT})["name"],
+        )
+        for entry in metrics.values()
+        if entry["value"] is not None
+    ]
+    if metrics["seen_top1"]["value"] is None and metrics["unseen_top1"]["value"] is None:
+        rows += [
+            (f"Top-1 ({name}, {len(values)} severities)", percent(fmean(values)), ABSENT)
+            for name, values in result["top1"]["corruptions"].items()
+        ]
     return Table(
         header=("Metric", "%", "Normalised by"),
-        rows=tuple(
-            (
-                entry["title"],
-                percent(entry["value"]),
-                (entry["normaliser"] or {"name": ABSENT})["name"],
-            )
-            for entry in metrics
-        ),
+        rows=tuple(rows),
         caption=f"{result['model']['name']}: {result['label']}",
         notes=tuple(notes),
     )

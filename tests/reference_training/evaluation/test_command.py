@@ -91,7 +91,7 @@ def test_prints_tables_and_leaves_the_result(weights, whole, capsys):
     out = capsys.readouterr().out
     assert "SUBSET of 60 of 500 images" in out
     assert "Unseen: mean top-1, 4 types × 5 severities" in out
-    assert "No mCE, 15 types: no errors to normalise by are known" in out
+    assert "No mCE, Relative mCE: no errors to normalise by are known" in out
     result = json.loads(whole.read_text())
     assert len(result["top1"]["corruptions"]) == 19
     assert result["metrics"]["seen_top1"]["value"] == pytest.approx(

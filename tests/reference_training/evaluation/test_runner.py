@@ -84,7 +84,16 @@ def test_arrays_give_the_accuracy_of_their_images(arrays_folder, tmp_path):
     by_hand = [accuracy(tiny(10), list(images), LABELS) for images in raw]
     assert result["top1"]["corruptions"]["fog"] == by_hand
     assert result["metrics"]["mce"]["value"] is None
-    assert "'gaussian_noise' is missing" in result["metrics"]["seen_top1"]["why_not"]
+    for metric in ("seen_top1", "unseen_top1", "mean_error", "mce", "relative_mce"):
+        assert "some types were not evaluated" in result["metrics"][metric]["why_not"]
+    table = metric_table(result)
+    assert [row[0] for row in table.rows] == [
+        f"Top-1 ({name}, 5 severities)" for name in ("fog", "pixelate")
+    ]
+    assert table.rows[0][1] == f"{100 * sum(by_hand) / 5:.2f}"
+    (note,) = table.notes
+    assert note.startswith("No Seen, Unseen, Mean error, mCE, Relative mCE: some types were not")
+    assert note.endswith("all 19 are.")
 
 
 def test_top5_counts_the_five_best(tmp_path):

@@ -1,6 +1,8 @@
 """The whole paper at the smallest size: every table and figure, each network trained once."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,16 @@ def test_what_two_tables_need_is_trained_once_and_never_again(whole, capsys):
 def test_the_list_says_what_is_left(tmp_path):
     request = PaperTables("all", "digits", "laptop", out=tmp_path)
     assert "0 of 5 seeds trained, 1500 iterations to do" in listing(request)
+
+
+def test_the_reader_of_the_list_may_leave(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    arguments = "--list --dataset digits --out".split()
+    with open(write, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert main([*arguments, str(tmp_path)]) == 0
+        print("not even the rest of the buffer complains", flush=True)
 
 
 def test_each_backbone_has_its_own_network():

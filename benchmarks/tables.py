@@ -149,9 +149,21 @@ def cpu_main_table(results: dict[str, Any]) -> str:
     return markdown(header.split("|"), body)
 
 
-def cpu_section(results: dict[str, Any]) -> str:
-    """The loss on a CPU."""
+def _slower(results: dict[str, Any], spinning: dict[str, Any], *names: str) -> str:
+    """The range, over all problems, of how much longer candidates took beside spinning threads."""
+    ratios = [
+        theirs["candidates"][name]["median_ms"] / ours["candidates"][name]["median_ms"]
+        for ours, theirs in zip(results["rows"], spinning["rows"], strict=True)
+        for name in names
+        if name in ours["candidates"]
+    ]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def cpu_section(results: dict[str, Any], spinning: dict[str, Any]) -> str:
+    """The loss on a CPU; `spinning` is the same under OpenMP's default policy of waiting."""
     machine, versions = results["machine"], results["versions"]
+    ours = _slower(results, spinning, "ulfd.ULFDLoss", "ulfd_torch.value_and_grad")
     shape = tuple(results["rows"][0]["shape"])
     return f"""## On a CPU
 
@@ -168,11 +180,16 @@ ulfd_jax from XLA. Value and gradients by student and σ of {shape}, full σ, fl
 ![the same as a plot](results/cpu.svg)
 
 Medians in ms; "value and gradients" with an upstream gradient of 1 unless it says otherwise.
-`ULFDLoss` runs with `backward`, which reads the inputs twice; `value_and_grad` is one pass, as is
-`jax.value_and_grad` of `ulfd_jax.ulfd_loss`. The Python of a call of ulfd_torch, 0.04 ms by itself,
-takes about 0.6 ms where the features have driven it from the caches.
+`ULFDLoss` runs with `backward`; all of ulfd is one pass, but for an upstream gradient other than 1,
+which scales the gradients in place. The Python of a call of ulfd_torch, 0.04 ms by itself, takes
+about 0.6 ms where the features have driven it from the caches.
 
 {cpu_table(results)}
+
+OpenMP's idle threads waited passively (`OMP_WAIT_POLICY`, as `make bench` sets it). By default they
+spin for a moment after each of torch's operations, on the cores that ulfd's own threads want: then
+ulfd_torch took {ours} times as long, torch.compile
+{_slower(results, spinning, "torch.compile")} times (`results/cpu_spinning.json`).
 """
 
 
@@ -261,7 +278,7 @@ fused kernel, which compiles it, took {first:.1f} s.
 
 {gpu_table(gpu)}
 
-{cpu_section(load("cpu.json"))}
+{cpu_section(load("cpu.json"), load("cpu_spinning.json"))}
 ## Ahead of time
 
 Triton {compiled["triton"]}, no GPU: `python -m ulfd.kernels.ahead_of_time`. Bytes are counted from

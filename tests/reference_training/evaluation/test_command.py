@@ -34,7 +34,13 @@ def arguments(weights: Path, out: Path, *more: str) -> list[str]:
 
 def start(given: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "reference_training.evaluate", *given]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, preexec_fn=_heed_interrupts)
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_sets(out: Path, count: int, process: subprocess.Popen) -> None:

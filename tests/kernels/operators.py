@@ -123,8 +123,11 @@ def test_two_backward_passes_and_accumulation() -> None:
     reference = expected(*tensors, upstream=0.37, **NAMED)
     assert not reference.errors((loss, *once))
     loss.backward(torch.tensor(0.37))
-    for tensor, first in zip(tensors, once, strict=True):  # equal but for where upstream comes in
-        torch.testing.assert_close(tensor.grad, 2 * first, rtol=2.0**-21, atol=0)
+    # The native kernel multiplies by the upstream gradient last in the first pass, first in the next:
+    # three roundings each, and one of the sum.
+    rtol = 2.0**-21 if KERNEL == "native" else 0
+    for tensor, first in zip(tensors, once, strict=True):
+        torch.testing.assert_close(tensor.grad, 2 * first, rtol=rtol, atol=0)
 
 
 def test_inputs_changed_in_place_are_noticed() -> None:

@@ -123,7 +123,7 @@ def test_two_backward_passes_and_accumulation() -> None:
     reference = expected(*tensors, upstream=0.37, **NAMED)
     assert not reference.errors((loss, *once))
     loss.backward(torch.tensor(0.37))
-    # The native kernel multiplies by the upstream gradient last in the first pass, first in the next:
+    # Natively the upstream gradient is multiplied last in the first pass, and first in the second:
     # three roundings each, and one of the sum.
     rtol = 2.0**-21 if KERNEL == "native" else 0
     for tensor, first in zip(tensors, once, strict=True):

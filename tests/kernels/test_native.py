@@ -68,6 +68,24 @@ def test_exp_is_within_two_units_in_the_last_place(name):
     assert ours[sigma == np.inf].tolist() == [0.0] * int((sigma == np.inf).sum())
 
 
+def test_subnormal_numbers_are_kept_whatever_the_caller_does_with_them():
+    student, teacher = features((4 * 70_000,))  # for several threads
+    sigma = np.full_like(student, 100.0)
+    options = {**OPTIONS, "prior_weight": 0.0}
+    expected = arrays.compute(student, teacher, sigma, **options, gradients=True)
+    smallest = np.finfo(np.float32).tiny
+    assert 0 < np.abs(expected[1].student).max() < smallest
+    torch = pytest.importorskip("torch")
+    assert torch.set_flush_denormal(True)
+    try:
+        found = arrays.compute(student, teacher, sigma, **options, gradients=True)
+        still = (torch.full((1,), float(smallest)) * 0.5).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert same(found, expected)
+    assert still, "the kernel took the caller's choice away"
+
+
 # -------------------------------------------------------- each instruction set against the oracle
 
 

@@ -1,5 +1,6 @@
 // The entry points: plans the pass over memory, picks the instruction set, runs, adds up the loss.
 #include <algorithm>
+#include <cfenv>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -148,6 +149,22 @@ int64_t bytes_of(int32_t dtype, int64_t size) {
   return size * (dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2);
 }
 
+// The default arithmetic while the kernel works, in which subnormal numbers are numbers, whatever
+// the caller has chosen or code built with -ffast-math has left behind. The pool's threads are started
+// in it and inherit it.
+class DefaultArithmetic {
+ public:
+  DefaultArithmetic() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultArithmetic() { std::fesetenv(&before_); }
+  DefaultArithmetic(const DefaultArithmetic &) = delete;
+
+ private:
+  std::fenv_t before_;
+};
+
 struct Work {
   Plan plan;
   const Kernels *kernels;
@@ -180,6 +197,7 @@ void scale(const void *factor, const void *from, void *to, int64_t size, int32_t
 
 int ulfd_fused(const ulfd::Problem *problem) {
   using namespace ulfd;
+  const DefaultArithmetic arithmetic;
   const int index = problem->instructions < 0 ? best() : problem->instructions;
   if (!supported(index)) return 2;
   Work work{plan_of(*problem), instruction_sets[index]};
@@ -229,6 +247,7 @@ int ulfd_fused(const ulfd::Problem *problem) {
 
 int ulfd_scale(const void *factor, const void *from, void *to, int64_t size, int32_t dtype,
                int32_t threads) {
+  const ulfd::DefaultArithmetic arithmetic;
   if (dtype == ulfd::FLOAT32)
     ulfd::scale<float>(factor, from, to, size, threads);
   else if (dtype == ulfd::FLOAT64)

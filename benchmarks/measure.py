@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ulfd.kernels.cpu import library
+
 SECONDS, FEWEST, MOST = 3.0, 7, 41
 LIBC = ctypes.CDLL(None)
 Run = Callable[[], Any]
@@ -89,18 +91,20 @@ def peak_memory(run: Run) -> int | None:
 def streaming(arrays: int, threads: int) -> Callable[..., None] | None:
     """The fastest pass that memory allows: reads `arrays` − 2 arrays, writes 2 around the caches.
 
-    Compiled here and now from streaming.cpp for this very processor; None without a compiler, or
-    where its intrinsics are none. The function takes NumPy arrays of one size, the outputs last.
+    Compiled here and now from streaming.cpp, for this very processor, with the kernel's own pool of
+    threads; None without a compiler, or where its intrinsics are none. The function takes NumPy
+    arrays of one size, the outputs last.
     """
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or platform.machine() != "x86_64":
         return None
-    source = Path(__file__).with_name("streaming.cpp")
+    source, kernel = Path(__file__).with_name("streaming.cpp"), Path(library.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "streaming.so"
-        flags = "-O3 -march=native -std=c++17 -shared -fPIC -pthread".split()
-        subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-        function = ctypes.CDLL(str(library)).stream
+        built = Path(folder) / "streaming.so"
+        flags = f"-O3 -march=native -std=c++17 -shared -fPIC -pthread -I{kernel}".split()
+        sources = [str(source), str(kernel / "threads.cpp")]
+        subprocess.run([compiler, *flags, *sources, "-o", str(built)], check=True)
+        function = ctypes.CDLL(str(built)).stream
 
     def run(*given: np.ndarray) -> None:
         assert len(given) == arrays

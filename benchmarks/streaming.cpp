@@ -1,9 +1,10 @@
 // The memory's limit: reads arrays and writes two, with nothing to compute, around the caches.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <thread>
-#include <vector>
+
+#include "threads.hpp"
 
 #if defined(__AVX512F__)
 using Line = __m512i;
@@ -28,14 +29,22 @@ static void part(char *const *arrays, long begin, long end) {
   _mm_sfence();
 }
 
-// `bytes` of each array, which begin on whole lines.
+struct Pass {
+  char *const *arrays;
+  int count;
+  long bytes;
+};
+
+// `bytes` of each array, which begin on whole lines; shared out as the kernel shares its work.
 extern "C" void stream(char *const *arrays, int count, long bytes, int threads) {
-  const auto work = count == 5 ? part<3> : part<2>;
-  const long share = bytes / threads / 64 * 64;
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread)
-    others.emplace_back(work, arrays, thread * share,
-                        thread == threads - 1 ? bytes / 64 * 64 : (thread + 1) * share);
-  work(arrays, 0, threads == 1 ? bytes / 64 * 64 : share);
-  for (auto &other : others) other.join();
+  constexpr long ITEM = 1 << 16;
+  const Pass pass{arrays, count, bytes / 64 * 64};
+  ulfd::parallel_for(
+      (pass.bytes + ITEM - 1) / ITEM, threads,
+      [](const void *context, int64_t item) {
+        const Pass &pass = *static_cast<const Pass *>(context);
+        const auto work = pass.count == 5 ? part<3> : part<2>;
+        work(pass.arrays, item * ITEM, std::min(pass.bytes, (item + 1) * ITEM));
+      },
+      &pass);
 }

@@ -30,8 +30,6 @@ def check_shapes(
     reduction: str,
 ) -> None:
     """Raises ValueError if the shapes do not fit each other or the reduction."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
     if tuple(student) != tuple(teacher):
         raise ValueError(
             f"ulfd_loss: student has shape {tuple(student)} but teacher {tuple(teacher)}; they "
@@ -77,8 +75,10 @@ def check_devices(**devices: Any) -> None:
             )
 
 
-def check_options(*, beta: float, clamp: tuple[float, float] | None) -> None:
-    """Raises ValueError if a hyperparameter is outside its range."""
+def check_options(*, reduction: str, beta: float, clamp: tuple[float, float] | None) -> None:
+    """Raises ValueError if an option is unknown or outside its range."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
     if beta < 0:
         raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
     if clamp is None:

@@ -77,17 +77,14 @@ def _checked(
         log_variance = np.asarray(
             log_variance, dtype=student.dtype if isinstance(log_variance, int | float) else None
         )
-    dtypes = {"student": student.dtype, "teacher": teacher.dtype}
-    shape = None
-    if log_variance is not None:
-        dtypes["log_variance"] = log_variance.dtype
-        shape = log_variance.shape
-    checks.check_dtypes(**dtypes)
-    checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
-    checks.check_options(beta=options["beta"], clamp=options["clamp"])
-    names = tuple(checks.dtype_name(dtype) for dtype in dtypes.values())
-    problem = registry.Problem("numpy", "cpu", names, student.shape, shape, options["reduction"])
-    return (student, teacher, log_variance), registry.select(problem, implementation)
+    reduction = options["reduction"]
+    checks.check_options(reduction=reduction, beta=options["beta"], clamp=options["clamp"])
+    given = [array for array in (student, teacher, log_variance) if array is not None]
+    shapes = tuple(array.shape for array in given)
+    dtypes = tuple(array.dtype for array in given)
+    devices = ("cpu",) * len(given)
+    name = registry.chosen("numpy", shapes, dtypes, devices, reduction, implementation)
+    return (student, teacher, log_variance), name
 
 
 def ulfd_loss(

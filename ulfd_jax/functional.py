@@ -104,7 +104,7 @@ def _options(
                 f"number; close over it, or jax.jit(..., static_argnames={name!r}). Only weight "
                 "may be traced."
             )
-    checks.check_options(beta=beta, clamp=clamp)
+    checks.check_options(reduction=reduction, beta=beta, clamp=clamp)
     return {
         "prior_weight": float(prior_weight),
         "reduction": reduction,

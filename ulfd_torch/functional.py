@@ -13,7 +13,6 @@ from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
 from ulfd_torch import composite, fused_ops
-from ulfd_torch.memory import NAMES
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "composite": composite.loss,
@@ -71,29 +70,20 @@ def _checked(
     # A union of types is more than torch.compile of torch 2.7 can trace.
     if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
         log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
-    inputs: dict[str, Any] = {"student": student, "teacher": teacher}
-    if log_variance is not None:
-        inputs["log_variance"] = log_variance
-    for name, value in inputs.items():
+    inputs = (student, teacher) if log_variance is None else (student, teacher, log_variance)
+    for name, value in zip(("student", "teacher", "log_variance"), inputs, strict=False):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
-    shape = None if log_variance is None else log_variance.shape
-    dtypes = {name: NAMES.get(tensor.dtype, str(tensor.dtype)) for name, tensor in inputs.items()}
-    checks.check_dtypes(**dtypes)
-    checks.check_devices(**{name: tensor.device for name, tensor in inputs.items()})
-    checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
-    checks.check_options(beta=options["beta"], clamp=options["clamp"])
-    problem = registry.Problem(
-        framework="torch",
-        device=student.device.type,
-        dtypes=tuple(dtypes.values()),
-        shape=student.shape,
-        log_variance_shape=shape,
-        reduction=options["reduction"],
-    )
+    reduction = options["reduction"]
+    checks.check_options(reduction=reduction, beta=options["beta"], clamp=options["clamp"])
     if implementation is None and forward_ad._current_level >= 0:
         implementation = "composite"  # no kernel has a forward-mode derivative
-    return log_variance, registry.select(problem, implementation)
+    shapes = tuple([tensor.shape for tensor in inputs])
+    dtypes = tuple([tensor.dtype for tensor in inputs])
+    devices = tuple([tensor.device for tensor in inputs])
+    # Sizes that are not known yet cannot be looked up.
+    choose = registry.chosen.__wrapped__ if fused_ops.observed(*inputs) else registry.chosen
+    return log_variance, choose("torch", shapes, dtypes, devices, reduction, implementation)
 
 
 def ulfd_loss(

@@ -299,12 +299,16 @@ class _KeptLoss(torch.autograd.Function):
 _EAGER = {function: _eager(function) for function in (_Loss, _Gradients, _ValueAndGradients)}
 
 
-def _observed(*arguments: Any) -> bool:
-    """Whether a mode, a tracer or a tensor of a class of its own wants to see the operator."""
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
+
+
+def observed(*arguments: Any) -> bool:
+    """Whether a compiler, mode, tracer or tensor of a class of its own wants to see operators."""
     return (
-        torch._C._len_torch_dispatch_stack() > 0
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or any(type(one) not in (Tensor, torch.nn.Parameter, type(None)) for one in arguments)
+        or not _PLAIN.issuperset(map(type, arguments))
     )
 
 
@@ -314,9 +318,9 @@ def _call(operator: Any, function: Any, *arguments: Any, eager: Any = None) -> A
         return operator(*arguments)
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
-    if not _observed(*arguments[:3]):
-        return (eager or _EAGER[function]).apply(*arguments)
-    return operator(*arguments)
+    if observed(*arguments[:3]):
+        return operator(*arguments)
+    return (eager or _EAGER[function]).apply(*arguments)
 
 
 # ----------------------------------------------------------------------- for `functional` to call

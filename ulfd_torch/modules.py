@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ulfd.checks import check_options, check_shapes
+from ulfd.checks import check_options
 from ulfd.kernels import registry
 from ulfd.uem import Convolution, UEMSpec
 from ulfd_torch.functional import check_number, ulfd_loss
@@ -36,12 +36,12 @@ class ULFDLoss(nn.Module):
         implementation: str | None = None,
     ) -> None:
         super().__init__()
-        check_shapes((1,), (1,), None, reduction)  # a mistake shows here, not an epoch later
+        # A mistake shows here, not an epoch later.
         for name, value in (("prior_weight", prior_weight), ("weight", weight), ("beta", beta)):
             check_number(name, value)
             if not value >= 0:  # nor NaN
                 raise ValueError(f"ulfd_loss: {name} is {value}, but must be >= 0.")
-        check_options(beta=beta, clamp=clamp)
+        check_options(reduction=reduction, beta=beta, clamp=clamp)
         registry.check_name(implementation)
         self.prior_weight = prior_weight
         self.weight = weight

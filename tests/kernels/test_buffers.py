@@ -140,12 +140,15 @@ def test_torch_sees_an_ordinary_tensor():
 
 def test_the_limit(monkeypatch, compute):
     monkeypatch.setenv("ULFD_POOL_MIB", "4")
+    buffers.clear()
     compute(inputs())
     assert 0 < buffers.held() <= 4 << 20
     monkeypatch.setenv("ULFD_POOL_MIB", "0")
+    buffers.clear()
     kept = compute(inputs())
     assert {address(array) % 4096 for array in kept} != {0}
     monkeypatch.setenv("ULFD_POOL_MIB", "much")
+    buffers.clear()
     with pytest.raises(ValueError, match="ULFD_POOL_MIB='much' is no size"):
         compute(inputs())
 

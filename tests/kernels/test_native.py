@@ -5,8 +5,11 @@ installation without a compiler.
 """
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,13 +23,14 @@ from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays, library
 
 OPTIONS = {"prior_weight": 2.0, "weight": 0.1, "reduction": "sum", "beta": 0.0, "clamp": None}
-FORMS = {  # σ shapes of (6, 70, 7, 7): each form of the loop, whole vectors and parts of vectors
-    "full": (6, 70, 7, 7),
-    "rows": (6, 70, 1, 1),
+SHARED = (6, 750, 15, 15)  # enough work for 16 threads
+FORMS = {  # σ's shapes for it: each form of the loop, whole vectors and parts of vectors
+    "full": SHARED,
+    "rows": (6, 750, 1, 1),
     "long rows": (6, 1, 1, 1),
-    "summed rows": (1, 70, 1, 1),
-    "columns": (6, 1, 7, 7),
-    "wide columns": (1, 70, 7, 7),
+    "summed rows": (1, 750, 1, 1),
+    "columns": (6, 1, 15, 15),
+    "wide columns": (1, 750, 15, 15),
     "one": (),
 }
 
@@ -132,7 +136,7 @@ def test_an_unknown_instruction_set_is_refused():
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_bits_do_not_depend_on_the_number_of_threads(form, dtype, monkeypatch):
-    student, teacher = features((6, 70, 7, 7), dtype)
+    student, teacher = features(SHARED, dtype)
     sigma = features(FORMS[form], dtype, seed=1)[0]
     results = []
     for threads in (1, 2, 3, 16, 2):
@@ -170,6 +174,35 @@ def test_many_callers_at_once():
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(call, cases))
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+@pytest.mark.parametrize("processors", ["all", "one"])
+def test_threads_may_run_where_the_process_may(processors):
+    """A helper that steps aside from its caller's processor is bound to none afterwards."""
+    code = """
+import os
+from pathlib import Path
+import numpy as np
+import ulfd
+
+def threads():
+    return {{int(task.name) for task in Path("/proc/self/task").iterdir()}}
+
+everywhere = os.sched_getaffinity(0)
+bound = everywhere if "{processors}" == "all" else {{min(everywhere)}}
+os.sched_setaffinity(0, bound)
+others = threads() - {{os.getpid()}}  # as OpenBLAS's
+student = np.ones((4, 256, 255), np.float32)
+for _ in range(200):
+    ulfd.value_and_grad(student, student, student, implementation="native")
+ours = threads() - others
+assert len(ours) == 4, ours
+assert all(os.sched_getaffinity(thread) == bound for thread in ours)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+    command = [sys.executable, "-c", code.format(processors=processors)]
+    subprocess.run(command, check=True, env=environment)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -231,6 +264,15 @@ def test_offsets_beyond_32_bits():
 # -------------------------------------------------------------------- where the kernel is not there
 
 
+@pytest.fixture
+def forgetful():
+    """What was chosen before says nothing about the test, nor does the test about what follows."""
+    registry.chosen.cache_clear()
+    yield
+    registry.chosen.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_without_the_library_the_composite_form_serves(monkeypatch):
     monkeypatch.setattr(library, "MISSING", "its C++ library is not installed; reinstall ulfd")
     student, teacher = features((3, 4))

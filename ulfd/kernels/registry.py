@@ -8,9 +8,11 @@ the first kernel, by priority, that does not refuse.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ulfd import checks
 from ulfd.kernels import jax_versions
 from ulfd.kernels.cpu import library
 
@@ -48,6 +50,7 @@ def register(kernel: Kernel) -> None:
     ordered = sorted([*KERNELS.values(), kernel], key=lambda kernel: -kernel.priority)
     KERNELS.clear()
     KERNELS.update((kernel.name, kernel) for kernel in ordered)
+    chosen.cache_clear()
 
 
 def refusals(problem: Problem) -> dict[str, str | None]:
@@ -83,6 +86,42 @@ def select(problem: Problem, implementation: str | None = None) -> str:
             "pass implementation=None to use the best one that can."
         )
     return implementation
+
+
+@lru_cache(maxsize=4096)
+def chosen(
+    framework: str,
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[Any, ...],
+    devices: tuple[Any, ...],
+    reduction: str,
+    implementation: str | None,
+) -> str:
+    """The name of the kernel for inputs that pass the checks.
+
+    Remembered, for a training asks the same thing again at every step.
+
+    Args:
+        framework: as in `Problem`.
+        shapes, dtypes, devices: of student, teacher and, if there is one, log_variance.
+        reduction, implementation: as in `ulfd.losses.ulfd_loss` and `select`.
+    Raises:
+        ValueError, TypeError: as `ulfd.checks` and `select` word them.
+    """
+    names = ("student", "teacher", "log_variance")[: len(shapes)]
+    checks.check_dtypes(**dict(zip(names, dtypes, strict=True)))
+    checks.check_devices(**dict(zip(names, devices, strict=True)))
+    sigma = shapes[2] if len(shapes) > 2 else None
+    checks.check_shapes(shapes[0], shapes[1], sigma, reduction)
+    problem = Problem(
+        framework=framework,
+        device=str(devices[0]).split(":")[0],
+        dtypes=tuple(map(checks.dtype_name, dtypes)),
+        shape=shapes[0],
+        log_variance_shape=sigma,
+        reduction=reduction,
+    )
+    return select(problem, implementation)
 
 
 # Read once, as Triton itself reads it; and tracing compilers cannot look into the file system.

@@ -5,13 +5,15 @@ take longer than all the arithmetic and traffic. So an output's memory goes back
 last tensor, array or view of it is gone, as GPUs' allocators do it, and serves the next output of
 the same size. The pool empties itself when nothing was asked of it for a few seconds.
 
-ULFD_POOL_MIB in the environment is the most that the pool keeps, 512 by default; 0 turns it off.
+ULFD_POOL_MIB in the environment is the most that the pool keeps, 512 by default; 0 turns it off. It
+is read when the pool begins, and after `clear`.
 """
 
 import mmap
 import os
 import time
 from collections import OrderedDict
+from functools import cache
 from threading import Lock, Thread
 from typing import Any
 
@@ -22,6 +24,7 @@ IDLE = 5.0  # seconds
 _SUPPORTED = hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS")
 
 
+@cache
 def _limit() -> int:
     """The pool's size in bytes."""
     given = os.environ.get("ULFD_POOL_MIB", "512")
@@ -94,6 +97,7 @@ def clear() -> None:
     """Gives all that the pool keeps back to the system."""
     global _pool
     _pool = _Pool()
+    _limit.cache_clear()
 
 
 # A child has no thread that empties the pool, and writing to what it shares with its parent would

@@ -4,6 +4,9 @@
 #include "threads.hpp"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -13,6 +16,30 @@
 
 namespace ulfd {
 namespace {
+
+int processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;  // unknown
+#endif
+}
+
+// Moves this thread to another processor if it runs on this one, and leaves it free to go anywhere.
+// A scheduler that packs threads together, as virtual machines' and laptops' do to save power, wakes
+// a helper beside its caller, and both then share one core for longer than the work takes.
+void step_aside(int from) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (from < 0 || processor() != from || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(from, &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0)
+    sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+  (void)from;
+#endif
+}
 
 class Pool {
  public:
@@ -24,12 +51,14 @@ class Pool {
       while (threads_ < helpers && start(threads_)) ++threads_;
       work_ = work, context_ = context, items_ = items, next_ = 0;
       wanted_ = helpers < threads_ ? helpers : threads_;
-      working_ = wanted_;
+      callers_ = processor();
+      open_ = true;
       ++round_;
     }
     wake_.notify_all();
     take();
     std::unique_lock<std::mutex> lock(mutex_);
+    open_ = false;  // who has not come by now is not waited for
     done_.wait(lock, [this] { return working_ == 0; });
   }
 
@@ -49,6 +78,12 @@ class Pool {
       wake_.wait(lock, [&] { return round_ != seen; });
       seen = round_;
       if (index >= wanted_) continue;
+      const int callers = callers_;
+      lock.unlock();
+      step_aside(callers);
+      lock.lock();
+      if (round_ != seen || !open_) continue;
+      ++working_;
       lock.unlock();
       take();
       lock.lock();
@@ -66,7 +101,8 @@ class Pool {
   void (*work_)(const void *, int64_t) = nullptr;
   const void *context_ = nullptr;
   int64_t items_ = 0;
-  int threads_ = 0, wanted_ = 0, working_ = 0;
+  int threads_ = 0, wanted_ = 0, working_ = 0, callers_ = -1;
+  bool open_ = false;
   uint64_t round_ = 0;
 };
 

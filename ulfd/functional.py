@@ -1,6 +1,6 @@
 """The loss for NumPy arrays: the same names and arguments as `ulfd_torch` and `ulfd_jax`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
 
 Array = np.ndarray[Any, Any]
-Results = tuple[Array, Gradients | None]
+Results = tuple[Array, Gradients]
 
 
 def _composite(
@@ -20,24 +20,22 @@ def _composite(
     teacher: Array,
     log_variance: Array | None,
     *,
-    gradients: bool = False,
+    needs: Sequence[bool] = (False, False, False),
     upstream: Any = 1.0,
     **options: Any,
 ) -> Results:
     """The core's own functions over NumPy."""
     inputs = (student, teacher, log_variance)
     loss = np.asarray(losses.ulfd_loss(*inputs, xp=xp, **options))
-    if not gradients:
-        return loss, None
+    if not any(needs):
+        return loss, Gradients(None, None, None)
     exact = closed_form(*inputs, **options, upstream=upstream, dtype=loss.dtype.type)
-    by_sigma = exact.log_variance
-    if log_variance is not None and by_sigma is not None:
-        by_sigma = by_sigma.astype(log_variance.dtype)
-    by_student, by_teacher = (
-        exact.student.astype(student.dtype),
-        exact.teacher.astype(teacher.dtype),
+    return loss, Gradients(
+        *(
+            gradient.astype(array.dtype) if need and array is not None else None
+            for gradient, array, need in zip(exact, inputs, needs, strict=True)
+        )
     )
-    return loss, Gradients(by_student, by_teacher, by_sigma)
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Results]] = {
@@ -142,6 +140,7 @@ def value_and_grad(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     upstream: Any = 1.0,
+    teacher_gradient: bool = True,
     implementation: str | None = None,
 ) -> tuple[Array, Gradients]:
     """The loss of `ulfd_loss` and its gradients, each in its own input's shape and dtype.
@@ -153,6 +152,7 @@ def value_and_grad(
 
     Args:
         upstream: the gradient arriving at the loss; a number, or the features' shape for "none".
+        teacher_gradient: False spares the teacher's gradient, which is then None.
         others: as in `ulfd_loss`.
     Returns:
         (loss, Gradients(student, teacher, log_variance)).
@@ -166,12 +166,10 @@ def value_and_grad(
         "beta": beta,
         "clamp": clamp,
     }
-    if reduction != "none" and np.ndim(upstream) != 0:
+    if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
         raise ValueError(
             f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "
             "be equal."
         )
-    wanted = {"gradients": True, "upstream": upstream}
-    loss, found = _compute(student, teacher, log_variance, implementation, options, **wanted)
-    assert found is not None
-    return loss, found
+    wanted = {"needs": (True, teacher_gradient, True), "upstream": upstream}
+    return _compute(student, teacher, log_variance, implementation, options, **wanted)

@@ -20,11 +20,14 @@ Array = np.ndarray[Any, Any]
 
 
 class Gradients(NamedTuple):
-    """The gradients of a loss, each in the shape of its input; None for a σ that was absent."""
+    """The gradients of a loss, arrays or tensors as its inputs are, each in its input's shape.
 
-    student: Array
-    teacher: Array
-    log_variance: Array | None
+    None for a σ that was absent, and for what was not asked for.
+    """
+
+    student: Any
+    teacher: Any
+    log_variance: Any
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:

@@ -49,6 +49,14 @@ def _numpy(dtype: str, implementation: str) -> Backend:
         options = {**options, "implementation": implementation}
         loss, gradients = ulfd.value_and_grad(*arrays, upstream=upstream, **options)
         assert np.array_equal(loss, ulfd.ulfd_loss(*arrays, **options))
+        options["teacher_gradient"] = False
+        _, spared = ulfd.value_and_grad(*arrays, upstream=upstream, **options)
+        assert spared.teacher is None
+        assert np.array_equal(spared.student, gradients.student)
+        if gradients.log_variance is None:
+            assert spared.log_variance is None
+        else:
+            assert np.array_equal(spared.log_variance, gradients.log_variance)
         for gradient, array in zip(gradients, arrays, strict=True):
             assert (gradient is None) == (array is None)
             assert gradient is None or gradient.dtype == array.dtype

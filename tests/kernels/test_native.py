@@ -22,6 +22,7 @@ from ulfd.gradients import Gradients
 from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays, library
 
+ALL = (True, True, True)
 OPTIONS = {"prior_weight": 2.0, "weight": 0.1, "reduction": "sum", "beta": 0.0, "clamp": None}
 SHARED = (6, 750, 15, 15)  # enough work for 16 threads
 FORMS = {  # σ's shapes for it: each form of the loop, whole vectors and parts of vectors
@@ -57,7 +58,7 @@ def test_exp_is_within_two_units_in_the_last_place(name):
     ones, zeros = np.ones_like(sigma), np.zeros_like(sigma)
     options = {**OPTIONS, "prior_weight": 0.0, "weight": 1.0}
     number = library.instruction_sets()[name]
-    _, found = arrays.compute(ones, zeros, sigma, **options, gradients=True, instructions=number)
+    _, found = arrays.compute(ones, zeros, sigma, **options, needs=ALL, instructions=number)
     ours = -found.log_variance.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         truth = np.exp(-sigma.astype(np.float64))
@@ -76,13 +77,13 @@ def test_subnormal_numbers_are_kept_whatever_the_caller_does_with_them():
     student, teacher = features((4 * 70_000,))  # for several threads
     sigma = np.full_like(student, 100.0)
     options = {**OPTIONS, "prior_weight": 0.0}
-    expected = arrays.compute(student, teacher, sigma, **options, gradients=True)
+    expected = arrays.compute(student, teacher, sigma, **options, needs=ALL)
     smallest = np.finfo(np.float32).tiny
     assert 0 < np.abs(expected[1].student).max() < smallest
     torch = pytest.importorskip("torch")
     assert torch.set_flush_denormal(True)
     try:
-        found = arrays.compute(student, teacher, sigma, **options, gradients=True)
+        found = arrays.compute(student, teacher, sigma, **options, needs=ALL)
         still = (torch.full((1,), float(smallest)) * 0.5).item() == 0
     finally:
         torch.set_flush_denormal(False)
@@ -108,7 +109,7 @@ def test_every_instruction_set_matches_the_oracle(name, dtype):
             ]
             options = {**OPTIONS, "beta": 0.5, "clamp": (-2.0, 0.5), "reduction": "mean"}
             loss, found = arrays.compute(
-                *given, **options, upstream=0.375, gradients=True, instructions=number
+                *given, **options, upstream=0.375, needs=ALL, instructions=number
             )
             value, oracle = exact(case, 0.375, **options)
             size, bounds = magnitudes(case, 0.375, **options)

@@ -1,5 +1,7 @@
 """The native CPU kernel over NumPy arrays."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -26,6 +28,18 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+@lru_cache(maxsize=1024)
+def _axes(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The order of the axes in dense memory, and the way back; None where it is their own."""
+    order = memory_order(shape, [step // itemsize for step in strides])
+    own = tuple(range(len(shape)))
+    if order is None or order == own:
+        return None
+    return order, tuple(order.index(axis) for axis in own)
+
+
 def compute(
     student: Array,
     teacher: Array,
@@ -37,10 +51,10 @@ def compute(
     beta: float,
     clamp: tuple[float, float] | None,
     upstream: Any = 1.0,
-    gradients: bool = False,
+    needs: Sequence[bool] = (False, False, False),
     instructions: int = -1,
-) -> tuple[Array, Gradients | None]:
-    """The loss and, if asked for, its gradients, in their inputs' dtypes.
+) -> tuple[Array, Gradients]:
+    """The loss and, where needed, its gradients by student, teacher and σ in their dtypes.
 
     All arrays are seen with their axes in the order of the student's memory, where a dense student
     is contiguous (channels-last ones too); what then is not contiguous is copied.
@@ -49,15 +63,18 @@ def compute(
         dtype_name(array.dtype) for array in (student, teacher, log_variance) if array is not None
     ]
     computed = np.dtype("float64" if "float64" in names else "float32")
-    order = memory_order(student.shape, [step // student.itemsize for step in student.strides])
-    order = order or tuple(range(student.ndim))
-    inputs = [np.asarray(array.transpose(order), order="C") for array in (student, teacher)]
-    shape = inputs[0].shape
+    axes = _axes(student.shape, student.strides, student.itemsize)
+
+    def along_memory(array: Array) -> Array:
+        return np.asarray(array if axes is None else array.transpose(axes[0]), order="C")
+
+    inputs: list[Array | None] = [along_memory(student), along_memory(teacher)]
+    shape = tuple(student.shape[axis] for axis in axes[0]) if axes else student.shape
     loop = library.loop(shape, None)
     expanded = False
     if log_variance is not None:
         lead = (1,) * (student.ndim - log_variance.ndim)
-        sigma = log_variance.reshape(lead + log_variance.shape).transpose(order)
+        sigma = along_memory(log_variance.reshape(lead + log_variance.shape))
         loop = library.loop(shape, sigma.shape)
         expanded = loop is None
         if expanded:  # its gradient is summed below, before it is rounded
@@ -65,13 +82,17 @@ def compute(
             loop = library.loop(shape, shape)
             inputs.append(np.array(np.broadcast_to(sigma, shape), dtype=computed, order="C"))
         else:
-            inputs.append(np.asarray(sigma, order="C"))
+            inputs.append(sigma)
+    else:
+        inputs.append(None)
 
     assert loop is not None
     loss, arriving = np.zeros((), computed), np.asarray(upstream, computed)
-    outputs = [_aligned(array.shape, array.dtype) for array in inputs] if gradients else []
-    absent: list[Any] = [None] * 3
-    arrays = (*[*inputs, *absent][:3], arriving, loss, *[*outputs, *absent][:3])
+    outputs = [
+        _aligned(array.shape, array.dtype) if need and array is not None else None
+        for array, need in zip(inputs, needs, strict=True)
+    ]
+    arrays = (*inputs, arriving, loss, *outputs)
     library.run(
         loop,
         pointers=[None if array is None else array.ctypes.data for array in arrays],
@@ -83,13 +104,11 @@ def compute(
         threads=library.threads(),
         instructions=instructions,
     )
-    if not gradients:
-        return loss, None
-    back = np.argsort(order)
-    found = [array.transpose(back) for array in outputs[:2]]
-    if log_variance is None:
-        return loss, Gradients(found[0], found[1], None)
-    by_sigma = outputs[2].transpose(back)
-    if expanded:
-        by_sigma = sum_to(by_sigma, log_variance.shape).astype(log_variance.dtype)
-    return loss, Gradients(found[0], found[1], by_sigma.reshape(log_variance.shape))
+    if axes is not None:
+        outputs = [None if array is None else array.transpose(axes[1]) for array in outputs]
+    by_student, by_teacher, by_sigma = outputs
+    if log_variance is not None and by_sigma is not None:
+        if expanded:
+            by_sigma = sum_to(by_sigma, log_variance.shape).astype(log_variance.dtype)
+        by_sigma = by_sigma.reshape(log_variance.shape)
+    return loss, Gradients(by_student, by_teacher, by_sigma)

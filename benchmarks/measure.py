@@ -18,6 +18,7 @@ import numpy as np
 from ulfd.kernels.cpu import library
 
 SECONDS, FEWEST, MOST = 3.0, 7, 41
+SHORT = 1e-3  # seconds
 LIBC = ctypes.CDLL(None)
 Run = Callable[[], Any]
 
@@ -28,26 +29,27 @@ def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
     A drift of the machine's speed then meets all of them, and the ratio of two candidates can be
     taken round by round; nor does one always meet what the same other one has left of the heap and
     the caches. As many rounds as fit into about three seconds a candidate.
+
+    Single calls are timed, which find the caches as the others left them. Where any candidate takes
+    less than a millisecond, every one is repeated until the clock is fine enough.
     """
     order, generator = list(candidates), random.Random(0)
-    once = {name: _seconds(run) for name, run in candidates.items()}
+    once = {name: _seconds(run, 1) for name, run in candidates.items()}
     rounds = int(SECONDS * len(once) / sum(once.values()))
+    short = min(once.values()) < SHORT
+    repeats = {name: 1 + int(2 * SHORT / took) if short else 1 for name, took in once.items()}
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(min(max(rounds, FEWEST), MOST)):
         generator.shuffle(order)
         for name in order:
-            times[name].append(_seconds(candidates[name]))
+            if short:
+                candidates[name]()
+            times[name].append(_seconds(candidates[name], repeats[name]))
     return times
 
 
-def _seconds(run: Run) -> float:
-    """One timing; calls of less than a millisecond are repeated and averaged."""
-    start = time.perf_counter()
-    run()
-    took = time.perf_counter() - start
-    if took > 1e-3:
-        return took
-    repeats = int(2e-3 / took) + 1
+def _seconds(run: Run, repeats: int) -> float:
+    """The mean time of a call."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()

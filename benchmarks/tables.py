@@ -181,8 +181,9 @@ ulfd_jax from XLA. Value and gradients by student and σ of {shape}, full σ, fl
 
 Medians in ms; "value and gradients" with an upstream gradient of 1 unless it says otherwise.
 `ULFDLoss` runs with `backward`; all of ulfd is one pass, but for an upstream gradient other than 1,
-which scales the gradients in place. The Python of a call of ulfd_torch, 0.04 ms by itself, takes
-about 0.6 ms where the features have driven it from the caches.
+which scales the gradients in place. The Python of a call of ulfd_torch, 0.03 ms by itself, takes
+about 0.4 ms where other work has driven it from the caches, as in a training; so all are timed, but
+for problems that one solves within a millisecond: these are repeated, the caches warm.
 
 {cpu_table(results)}
 

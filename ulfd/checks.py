@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REDUCTIONS = ("mean", "batchmean", "sum", "none")
+INPUTS = ("student", "teacher", "log_variance")
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 

@@ -71,7 +71,7 @@ def _checked(
     if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
         log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
     inputs = (student, teacher) if log_variance is None else (student, teacher, log_variance)
-    for name, value in zip(("student", "teacher", "log_variance"), inputs, strict=False):
+    for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
     reduction = options["reduction"]

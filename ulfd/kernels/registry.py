@@ -108,7 +108,7 @@ def chosen(
     Raises:
         ValueError, TypeError: as `ulfd.checks` and `select` word them.
     """
-    names = ("student", "teacher", "log_variance")[: len(shapes)]
+    names = checks.INPUTS[: len(shapes)]
     checks.check_dtypes(**dict(zip(names, dtypes, strict=True)))
     checks.check_devices(**dict(zip(names, devices, strict=True)))
     sigma = shapes[2] if len(shapes) > 2 else None

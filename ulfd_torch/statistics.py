@@ -60,22 +60,20 @@ def loss_statistics(
     Raises:
         ValueError, TypeError: as `ulfd_torch.ulfd_loss`.
     """
-    student, teacher = student.detach(), teacher.detach()
-    if not isinstance(log_variance, Tensor):
-        log_variance = student.new_full((), log_variance or 0.0)
-    log_variance = log_variance.detach()
-    weighted = ulfd_loss(student, teacher, log_variance, prior_weight=0.0, clamp=clamp)
-    dtype = weighted.dtype
-    sigma = log_variance.to(dtype)
-    low, high = sigma.aminmax()
-    clamped = torch.zeros_like(weighted)
-    if clamp is not None:
-        clamped = ((sigma < clamp[0]) | (sigma > clamp[1])).mean(dtype=dtype)
-    return LossStatistics(
-        weighted_residual=weighted,
-        squared_difference=ulfd_loss(student, teacher).to(dtype),
-        log_variance_mean=sigma.mean(),
-        log_variance_min=low,
-        log_variance_max=high,
-        log_variance_clamped=clamped,
-    )
+    given = 0.0 if log_variance is None else log_variance
+    with torch.no_grad():
+        weighted = ulfd_loss(student, teacher, given, prior_weight=0.0, clamp=clamp)
+        dtype = weighted.dtype
+        sigma = torch.as_tensor(given, dtype=dtype, device=weighted.device)
+        low, high = sigma.aminmax()
+        clamped = torch.zeros_like(weighted)
+        if clamp is not None:
+            clamped = ((sigma < clamp[0]) | (sigma > clamp[1])).mean(dtype=dtype)
+        return LossStatistics(
+            weighted_residual=weighted,
+            squared_difference=ulfd_loss(student, teacher).to(dtype),
+            log_variance_mean=sigma.mean(),
+            log_variance_min=low,
+            log_variance_max=high,
+            log_variance_clamped=clamped,
+        )

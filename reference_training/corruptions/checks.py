@@ -13,6 +13,17 @@ from .parameters import Rows
 from .registry import CORRUPTIONS, SEMANTICS, SEVERITIES, Semantics
 
 
+def _remedy(images: Tensor) -> str:
+    """How to bring images of another shape into (B, 3, H, W)."""
+    if images.ndim == 4 and images.shape[1] == 1:
+        return "repeat the one channel of grey images with .expand(-1, 3, -1, -1)"
+    if images.ndim == 4 and images.shape[3] == 3:
+        return "the channels stand before height and width: .permute(0, 3, 1, 2)"
+    if images.ndim == 3 and images.shape[0] == 3:
+        return "a single image needs a leading axis: .unsqueeze(0)"
+    return "a batch of images of three channels, which stand before height and width"
+
+
 def image_levels(images: Tensor) -> Tensor:
     """Images as 8-bit grey levels.
 
@@ -30,8 +41,7 @@ def image_levels(images: Tensor) -> Tensor:
         raise TypeError(f"images: expected a torch.Tensor, got {type(images).__name__}")
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
-            f"images: expected shape (B, 3, H, W), got {tuple(images.shape)}; a single image needs "
-            "a leading axis, and the channels stand before height and width"
+            f"images: expected shape (B, 3, H, W), got {tuple(images.shape)}; {_remedy(images)}"
         )
     if images.dtype == torch.uint8:
         return images

@@ -99,6 +99,8 @@ def test_mistakes_are_those_of_the_loss():
         loss_statistics(student, teacher[:1], sigma)
     with pytest.raises(ValueError, match="clamp"):
         loss_statistics(student, teacher, sigma, clamp=(1, -1))
+    with pytest.raises(TypeError, match="student is a numpy ndarray; convert it with"):
+        loss_statistics(student.numpy(), teacher, sigma)
 
 
 def test_no_graph_is_kept():

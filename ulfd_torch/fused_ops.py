@@ -320,6 +320,8 @@ def _call(operator: Any, function: Any, *arguments: Any, eager: Any = None) -> A
         return function.apply(*arguments)
     if observed(*arguments[:3]):
         return operator(*arguments)
+    if not torch.is_grad_enabled():
+        return function.forward(*arguments)
     return (eager or _EAGER[function]).apply(*arguments)
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,12 @@ class SelfDistillation(nn.Module):
         if self._frozen is not None:
             self._frozen[1].close()
 
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        """`to`, `half` and the like, for the frozen teacher too."""
+        if self._frozen is not None:
+            self._frozen[0]._apply(*arguments, **options)
+        return super()._apply(*arguments, **options)
+
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._tap.resume()
         try:
@@ -164,8 +170,10 @@ class SelfDistillation(nn.Module):
     def _teacher_feature(self, clean: Tensor, z: Tensor) -> Tensor:
         if self._frozen is not None:
             model, tap = self._frozen
+            if not torch.compiler.is_compiling():  # for who moves the model, and not the step
+                model.to(clean.device)
             with torch.no_grad():
-                model.to(clean.device)(clean)
+                model(clean)
             return tap.take()
         return z.detach() if self.teacher == "self_detached" else z
 

@@ -84,6 +84,13 @@ def test_the_frozen_teacher_is_neither_trained_nor_saved():
     assert len(list(step.parameters())) == len(list(model.parameters()))
 
 
+def test_the_frozen_teacher_goes_where_the_step_goes():
+    clean, degraded = (image.double() for image in images())
+    step = SelfDistillation(network(), layer="2", teacher="frozen").double()
+    assert step(clean, degraded, LABELS).total.dtype == torch.float64
+    assert step.to("meta")(clean.to("meta"), degraded.to("meta"), LABELS.to("meta")).total.is_meta
+
+
 def test_wrong_use():
     with pytest.raises(ValueError, match="teacher is 'mean'"):
         SelfDistillation(network(), layer="2", teacher="mean")
@@ -196,11 +203,11 @@ def test_a_result_is_shown_in_short():
     assert "statistics=None" in repr(result._replace(statistics=None, total=clean.to("meta")))
 
 
-def test_a_resnet_step_compiles_into_one_graph():
+@pytest.mark.parametrize("teacher", ["self", "frozen"])
+def test_a_resnet_step_compiles_into_one_graph(teacher):
     torch.manual_seed(0)
-    step = SelfDistillation(
-        resnet18(num_classes=3), layer="layer4", uem=UEM(512, width=8, blocks=1)
-    )
+    uem = UEM(512, width=8, blocks=1)
+    step = SelfDistillation(resnet18(num_classes=3), layer="layer4", uem=uem, teacher=teacher)
     clean, degraded = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     expected = copy.deepcopy(step)(clean, degraded, LABELS[:2]).total
     actual = torch.compile(step, fullgraph=True, backend="aot_eager")(clean, degraded, LABELS[:2])

@@ -200,7 +200,7 @@ def limits(case: Case, given: tuple[Tensor, Tensor, Tensor], threads: int) -> Ca
         return loss, *outputs
 
     yield KERNEL, kernel
-    stream = measure.streaming(5, threads)
+    stream = measure.streaming(threads)
     if stream is not None:
         arrays = [tensor.numpy() for tensor in (student, teacher, sigma)]
         targets = [torch.empty_like(student).numpy(), torch.empty_like(student).numpy()]

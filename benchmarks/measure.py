@@ -90,8 +90,8 @@ def peak_memory(run: Run) -> int | None:
     return 1024 * (peak - before)
 
 
-def streaming(arrays: int, threads: int) -> Callable[..., None] | None:
-    """The fastest pass that memory allows: reads `arrays` − 2 arrays, writes 2 around the caches.
+def streaming(threads: int) -> Callable[..., None] | None:
+    """The fastest pass that memory allows: reads three arrays, writes two around the caches.
 
     Compiled here and now from streaming.cpp, for this very processor, with the kernel's own pool of
     threads; None without a compiler, or where its intrinsics are none. The function takes NumPy
@@ -109,9 +109,9 @@ def streaming(arrays: int, threads: int) -> Callable[..., None] | None:
         function = ctypes.CDLL(str(built)).stream
 
     def run(*given: np.ndarray) -> None:
-        assert len(given) == arrays
-        pointers = (ctypes.c_void_p * arrays)(*(array.ctypes.data for array in given))
-        function(pointers, ctypes.c_int(arrays), ctypes.c_long(given[0].nbytes), threads)
+        assert len(given) == 5
+        pointers = (ctypes.c_void_p * 5)(*(array.ctypes.data for array in given))
+        function(pointers, ctypes.c_long(given[0].nbytes), threads)
 
     return run
 

@@ -181,9 +181,10 @@ ulfd_jax from XLA. Value and gradients by student and σ of {shape}, full σ, fl
 
 Medians in ms; "value and gradients" with an upstream gradient of 1 unless it says otherwise.
 `ULFDLoss` runs with `backward`; all of ulfd is one pass, but for an upstream gradient other than 1,
-which scales the gradients in place. The Python of a call of ulfd_torch, 0.03 ms by itself, takes
-about 0.4 ms where other work has driven it from the caches, as in a training; so all are timed, but
-for problems that one solves within a millisecond: these are repeated, the caches warm.
+which scales the gradients in place. What a call costs beside the kernel, under 0.06 ms with warm
+caches, is about 0.4 ms (`value_and_grad`) or 0.6 (`ULFDLoss` with `backward`) where other work has
+driven it from them. So all are timed, but for problems that one candidate solves within a
+millisecond: these are repeated, the caches warm.
 
 {cpu_table(results)}
 

@@ -26,8 +26,8 @@ int processor() {
 }
 
 // Moves this thread to another processor if it runs on this one, and leaves it free to go anywhere.
-// A scheduler that packs threads together, as virtual machines' and laptops' do to save power, wakes
-// a helper beside its caller, and both then share one core for longer than the work takes.
+// A scheduler that packs threads onto few processors, as a virtual machine's may, wakes a helper
+// beside its caller, and both then share one core for longer than the work takes.
 void step_aside(int from) {
 #if defined(__linux__)
   cpu_set_t allowed;

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timed import Timed
-from reference_training.roofline import TRANSPOSED, Device
+from reference_training.experiments.roofline import TRANSPOSED, Device
 from ulfd_torch import ULFDLoss
 
 CACHES = 128 << 20  # bytes; more than those of any processor that this is meant for

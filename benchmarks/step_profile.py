@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from benchmarks.cpu_data_sheet import DataSheet
 from benchmarks.timed import Timed
-from reference_training import plan
 from reference_training.config import PaperRun
 from reference_training.corruptions import SEEN, corrupt
-from reference_training.methods.base import Batch
+from reference_training.data.batch import Batch
+from reference_training.experiments import plan
 from reference_training.run import parse
 from ulfd.env import versions
 

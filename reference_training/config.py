@@ -327,3 +327,12 @@ class PaperRun:
         """Where the run keeps everything."""
         name = f"{self.experiment.replace('/', '-')}-{self.arch}-seed-{self.seed}"
         return self.out or Path("runs") / name
+
+
+NOT_COMPUTED = frozenset(
+    "methods seeds out data_root checkpoint_every jobs dry_run accumulate device workers "
+    "most_unreadable kept evaluate evaluation_subset max_hours tensorboard wandb plan plan_gpu "
+    "plan_gpus".split()
+)
+"""Fields of runs that change no network and no measurement: a folder may grow by further methods
+and seeds."""

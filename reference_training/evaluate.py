@@ -15,48 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from torch import distributed
 from tyro.conf import OmitArgPrefixes, Positional
 
-from reference_training.adaptation import ADAPTATIONS
 from reference_training.data import DATASETS, load
 from reference_training.data.cifar_c import LABELS, PublishedArrays
 from reference_training.data.class_folders import PREPARATIONS, ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.samples import CleanImages, EvaluationData, InMemory
-from reference_training.errors import RunError
-from reference_training.evaluation import (
-    CorruptionOptions,
-    OnTheFly,
-    Preprocessing,
-    evaluate_corruptions,
-)
-from reference_training.evaluation.models import load_model
-from reference_training.evaluation.sets import SETS
-from reference_training.evaluation.tables import corruption_table, metric_table
-from reference_training.evaluation.trained import (
-    FEW,
-    Trained,
-    degraded,
-    measure,
-    summarise,
-    test_images,
-)
-
-# `SETS` and the functions of `trained` are what a run evaluates its networks with.
-__all__ = [
-    "FEW",
-    "SETS",
-    "Trained",
-    "degraded",
-    "evaluate_corruptions",
-    "main",
-    "measure",
-    "summarise",
-    "test_images",
-]
+from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
+from reference_training.evaluation.adaptation import ADAPTATIONS
+from reference_training.networks.models import load_model
+from reference_training.networks.preprocessing import Preprocessing
+from reference_training.reporting.evaluation_tables import corruption_table, metric_table
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.ranks import named_device
 
 
 @dataclass(frozen=True)
@@ -201,7 +175,7 @@ def execute(given: Evaluation) -> None:
     in_files = given.data not in DATASETS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result = evaluate_corruptions(
-        loaded.model.to(device(given.device)),
+        loaded.model.to(named_device(given.device)),
         data,
         out=given.folder,
         preprocessing=Preprocessing(
@@ -221,22 +195,6 @@ def execute(given: Evaluation) -> None:
         for table in (corruption_table(result), metric_table(result)):
             print(table.terminal(), end="\n\n")
         print(f"result: {given.folder / 'result.json'}")
-
-
-def device(name: str | None) -> torch.device:
-    """The device by name, or this process's GPU, or the CPU.
-
-    Raises:
-        RunError: no such device here.
-    """
-    if name is None:
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        gpus = torch.cuda.device_count()
-        return torch.device("cuda", local % gpus) if gpus else torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise RunError(f"--device {name} is not available here: {error}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,14 +15,15 @@ from dataclasses import replace
 
 import tyro
 
-from reference_training import full_scale, imagenet_tables, paper_tables, record, small_scale
 from reference_training.config import PRESETS, RECIPES, PaperRun, PaperTables, Run, UEMOptions
-from reference_training.errors import RunError
-from reference_training.experiments import EXPERIMENTS, ROWS
-from reference_training.interrupt import Interrupted
+from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
 from reference_training.methods.base import VANILLA
-from reference_training.parallel import is_main
-from reference_training.trainings import training
+from reference_training.methods.trainings import training
+from reference_training.paper.experiments import EXPERIMENTS, ROWS
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.ranks import is_main
+from reference_training.runtime.stop import Interrupted
+from reference_training.training import record
 
 IMAGENET = "imagenet"
 SMALL = "fashion-mnist-subset"
@@ -43,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | 
     first.add_argument("--list", action="store_true")
     chosen, others = first.parse_known_args(arguments)
     name = chosen.experiment
-    if name not in (None, paper_tables.ALL, *EXPERIMENTS, *ROWS):
+    if name not in (None, small_tables.ALL, *EXPERIMENTS, *ROWS):
         raise RunError(
             f"unknown experiment {name!r}; use one of {', '.join(EXPERIMENTS)}, all, or one of "
             "their rows, as table1/ulfd; --list shows them."
@@ -57,7 +58,7 @@ def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | 
     if dataset not in PRESETS:
         raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
     if name is not None or chosen.list:
-        default = PaperTables(name or paper_tables.ALL, dataset)
+        default = PaperTables(name or small_tables.ALL, dataset)
         description = PaperTables.__doc__
         return tyro.cli(
             PaperTables, prog=PROGRAM, default=default, args=arguments, description=description
@@ -96,11 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
         run = parse(arguments)
         match run:
             case Run():
-                small_scale.execute(run)
+                small.execute(run)
             case PaperTables():
-                paper_tables.execute(run)
+                small_tables.execute(run)
             case PaperRun():
-                full_scale.execute(run)
+                imagenet.execute(run)
             case _:
                 imagenet_tables.execute(run)
     except RunError as error:

@@ -21,7 +21,7 @@ from sklearn.datasets import load_sample_image
 from tqdm import tqdm
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt, frost_source
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 _GAP = 4
 Strip = list[np.ndarray]

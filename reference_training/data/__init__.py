@@ -7,7 +7,7 @@ from reference_training.data.cifar10 import load_cifar10
 from reference_training.data.digits import load_digits
 from reference_training.data.fashion_mnist import load_fashion_mnist, load_fashion_mnist_subset
 from reference_training.data.images import Dataset
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "fashion-mnist-subset": load_fashion_mnist_subset,

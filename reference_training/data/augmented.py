@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reference_training.corruptions.random import Random
 from reference_training.data.photographs import Photographs
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 FOLDERS = 2  # the domain of the draws of a folder
 

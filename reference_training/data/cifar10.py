@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from reference_training.data.images import Dataset
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 
 def _split(source: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ from reference_training.data.samples import (
     check_same_labels,
     spread,
 )
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 LABELS = "labels.npy"
 REMEDY = (

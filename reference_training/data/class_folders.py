@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from reference_training.data.samples import CLEAN, Samples
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 Transform = Callable[[Image.Image], Image.Image]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from reference_training.data.images import Dataset, grey_to_rgb
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 CLASSES = 10
 SUBSET = Path(__file__).parent / "fashion_mnist_subset"

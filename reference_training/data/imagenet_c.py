@@ -30,7 +30,7 @@ from reference_training.data.samples import (
     check_same_labels,
     spread,
 )
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 ARCHIVES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),

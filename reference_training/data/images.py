@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,17 @@ class Dataset:
         ):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json says about it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "licence": self.licence,
+            "train": len(self.train_labels),
+            "test": len(self.test_labels),
+            "sha256": self.sha256(),
+        }
 
 
 def grey_to_rgb(images: Tensor) -> Tensor:

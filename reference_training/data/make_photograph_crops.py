@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reference_training.files import write_atomically
+from reference_training.runtime.files import write_atomically
 from ulfd.extras import require
 
 SIDES = (72, 120)  # of the crops, pixels

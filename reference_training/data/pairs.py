@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions.random import Random
+from reference_training.data.batch import Batch
 from reference_training.data.images import Dataset
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Corruptions, Draws, flipped, second_image
-from reference_training.methods.base import Batch
 
 CHUNK = 16
 """Iterations degraded together: large groups of one corruption make it several times faster."""

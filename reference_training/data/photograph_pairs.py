@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from reference_training.clock import Clock
 from reference_training.corruptions.random import Random
 from reference_training.data.augmented import AugmentedFolders
+from reference_training.data.batch import Batch
 from reference_training.data.photographs import Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Draws, flipped, second_image
 from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
-from reference_training.errors import RunError
-from reference_training.files import JsonLines
-from reference_training.methods.base import Batch
-from reference_training.parallel import World
+from reference_training.runtime.clock import Clock
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines
+from reference_training.runtime.ranks import World
 
 ATTEMPTS = 100
 """Draws for one place in a batch, after which something else must be wrong than a few files."""

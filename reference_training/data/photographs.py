@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reference_training.errors import RunError
-from reference_training.workers import bar
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.workers import bar
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reference_training.data.images import Dataset
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 CLEAN = "clean"
 EvaluationSet = tuple[str, int]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from reference_training.augmentations import augmix, deepaugment_stand_in
 from reference_training.corruptions import SEEN, corrupt
 from reference_training.corruptions.random import Random, splitmix64
+from reference_training.data.augmentations import augmix, deepaugment_stand_in
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 
 

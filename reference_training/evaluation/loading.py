@@ -1,36 +1,15 @@
-"""From images by position to what a network takes: reading in batches, and preprocessing."""
+"""Images by position, read in batches by worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from reference_training.data.samples import Images
-from reference_training.errors import RunError
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network expects: (x/255 − mean)/std for each channel, at its own size."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int | None = None
-    """Images of another size are resized to so many pixels a side; None leaves them."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to float32."""
-        x = images.float() / 255
-        if self.input_size is not None and x.shape[-2:] != (self.input_size, self.input_size):
-            size = [self.input_size, self.input_size]
-            x = functional.interpolate(x, size, mode="bilinear", antialias=True)
-        mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (x - mean) / std
+from reference_training.runtime.errors import RunError
 
 
 class _Guarded(Dataset):

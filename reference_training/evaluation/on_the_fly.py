@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reference_training.corruptions import corrupt, frost_source
 from reference_training.data.samples import CleanImages, EvaluationSet, Samples
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 SEEDS = 2**31
 QUALITY = 85

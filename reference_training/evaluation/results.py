@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.data.samples import EvaluationSet
-from reference_training.errors import RunError
-from reference_training.files import read_json, write_json
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json, write_json
 
 TOP = 5
 

@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from reference_training.adaptation import NONE, Adaptation
-from reference_training.corruption_error import ALEXNET
 from reference_training.corruptions import SEVERITIES
 from reference_training.data.samples import EvaluationData, EvaluationSet, Samples
-from reference_training.errors import RunError
-from reference_training.evaluation.loading import Preprocessing, batches
+from reference_training.evaluation.adaptation import NONE, Adaptation
+from reference_training.evaluation.corruption_error import ALEXNET
+from reference_training.evaluation.loading import batches
 from reference_training.evaluation.results import TOP, Counts, ResultFolder
 from reference_training.evaluation.sets import chosen_corruptions, subset_positions
 from reference_training.evaluation.summary import normaliser_from, summarise
-from reference_training.files import write_json
-from reference_training.workers import bar
+from reference_training.networks.preprocessing import Preprocessing
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import write_json
+from reference_training.runtime.workers import bar
 
 BATCH = 256
 

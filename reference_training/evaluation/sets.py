@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.data.samples import CLEAN, EvaluationSet
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 GROUPS = {"all": CORRUPTIONS, "seen": SEEN, "unseen": UNSEEN}
 SETS: tuple[EvaluationSet, ...] = (

@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from reference_training import corruption_error as ce
-from reference_training.corruption_error import Normaliser
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.data.samples import CLEAN, EvaluationSet
-from reference_training.errors import RunError
+from reference_training.evaluation import corruption_error as ce
+from reference_training.evaluation.corruption_error import Normaliser
 from reference_training.evaluation.results import TOP, Counts, differences
-from reference_training.files import read_json
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json
 from ulfd.env import versions
 
 Json = Mapping[str, Any]

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reference_training.adaptation import NONE, Adaptation
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from reference_training.data.images import Dataset, balanced
 from reference_training.data.pairs import normalised
 from reference_training.data.samples import CLEAN
+from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.calibration import Features, calibration
 from ulfd_torch import UEM, FeatureTap
 

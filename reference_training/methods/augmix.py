@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
 
 CONSISTENCY_WEIGHT = 12.0
 LEAST_PROBABILITY = 1e-7

@@ -7,22 +7,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 from ulfd_torch import UEM
 
 VANILLA = "vanilla"
-
-
-class Batch(NamedTuple):
-    """Pairs of normalised images (B, 3, H, W) and their labels (B,).
-
-    The second image of a pair is what the method asks for, see `data.second_images`; one that asks
-    for two views of it gets them stacked: (B, 2, 3, H, W).
-    """
-
-    clean: Tensor
-    degraded: Tensor
-    labels: Tensor
 
 
 class StepResult(NamedTuple):

@@ -7,7 +7,8 @@ differ in nothing but the distillation; `cross_entropy_degraded` is the former.
 
 from torch.nn import functional
 
-from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
 
 
 class CrossEntropyStep(Step):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
 from reference_training.methods.inserted import Inserted
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 
 BLOCKS = 3
 DILATIONS = (1, 2, 4)

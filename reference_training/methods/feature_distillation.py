@@ -1,8 +1,9 @@
 """Self-feature distillation without uncertainty ("Ours w/o UEM"): Table 5, second column."""
 
 from reference_training.config import Recipe
-from reference_training.methods.base import Batch, Method, StepResult
-from reference_training.networks import Classifier
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, StepResult
+from reference_training.networks.resnet import Classifier
 from ulfd_torch import UEM, SelfDistillation, ULFDLoss
 
 

@@ -1,10 +1,10 @@
 """QualNet's first stage: an i-RevNet learns to classify clean images. In no table."""
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.i_revnet import beside
 from reference_training.methods.base import Method
 from reference_training.methods.vanilla import VanillaStep
-from reference_training.networks import Classifier
+from reference_training.networks.i_revnet import beside
+from reference_training.networks.resnet import Classifier
 
 
 def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> VanillaStep:

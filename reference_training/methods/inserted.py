@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 
 
 class Inserted(Classifier):

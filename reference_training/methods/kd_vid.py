@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_training.methods.base import Batch, Method, Step, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
 from reference_training.methods.frozen_teacher import FrozenTeacher
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 from ulfd.losses import VID_EPSILON
 from ulfd_torch import FeatureTap, ULFDLoss, vid_log_variance
 

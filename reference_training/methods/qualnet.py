@@ -7,10 +7,11 @@ from torch import Tensor, cat, nn
 from torch.nn import functional
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.errors import RunError
-from reference_training.i_revnet import beside
-from reference_training.methods.base import Batch, Method, Step, StepResult
-from reference_training.networks import Classifier
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
+from reference_training.networks.i_revnet import beside
+from reference_training.networks.resnet import Classifier
+from reference_training.runtime.errors import RunError
 from ulfd_torch import FeatureTap
 
 RECONSTRUCTION_WEIGHT = 1.0

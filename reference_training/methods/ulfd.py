@@ -3,7 +3,7 @@
 from reference_training.config import Recipe, UEMOptions
 from reference_training.methods.base import Method
 from reference_training.methods.feature_distillation import DistillationStep
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 from ulfd_torch import UEM
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.methods.base import Batch, Method, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, StepResult
 from reference_training.methods.feature_distillation import loss_of
 from reference_training.methods.inserted import Inserted
-from reference_training.networks import Classifier
+from reference_training.networks.resnet import Classifier
 from ulfd_torch import UEM
 
 

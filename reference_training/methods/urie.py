@@ -8,9 +8,10 @@ cost twice as much, and batch normalisation would never see the two kinds mixed.
 from torch.nn import functional
 
 from reference_training.config import Recipe, UEMOptions
-from reference_training.enhancers import URIE, EnhancedClassifier
-from reference_training.methods.base import Batch, Method, Step, StepResult
-from reference_training.networks import Classifier
+from reference_training.data.batch import Batch
+from reference_training.methods.base import Method, Step, StepResult
+from reference_training.networks.enhancers import URIE, EnhancedClassifier
+from reference_training.networks.resnet import Classifier
 
 
 class URIEStep(Step):

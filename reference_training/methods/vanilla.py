@@ -2,7 +2,8 @@
 
 from torch.nn import functional
 
-from reference_training.methods.base import VANILLA, Batch, Method, Step, StepResult
+from reference_training.data.batch import Batch
+from reference_training.methods.base import VANILLA, Method, Step, StepResult
 
 
 class VanillaStep(Step):

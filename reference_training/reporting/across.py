@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from reference_training.comparison import (
+from reference_training.config import NOT_COMPUTED
+from reference_training.methods.trainings import label
+from reference_training.reporting.blocks import ABSENT, Block, Heading, Paragraph, Table
+from reference_training.reporting.comparison import (
     MCE,
     MCE_NOTE,
     MEASURES,
@@ -15,12 +18,9 @@ from reference_training.comparison import (
     measured_columns,
     seen_differences,
 )
-from reference_training.record import NOT_COMPUTED
 from reference_training.reporting.finished import FinishedRun
 from reference_training.reporting.one_run import settings
-from reference_training.reporting.paper import NOTE, paper_columns
-from reference_training.tables import ABSENT, Block, Heading, Paragraph, Table
-from reference_training.trainings import label
+from reference_training.reporting.paper_columns import NOTE, paper_columns
 
 BASELINE = "cross_entropy"
 AGAINST = "Seen − that of CE ↑"

@@ -6,8 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reference_training.comparison import number
 from reference_training.reporting.charts import attributes, colour, panels_figure
+from reference_training.reporting.comparison import number
 
 
 @dataclass(frozen=True)

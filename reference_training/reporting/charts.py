@@ -13,10 +13,10 @@ from math import inf
 
 from matplotlib.ticker import MaxNLocator
 
-from reference_training.comparison import number
 from reference_training.corruptions import SEVERITIES
-from reference_training.figures import DASH, Curve, Look, Theme, png, severity_figure
-from reference_training.tables import escape_markdown
+from reference_training.reporting.blocks import escape_markdown
+from reference_training.reporting.comparison import number
+from reference_training.reporting.figures import DASH, Curve, Look, Theme, png, severity_figure
 
 # Paths around a point, for the markers that `figures` gives to matplotlib.
 MARKS = {

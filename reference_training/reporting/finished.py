@@ -8,12 +8,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from reference_training import corruption_error as ce
-from reference_training.comparison import Json
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.errors import RunError
-from reference_training.files import read_json
-from reference_training.tables import Picture
+from reference_training.evaluation import corruption_error as ce
+from reference_training.reporting.blocks import Picture
+from reference_training.reporting.comparison import Json
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json
 
 SHEET = "corruptions"
 CAPTIONS = {SHEET: "One test image under every corruption, severity 1 to 5 from left to right."}

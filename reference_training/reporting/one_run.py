@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from reference_training.comparison import (
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES
+from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
+from reference_training.reporting.comparison import (
     PAIRS,
     Json,
     compared_pairs,
@@ -15,12 +17,10 @@ from reference_training.comparison import (
     severity_table,
     verdict,
 )
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.reporting.paper import paper_doubts
+from reference_training.reporting.paper_columns import paper_doubts
 from reference_training.reporting.plots import plots, styles
 from reference_training.reporting.sections import Details
-from reference_training.tables import Block, Code, Heading, Paragraph, Table
-from reference_training.uncertainty_tables import uncertainty_tables
+from reference_training.reporting.uncertainty_tables import uncertainty_tables
 
 MOST_TABLES = 2
 

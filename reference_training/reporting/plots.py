@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 
-from reference_training import corruption_error as ce
-from reference_training.comparison import Json, by_seed, seeds_phrase, seen
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
-from reference_training.figures import Curve
+from reference_training.evaluation import corruption_error as ce
+from reference_training.methods.trainings import LABELS, label
 from reference_training.reporting.bars import Bar, Bars
+from reference_training.reporting.blocks import Block
 from reference_training.reporting.charts import SMALL, Chooser, Curves
-from reference_training.tables import Block
-from reference_training.trainings import LABELS, label
+from reference_training.reporting.comparison import Json, by_seed, seeds_phrase, seen
+from reference_training.reporting.figures import Curve
 
 MOST = 8  # methods that a figure can show at once
 FIRST = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from reference_training.tables import Block, escape_markdown, markdown_document
+from reference_training.reporting.blocks import Block, escape_markdown, markdown_document
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
-from reference_training.corruption_error import rank_correlation
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.evaluation.corruption_error import rank_correlation
 
 Json = dict[str, Any]
 GROUPS = {"seen": SEEN, "unseen": UNSEEN}

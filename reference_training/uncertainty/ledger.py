@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reference_training.errors import RunError
-from reference_training.files import JsonLines
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines
 
 
 class Ledger:

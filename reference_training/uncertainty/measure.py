@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions import SEVERITIES, corrupt, frost_source
-from reference_training.errors import RunError
 from reference_training.evaluation.on_the_fly import CorruptionOptions, image_seeds
-from reference_training.files import write_json
-from reference_training.tables import Table
+from reference_training.reporting.blocks import Table
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import write_json
+from reference_training.runtime.workers import bar
 from reference_training.uncertainty.agreement import GROUPS, quality
 from reference_training.uncertainty.ledger import Ledger
 from reference_training.uncertainty.meter import Meter
 from reference_training.uncertainty.scores import STATISTICS
-from reference_training.workers import bar
 
 Json = dict[str, Any]
 CLEAN = "clean"

@@ -11,19 +11,19 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from reference_training import checkpoint, export
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
-from reference_training.errors import RunError
-from reference_training.evaluation.checkpoints import fill, read_tensors
-from reference_training.evaluation.libraries import RunNetwork
-from reference_training.evaluation.loading import Preprocessing
 from reference_training.evaluation.runner import weights_sha256
-from reference_training.files import read_json
-from reference_training.networks import Classifier, ResNet
-from reference_training.state import below
-from reference_training.trainings import training
+from reference_training.methods.trainings import training
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.libraries import RunNetwork
+from reference_training.networks.preprocessing import Preprocessing
+from reference_training.networks.resnet import Classifier, ResNet
+from reference_training.networks.weights import fill, read_tensors
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json
+from reference_training.training import checkpoint, export
+from reference_training.training.state import below
 from reference_training.uncertainty.pictures import View
 from reference_training.uncertainty.scores import STATISTICS, Observed
 from ulfd_torch import UEM, FeatureTap

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 
 # An EPS file is a program, which Pillow would have Ghostscript run.
 REFUSED = frozenset({"EPS"})

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from reference_training.errors import RunError
-from reference_training.files import write_atomically, write_json
-from reference_training.tables import Table
+from reference_training.reporting.blocks import Table
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import write_atomically, write_json
+from reference_training.runtime.workers import bar
 from reference_training.uncertainty.ledger import Ledger
 from reference_training.uncertainty.meter import Meter
 from reference_training.uncertainty.pictures import (
@@ -29,7 +30,6 @@ from reference_training.uncertainty.pictures import (
     shown,
 )
 from reference_training.uncertainty.scores import STATISTICS
-from reference_training.workers import bar
 
 NAME_WIDTH = 60
 

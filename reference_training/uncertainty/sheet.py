@@ -10,12 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from reference_training.files import write_atomically
-from reference_training.tables import Block, Heading, Paragraph, html_document
+from reference_training.reporting.blocks import Block, Heading, Paragraph, html_document
+from reference_training.runtime.files import write_atomically
+from reference_training.runtime.workers import bar
 from reference_training.uncertainty.pictures import open_rgb, shown
 from reference_training.uncertainty.ranking import Ranking, Scored
 from reference_training.uncertainty.scores import STATISTICS
-from reference_training.workers import bar
 
 THUMBNAIL = 192  # pixels
 TILE = "display:inline-block;width:12rem;margin:.5rem;vertical-align:top"

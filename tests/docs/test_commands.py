@@ -14,8 +14,8 @@ import pytest
 import tyro
 from torch.distributed.run import get_args_parser
 
-from reference_training.experiments import EXPERIMENTS, ROWS
-from reference_training.paper_tables import BUDGETS
+from reference_training.experiments.small_tables import BUDGETS
+from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from tests.docs.pages import NAMES, ROOT, commands
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))

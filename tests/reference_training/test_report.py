@@ -7,11 +7,17 @@ import matplotlib.image
 import pytest
 import torch
 
-from reference_training import comparison, figures, report, tables
 from reference_training.corruptions import CORRUPTIONS
-from reference_training.errors import RunError
-from reference_training.tables import Heading, Paragraph, Table, html_document, markdown_document
-from reference_training.uncertainty_tables import uncertainty_tables
+from reference_training.reporting import blocks, comparison, figures, one_run, pages
+from reference_training.reporting.blocks import (
+    Heading,
+    Paragraph,
+    Table,
+    html_document,
+    markdown_document,
+)
+from reference_training.reporting.uncertainty_tables import uncertainty_tables
+from reference_training.runtime.errors import RunError
 from tests.reference_training.fabricated import RUN, full, metrics, write_run
 
 VOID = {"meta", "img", "source", "link", "input"}
@@ -105,7 +111,7 @@ def test_few_seeds_are_called_few():
 
 
 def test_no_pair_no_differences():
-    blocks = report.report_blocks(metrics(vanilla=(0.5,)), RUN, [])
+    blocks = one_run.report_blocks(metrics(vanilla=(0.5,)), RUN, [])
     assert not [b for b in blocks if isinstance(b, Heading) and "Differences" in b.text]
     assert [b for b in blocks if isinstance(b, Paragraph) and "No verdict" in b.text]
 
@@ -148,7 +154,7 @@ def test_uncertainty_table():
 
 
 def test_terminal_table_is_aligned_and_ends_with_the_verdict():
-    text = report.terminal_table(full(), RUN)
+    text = pages.terminal_table(full(), RUN)
     lines = text.splitlines()
     rows = [line for line in lines if line.startswith(("Vanilla (", "CE on clean", "+ "))]
     assert len(rows) == 4
@@ -184,7 +190,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("runs") / "run", full())
-    report.write_report(folder, example=torch.full((3, 32, 32), 77, dtype=torch.uint8))
+    pages.write_report(folder, example=torch.full((3, 32, 32), 77, dtype=torch.uint8))
     return folder
 
 
@@ -220,7 +226,7 @@ def test_markdown_has_the_tables_and_its_figures_exist(folder):
 
 def test_missing_metrics_are_explained(tmp_path):
     with pytest.raises(RunError, match=r"no .*metrics\.json: run"):
-        report.write_report(tmp_path)
+        pages.write_report(tmp_path)
 
 
 def test_blocks_escape_their_text():
@@ -279,7 +285,7 @@ def test_forty_methods_look_different():
 
 
 def test_the_page_has_the_colours_of_the_figures():
-    style = (tables.ASSETS / "page.css").read_text(encoding="utf-8")
+    style = (blocks.ASSETS / "page.css").read_text(encoding="utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     for theme, rules in ((figures.LIGHT, light), (figures.DARK, dark)):
         colours = dict(re.findall(r"--([\w-]+): (#\w{6})", rules))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from reference_training.config import PRESETS
 from reference_training.evaluate import Evaluation, main
-from reference_training.networks import ResNet
+from reference_training.networks.resnet import ResNet
 from tests.reference_training.evaluation.material import CORRUPTIONS
 
 DIGITS = "run:digits --data digits --frost procedural --subset 60".split()

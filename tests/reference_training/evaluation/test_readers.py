@@ -12,7 +12,7 @@ from reference_training.data.cifar_c import PublishedArrays
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import ARCHIVES, PublishedFolders
 from reference_training.data.samples import InMemory
-from reference_training.errors import RunError
+from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import CLASSES, EACH, IMAGES, LABELS
 
 ALL = [("gaussian_noise", 1), ("frost", 5), ("saturate", 3)]

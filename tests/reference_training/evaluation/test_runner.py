@@ -11,26 +11,22 @@ import torch
 from PIL import Image
 from torch import distributed, nn
 
-from reference_training import corruption_error as ce
-from reference_training.adaptation import ADAPTATIONS
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.data import load
 from reference_training.data.cifar_c import PublishedArrays
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders
 from reference_training.data.samples import InMemory
-from reference_training.errors import RunError
-from reference_training.evaluation import (
-    CorruptionOptions,
-    OnTheFly,
-    Preprocessing,
-    evaluate_corruptions,
-)
+from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
+from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation import runner as module
+from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.evaluation.results import Counts
 from reference_training.evaluation.sets import subset_positions
 from reference_training.evaluation.summary import summarise
-from reference_training.evaluation.tables import corruption_table, metric_table
+from reference_training.networks.preprocessing import Preprocessing
+from reference_training.reporting.evaluation_tables import corruption_table, metric_table
+from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import CORRUPTIONS as PUBLISHED
 from tests.reference_training.evaluation.material import IMAGES, LABELS, tiny
 

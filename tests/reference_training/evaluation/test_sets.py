@@ -9,26 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reference_training import evaluate
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
 from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.samples import InMemory
-from reference_training.errors import RunError
-from reference_training.evaluation import CorruptionOptions, OnTheFly
-from reference_training.evaluation.loading import Preprocessing, batches
+from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
+from reference_training.evaluation.loading import batches
 from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
 from reference_training.evaluation.sets import chosen_corruptions, subset_positions
+from reference_training.networks.preprocessing import Preprocessing
+from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import photographs
 
 PLAIN = CorruptionOptions(frost="procedural")
 
 
 def test_a_run_evaluates_clean_images_and_95_sets_in_this_order():
-    assert evaluate.SETS[0] == ("clean", 0)
-    assert evaluate.SETS[1:] == tuple(
-        (name, level) for name in CORRUPTIONS for level in range(1, 6)
-    )
+    assert sets.SETS[0] == ("clean", 0)
+    assert sets.SETS[1:] == tuple((name, level) for name in CORRUPTIONS for level in range(1, 6))
 
 
 def test_names_and_groups():
@@ -104,7 +102,7 @@ def test_a_degraded_image_depends_on_its_seed_position_and_set_only():
 def test_seed_0_is_what_a_run_evaluates_with():
     digits = load("digits")
     samples = OnTheFly(InMemory(digits), PLAIN).samples(("fog", 2))
-    whole = evaluate.degraded(digits.test_images[:30], "fog", 2, "procedural")
+    whole = trained.degraded(digits.test_images[:30], "fog", 2, "procedural")
     assert torch.equal(samples.degrade(samples.images[:30], torch.arange(30)), whole)
 
 

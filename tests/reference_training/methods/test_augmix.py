@@ -7,16 +7,16 @@ import torch
 from scipy.special import log_softmax, rel_entr
 from torch.nn import functional
 
-from reference_training import plan
 from reference_training.config import SHORT, Network, UEMOptions
 from reference_training.data import load
+from reference_training.data.batch import Batch
 from reference_training.data.pairs import Pairs
 from reference_training.data.second_images import SECOND_IMAGES
+from reference_training.experiments import plan
 from reference_training.methods.augmix import jensen_shannon
-from reference_training.methods.base import Batch
-from reference_training.networks import ResNet
+from reference_training.methods.trainings import training
+from reference_training.networks.resnet import ResNet
 from reference_training.run import parse
-from reference_training.trainings import training
 
 
 def make(seed=0):

@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
-from reference_training import engine
 from reference_training.config import SHORT, Network, UEMOptions
 from reference_training.data import load
 from reference_training.data.pairs import Pairs
-from reference_training.interrupt import Interrupted
 from reference_training.methods import METHODS
-from reference_training.networks import ResNet
-from reference_training.schedule import Schedule, stepwise
-from tests.reference_training.test_methods import Counter
+from reference_training.networks.resnet import ResNet
+from reference_training.runtime.stop import Interrupted
+from reference_training.training import loop
+from reference_training.training.schedule import Schedule, stepwise
+from tests.reference_training.methods.test_methods import Counter
 
 
 def pairs(name):
@@ -60,7 +60,7 @@ def test_stopped_and_continued_it_gives_the_same_bits(name, tmp_path):
         step = new_step(name)
         schedule = Schedule(6, 1e-3, stepwise((0.5,)))
         link = Counter(end_after)
-        engine.train(
+        loop.train(
             step, pairs(name), schedule, folder=tmp_path / folder, checkpoint_every=4, link=link
         )
         return step

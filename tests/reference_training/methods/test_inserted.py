@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import Network
 from reference_training.methods.inserted import Inserted
-from reference_training.networks import ResNet
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.resnet import ResNet
 from ulfd_torch import FeatureTap
 
 

@@ -5,11 +5,11 @@ import copy
 import torch
 from torch.nn import functional
 
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import SHORT, Network, UEMOptions
+from reference_training.data.batch import Batch
 from reference_training.methods import METHODS
-from reference_training.methods.base import Batch
-from reference_training.networks import ResNet
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.resnet import ResNet
 
 
 def new_step(student_differs=True):

@@ -10,21 +10,22 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from reference_training import checkpoint, engine, full_scale, stages
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import PRESETS, SHORT, Network, Pretraining, UEMOptions
 from reference_training.data import load, views
+from reference_training.data.batch import Batch
 from reference_training.data.make_photograph_crops import write_folder
 from reference_training.data.pairs import Pairs, normalised
-from reference_training.errors import RunError
-from reference_training.i_revnet import IRevNet, depth_to_space
+from reference_training.experiments import imagenet, stages
 from reference_training.methods import METHODS
-from reference_training.methods.base import Batch
 from reference_training.methods.qualnet import QualNetStep
-from reference_training.networks import ResNet
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.i_revnet import IRevNet, depth_to_space
+from reference_training.networks.resnet import ResNet
 from reference_training.run import main, parse
-from reference_training.schedule import Schedule, stepwise
-from reference_training.state import below
+from reference_training.runtime.errors import RunError
+from reference_training.training import checkpoint, loop
+from reference_training.training.schedule import Schedule, stepwise
+from reference_training.training.state import below
 
 
 class Link:
@@ -162,13 +163,13 @@ def train(folder, end_after=None):
     pairs = Pairs(load("digits"), batch_size=16, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(6, 1e-3, stepwise((0.5,)), 1e-3)
     link = Link(end_after)
-    engine.train(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link)
+    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link)
     return step.state_dict()
 
 
 def test_stopped_it_continues_bit_by_bit(tmp_path):
     whole = train(tmp_path / "whole")
-    with pytest.raises(engine.Interrupted):
+    with pytest.raises(loop.Interrupted):
         train(tmp_path / "stopped", end_after=3)
     resumed = train(tmp_path / "stopped")
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
@@ -293,7 +294,7 @@ def test_both_stages_at_full_scale(crops, tmp_path, monkeypatch, capsys):
     # Another first stage is another run; a network that is none is named.
     other = {name: value + 0 for name, value in stage.items()}
     other["fc.bias"] = other["fc.bias"] + 1
-    full_scale.export.write_atomically(tmp_path / "other", full_scale.export.save(other))
+    imagenet.export.write_atomically(tmp_path / "other", imagenet.export.save(other))
     (tmp_path / "other").rename(tmp_path / "other.safetensors")
     capsys.readouterr()
     assert main([*QUALNET, *crops, "--weights", "random", "--needed", "other.safetensors"]) == 1

@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional
 
-from reference_training import small_scale
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOptions
+from reference_training.data.batch import Batch
 from reference_training.data.pairs import normalised
-from reference_training.errors import RunError
 from reference_training.evaluation.calibration import calibration
 from reference_training.evaluation.trained import Trained, look
+from reference_training.experiments import small
 from reference_training.methods import METHODS
-from reference_training.methods.base import Batch
-from reference_training.networks import ResNet
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.resnet import ResNet
+from reference_training.runtime.errors import RunError
 from ulfd import UEMSpec
 
 
@@ -123,7 +123,7 @@ def test_what_the_official_script_does_not_have_is_refused_before_a_run(change):
     run = replace(PRESETS["digits"], methods=(f"ulfd_reconstruct@{change}",))
     value = change.partition("=")[2]
     with pytest.raises(RunError, match=rf"'{value}'.*official script.*the method ulfd"):
-        small_scale.check(run)
+        small.check(run)
 
 
 def test_at_full_scale_it_has_the_official_number_of_parameters():

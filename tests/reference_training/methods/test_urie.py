@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reference_training import engine
-from reference_training.architectures import ARCHITECTURES
 from reference_training.config import SHORT, Network, UEMOptions
 from reference_training.data import load
+from reference_training.data.batch import Batch
 from reference_training.data.pairs import Pairs
-from reference_training.enhancers import URIE
-from reference_training.interrupt import Interrupted
 from reference_training.methods import METHODS
-from reference_training.methods.base import Batch
-from reference_training.networks import ResNet
-from reference_training.schedule import Schedule, stepwise
+from reference_training.networks.backbones import ARCHITECTURES
+from reference_training.networks.enhancers import URIE
+from reference_training.networks.resnet import ResNet
+from reference_training.runtime.stop import Interrupted
+from reference_training.training import loop
+from reference_training.training.schedule import Schedule, stepwise
 from ulfd_torch import FeatureTap
 
 
@@ -207,7 +207,7 @@ def train(folder, link):
     step = make_step()
     pairs = Pairs(load("digits"), batch_size=8, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(4, 1e-3, stepwise((0.5,)), weight_decay=1e-3)
-    engine.train(step, pairs, schedule, folder=folder, checkpoint_every=10, link=link)
+    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=10, link=link)
     return step.state_dict()
 
 

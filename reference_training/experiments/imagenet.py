@@ -1,0 +1,301 @@
+"""A row of the paper's tables at full scale: trains, resumes and exports; see `PaperRun`."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from reference_training.config import PaperRun
+from reference_training.corruptions import corrupt, frost_source
+from reference_training.data.augmented import AugmentedFolders
+from reference_training.data.photograph_pairs import PhotographPairs
+from reference_training.data.photographs import Photographs, fingerprint, open_photographs
+from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
+from reference_training.data.views import Views
+from reference_training.experiments import final_evaluation, plan
+from reference_training.methods.trainings import training
+from reference_training.networks.backbones import ARCHITECTURES, fill, load_weights
+from reference_training.networks.resnet import Classifier
+from reference_training.paper.experiments import ROWS
+from reference_training.reporting.evaluation_tables import metric_table
+from reference_training.runtime import ranks
+from reference_training.runtime.clock import Clock
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.ranks import World
+from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
+from reference_training.runtime.workers import bar
+from reference_training.training import export, loop, record, tracking
+from reference_training.training.protocols import Flag
+from reference_training.training.schedule import Schedule, stepwise
+
+TRAIN = "train"
+"""The folder of the training images below the data root."""
+
+
+def check(run: PaperRun) -> None:
+    """Raises RunError for what can be known to be wrong before anything is computed."""
+    for option, value, known in (
+        ("--experiment", run.experiment, ROWS),
+        ("--arch", run.arch, ARCHITECTURES),
+        ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
+        ("--plan-gpu", run.plan_gpu, plan.GPUS),
+    ):
+        if value not in known:
+            raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
+    for option, number in (
+        ("--recipe.batch-size", run.recipe.batch_size),
+        ("--accumulate", run.accumulate),
+        ("--checkpoint-every", run.checkpoint_every),
+        ("--kept", run.kept),
+        ("--crop", run.crop),
+    ):
+        if number < 1:
+            raise RunError(f"{option} is {number}, but must be at least 1.")
+    for option, number in (
+        ("--recipe.iterations", run.recipe.iterations),
+        ("--workers", run.workers),
+        ("--most-unreadable", run.most_unreadable),
+    ):
+        if number < 0:
+            raise RunError(f"{option} is {number}, but must not be negative.")
+    if run.weights != "random" and not training(ROWS[run.experiment].training).method.pretrained:
+        raise RunError(
+            f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
+            "leave it out."
+        )
+    if run.resize < run.crop:
+        raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
+    if run.deepaugment_roots and not _is_deepaugmented(run):
+        raise RunError(f"--deepaugment-roots: the pairs of {run.experiment} are none of these.")
+    shards = ranks.launched() * run.accumulate
+    if run.recipe.batch_size % shards:
+        raise RunError(
+            f"--recipe.batch-size {run.recipe.batch_size} cannot be divided among "
+            f"{ranks.launched()} processes x --accumulate {run.accumulate} = {shards}."
+        )
+    place = ranks.choose_device(run.device)
+    if run.numerics.sync_batch_norm and place.type != "cuda":
+        raise RunError("--numerics.sync-batch-norm needs GPUs: torch has it for nothing else.")
+    try:
+        frost_source(run.frost)
+        with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
+            plan.make_step(run, classes=1000)
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(str(error)) from error
+
+
+def _is_deepaugmented(run: PaperRun) -> bool:
+    return training(ROWS[run.experiment].training).second in DEEPAUGMENTED
+
+
+def _semantics(run: PaperRun) -> str:
+    published = "imagecorruptions" if run.crop == 224 else "imagenet_c"
+    return run.corruption_semantics or published
+
+
+def _check_corruptions(run: PaperRun) -> None:
+    none = torch.empty(0, 3, run.crop, run.crop, dtype=torch.uint8)
+    options: dict[str, Any] = {"parameters": run.corruption_parameters, "frost": run.frost}
+    try:
+        corrupt(none, [], [], seeds=[], semantics=_semantics(run), **options)
+    except ValueError as error:
+        raise RunError(f"--corruption-parameters: {error}") from error
+
+
+class Progress:
+    """The training's link to its terminal: a bar on rank 0, and an end on request."""
+
+    def __init__(self, progress: tqdm, stop: Flag) -> None:
+        self.stop = stop
+        self._bar = progress
+
+    def advance(self, iterations: int = 1) -> None:
+        self._bar.update(iterations)
+
+    def skip(self, iterations: int) -> None:
+        self._bar.initial = self._bar.n = iterations
+
+
+@contextmanager
+def _link(run: PaperRun) -> Iterator[Progress]:
+    stop = TimeLimit(run.max_hours)
+    with StopOnSignal(stop), bar(run.recipe.iterations, "it", "training") as progress:
+        yield Progress(progress, stop)
+
+
+def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
+    one = training(ROWS[run.experiment].training)
+    return PhotographPairs(
+        photographs,
+        batch_size=run.recipe.batch_size,
+        seed=run.seed,
+        second=one.second,
+        views=Views(
+            run.resize,
+            run.crop,
+            Corruptions(
+                run.corruption_sampling, run.corruption_parameters, _semantics(run), run.frost
+            ),
+        ),
+        channels_last=run.numerics.channels_last,
+        workers=run.workers,
+        most_unreadable=run.most_unreadable,
+        unreadable=JsonLines(run.folder / "unreadable.jsonl"),
+        world=world,
+        clock=clock,
+        second_views=one.method.second_views,
+        deepaugmented=(
+            AugmentedFolders(photographs, run.deepaugment_roots) if run.deepaugment_roots else None
+        ),
+    )
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """While active, only algorithms that give the same bits each time, where there are such."""
+    if not wanted:
+        yield
+        return
+    # What cuBLAS wants to know before its first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False  # it would write all new memory twice
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        memory.fill_uninitialized_memory = filled
+
+
+def _begin(run: PaperRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
+    """Writes run.json, or finds that the folder holds this very run."""
+    description = record.describe(
+        run,
+        {
+            "name": "photographs",
+            "train": len(photographs.labels),
+            "classes": len(photographs.classes),
+            "sha256": fingerprint(photographs),
+            **hashes,
+        },
+        frost=frost_source(run.frost),
+        ranks=ranks.launched(),
+        wall_seconds=0.0,
+    )
+    path = run.folder / "run.json"
+    if record.check_same_run(path, description):
+        description["wall_seconds"] = read_json(path)["wall_seconds"]
+        tqdm.write(f"resuming the run in {run.folder}")
+    write_json(path, description)
+    return description
+
+
+def execute(run: PaperRun) -> None:
+    """Trains a row's network from where it was left, and exports it."""
+    check(run)
+    if run.plan:
+        if ranks.is_main():
+            print(plan.text(run))
+        return
+    _check_corruptions(run)
+    with _deterministic(run.deterministic), ranks.join(run.device) as world:
+        _execute(run, world)
+
+
+def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
+    """What is trained, on its device, and the SHA-256 of the weights that it is given."""
+    torch.manual_seed(run.seed)
+    model = ARCHITECTURES[run.arch].make(classes)
+    hashes = {"weights_sha256": load_weights(model, run.arch, run.weights)}
+    method = training(ROWS[run.experiment].training).method
+    step = method.make_step(model, run.recipe, run.uem)
+    if method.needs is not None:
+        hashes["needed_sha256"] = _fill_needed(run, method.needs, step.needed)
+    if run.numerics.sync_batch_norm and world.size > 1:
+        step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
+    order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
+    return step.to(world.device).to(memory_format=order), hashes
+
+
+def _fill_needed(run: PaperRun, name: str, needed: Classifier) -> str:
+    """Loads the network that a method needs, from its run or as given; returns its SHA-256."""
+    stage = replace(run, experiment=f"stages/{name}", out=None)
+    file = run.needed or stage.folder / "export" / export.MODEL
+    remedy = (
+        f"Train it first, with --experiment {stage.experiment} --arch {run.arch} --seed "
+        f"{run.seed}, or name its weights with --needed."
+    )
+    if not file.is_file():
+        raise RunError(
+            f"{run.experiment} needs a trained {name}, and {file} is not there. {remedy}"
+        )
+    return fill(needed, f"trained {name}", file, remedy)
+
+
+def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photographs) -> None:
+    clock = Clock(world.device)
+    recipe = run.recipe
+    with _link(run) as link, tracking.observers(run, world) as observers:
+        loop.train(
+            step,
+            _source(run, photographs, world, clock),
+            Schedule(
+                recipe.iterations,
+                recipe.learning_rate,
+                stepwise(recipe.milestones),
+                recipe.weight_decay,
+            ),
+            folder=run.folder,
+            checkpoint_every=run.checkpoint_every,
+            link=link,
+            numerics=run.numerics,
+            accumulate=run.accumulate,
+            world=world,
+            clock=clock,
+            observers=observers,
+            kept=run.kept,
+        )
+
+
+def _execute(run: PaperRun, world: World) -> None:
+    started = time.monotonic()
+    photographs = open_photographs(run.data_root / TRAIN)
+    step, hashes = _step(run, world, len(photographs.classes))
+    description = world.on_main(lambda: _begin(run, photographs, hashes))
+    if world.main:
+        tqdm.write(
+            f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
+            f"{len(photographs.classes)} classes, {run.recipe.iterations} iterations of "
+            f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
+            f"into {run.folder}"
+        )
+        if _is_deepaugmented(run) and not run.deepaugment_roots:
+            tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
+    try:
+        _train(run, world, step, photographs)
+    except Interrupted:
+        over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
+        raise Interrupted("--max-hours is over" if over else "interrupted") from None
+    finally:
+        if world.main:
+            description["wall_seconds"] += round(time.monotonic() - started, 1)
+            write_json(run.folder / "run.json", description)
+    world.on_main(lambda: export.write(run.folder / "export", step, run, description))
+    if world.main:
+        tqdm.write(f"the trained network: {run.folder / 'export'}")
+    if run.evaluate:
+        model, classes = step.get_submodule("model"), len(photographs.classes)
+        for adaptation, few in final_evaluation.settings(run):
+            result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
+            if world.main:
+                tqdm.write(metric_table(result).terminal())

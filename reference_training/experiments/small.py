@@ -1,0 +1,176 @@
+"""A comparison of methods on a small dataset in memory: trains, evaluates, reports; see `Run`."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from reference_training.config import Run
+from reference_training.corruptions import frost_source
+from reference_training.data import load
+from reference_training.data.images import Dataset
+from reference_training.data.samples import EvaluationSet
+from reference_training.evaluation.sets import SETS
+from reference_training.evaluation.trained import summarise, test_images
+from reference_training.experiments import stages
+from reference_training.methods.trainings import canonical
+from reference_training.networks.resnet import ResNet, describe
+from reference_training.reporting import pages
+from reference_training.runtime import workers
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.stop import Interrupted
+from reference_training.training import record
+
+
+def check(run: Run) -> None:
+    """Raises RunError for what can be known to be wrong before anything is computed."""
+    names = [canonical(name) for name in run.methods]
+    if not run.methods or not run.seeds:
+        raise RunError("nothing to do: give at least one of --methods and of --seeds.")
+    if len(set(run.seeds)) < len(run.seeds) or len(set(names)) < len(names):
+        raise RunError("a seed or a method is named twice; name each once.")
+    for name, value in (
+        ("--recipe.iterations", run.recipe.iterations),
+        ("--recipe.batch-size", run.recipe.batch_size),
+        ("--pretraining.iterations", run.pretraining.iterations),
+        ("--pretraining.batch-size", run.pretraining.batch_size),
+        ("--checkpoint-every", run.checkpoint_every),
+        ("--evaluation-images", run.evaluation_images),
+        ("--threads", run.threads),
+        ("--jobs", 1 if run.jobs is None else run.jobs),
+        ("--train-images", 1 if run.train_images is None else run.train_images),
+    ):
+        if value < 1:
+            raise RunError(f"{name} is {value}, but must be at least 1.")
+    if run.validation_images < 0:
+        raise RunError(f"--validation-images is {run.validation_images}, but must not be negative.")
+    try:
+        frost_source(run.frost)
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(f"--frost: {error}") from error
+    try:  # whatever an option is wrong about shows when a step is built
+        for one in stages.trainings_of(run):
+            one.make_step(ResNet(run.network, 10), run.recipe, run.uem)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _check_sizes(run: Run, dataset: Dataset) -> None:
+    """Raises RunError unless every class has an image of what is balanced over the classes."""
+    left = len(dataset.train_labels) - run.validation_images
+    for name, value in (
+        ("--train-images", run.train_images),
+        ("--validation-images", run.validation_images or None),
+        ("--evaluation-images", run.evaluation_images),
+    ):
+        if value is not None and value < dataset.classes:
+            raise RunError(
+                f"{name} is {value}, but {dataset.name} has {dataset.classes} classes; give at "
+                "least one image for each."
+            )
+    if left < dataset.classes:
+        raise RunError(
+            f"--validation-images {run.validation_images} leaves {left} of "
+            f"{len(dataset.train_labels)} training images; hold fewer back."
+        )
+
+
+def networks_of(run: Run) -> list[str]:
+    """What is evaluated: "method/seed" of each."""
+    return [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
+
+
+def evaluate_all(run: Run, pool: workers.Pool) -> list[dict[str, Any]]:
+    """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
+    lines = JsonLines(run.folder / "evaluation.jsonl")
+    rows = lines.read()
+    lines.keep(len(rows))  # drops a torn last line, to which the next would be glued
+    done: dict[EvaluationSet, set[str]] = {one: set() for one in SETS}
+    for row in rows:
+        done[row["corruption"], row["severity"]] |= row["results"].keys()
+    missing = {
+        one: networks
+        for one, known in done.items()
+        if (networks := [network for network in networks_of(run) if network not in known])
+    }
+    tasks = [
+        pool.executor.submit(stages.measure_set, run, *one, networks)
+        for one, networks in missing.items()
+    ]
+    for row in pool.results(tasks, skipped=len(done) - len(missing)):
+        lines.append(row)
+        rows.append(row)
+        if pool.link.stop.is_set():
+            raise Interrupted
+    return rows
+
+
+def _describe(run: Run, dataset: Dataset) -> dict[str, Any]:
+    network = ResNet(run.network, dataset.classes)
+    return record.describe(
+        run,
+        dataset.describe(),
+        frost=frost_source(run.frost),
+        network=describe(run.network),
+        parameters={
+            "network": sum(weight.numel() for weight in network.parameters()),
+            "uem": run.uem.spec(network.fc.in_features).parameters(),
+        },
+        wall_seconds=0.0,
+    )
+
+
+def execute(run: Run) -> dict[str, Any]:
+    """Trains, evaluates and writes the report; continues what is already in the folder.
+
+    Returns:
+        The content of metrics.json; nothing for a dry run.
+    """
+    started = time.monotonic()
+    check(run)
+    run = replace(run, methods=tuple(map(canonical, run.methods)))
+    dataset = load(run.dataset, run.data_root)
+    _check_sizes(run, dataset)
+    description = _describe(run, dataset)
+    print(
+        f"{dataset.description}: {len(dataset.train_labels)} training, "
+        f"{min(run.evaluation_images, len(dataset.test_labels))} evaluation images\n"
+        f"{describe(run.network)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
+        f"{stages.iterations(run)} iterations, then "
+        f"{len(SETS)} evaluation sets; into {run.folder}"
+    )
+    if run.dry_run:
+        return {}
+
+    path = run.folder / "run.json"
+    if record.check_same_run(path, description):
+        description["wall_seconds"] = read_json(path)["wall_seconds"]
+        print(f"resuming the run in {run.folder}")
+    before = description["wall_seconds"]
+    write_json(path, description)
+    try:
+        with workers.pool(run.jobs, run.threads) as pool:
+            levels = [
+                [(stages.train, run, seed, one.name) for one in level for seed in run.seeds]
+                for level in stages.levels_of(run)
+            ]
+            pool.train(levels, stages.iterations(run))
+            rows = evaluate_all(run, pool)
+    finally:
+        description["wall_seconds"] = round(before + time.monotonic() - started, 1)
+        write_json(path, description)
+    metrics = {
+        "dataset": dataset.name,
+        "evaluation_images": len(test_images(dataset, run.evaluation_images)[1]),
+        "seeds": list(run.seeds),
+        "methods": list(run.methods),
+        "results": {
+            method: {str(seed): summarise(rows, f"{method}/{seed}") for seed in run.seeds}
+            for method in run.methods
+        },
+    }
+    write_json(run.folder / "metrics.json", metrics)
+    pages.write_report(run.folder, example=dataset.test_images[0])
+    print(pages.terminal_table(metrics, description))
+    print(f"report: {run.folder / 'report.html'}")
+    return metrics

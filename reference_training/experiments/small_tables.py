@@ -1,0 +1,153 @@
+"""The paper's tables and figures on a small dataset; see `PaperTables`.
+
+Each of the paper's two backbones has a small network in its place, and each small network one run,
+whose folder keeps every training: what two tables need is trained once.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from reference_training.config import BUDGETS, PRESETS, PaperTables, Run
+from reference_training.evaluation import corruption_error as ce
+from reference_training.experiments import small, stages
+from reference_training.experiments.paper_figures import FIGURES
+from reference_training.methods.base import VANILLA
+from reference_training.methods.trainings import method_of, training
+from reference_training.networks.resnet import describe
+from reference_training.paper.experiments import EXPERIMENTS, RESNET50, ROWS, Experiment, Row
+from reference_training.reporting.blocks import (
+    Block,
+    Code,
+    Heading,
+    Table,
+    html_document,
+    markdown_document,
+)
+from reference_training.reporting.result_tables import Json, table
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import write_atomically, write_json
+from reference_training.training import record
+
+ALL = "all"
+
+
+def chosen(name: str) -> dict[str, Experiment]:
+    """The experiments that a name stands for: one, one row of one, or all.
+
+    Raises:
+        RunError: an unknown name.
+    """
+    if name == ALL:
+        return dict(EXPERIMENTS)
+    whole, _, row = name.partition("/")
+    if whole not in EXPERIMENTS or (row and name not in ROWS):
+        near = sorted(ROWS) if whole in EXPERIMENTS else [*EXPERIMENTS, ALL]
+        raise RunError(f"unknown experiment {name!r}; use one of {', '.join(near)}, see --list.")
+    experiment = EXPERIMENTS[whole]
+    return {whole: replace(experiment, rows=(ROWS[name],)) if row else experiment}
+
+
+def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict[str, Run]:
+    """{the paper's backbone: the run of the small network in its place}."""
+    if request.dataset not in PRESETS:
+        raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
+    if request.budget not in BUDGETS:
+        raise RunError(f"unknown budget {request.budget!r}; use one of {sorted(BUDGETS)}.")
+    budget = BUDGETS[request.budget]
+    preset = replace(PRESETS[request.dataset], **budget.changes)
+    rows = [row for experiment in experiments.values() for row in experiment.rows]
+    runs = {}
+    for arch in dict.fromkeys(row.arch for row in rows):
+        deeper = 0 if arch == RESNET50 else 1
+        network = replace(preset.network, blocks=preset.network.blocks + deeper)
+        methods = [VANILLA, *(method_of(row) for row in rows if row.arch == arch)]
+        runs[arch] = replace(
+            preset,
+            methods=tuple(dict.fromkeys(methods)),
+            seeds=request.seeds or budget.seeds,
+            network=network,
+            frost=request.frost,
+            data_root=request.data_root,
+            jobs=request.jobs,
+            out=request.folder / f"in-place-of-{arch}",
+        )
+    return runs
+
+
+def execute(request: PaperTables) -> None:
+    """Trains and evaluates what is not there yet, and writes every table and figure asked for."""
+    if request.list:
+        _show(listing(request))
+        return
+    experiments = chosen(request.experiment)
+    runs = runs_of(request, experiments)
+    metrics = {arch: small.execute(run) for arch, run in runs.items()}
+    for name, experiment in experiments.items():
+        folder = request.folder / name
+        blocks: list[Block] = [Heading(experiment.title, 1)]
+        if experiment.columns:
+            made = _table(experiment, runs, metrics, request.dataset)
+            write_json(folder / "table.json", {"header": made.header, "rows": made.rows})
+            print("\n" + made.terminal())
+            blocks.append(made)
+        if experiment.figure is not None:
+            blocks += FIGURES[experiment.figure](experiment, runs[RESNET50], folder)
+        blocks += [Heading("Make it again"), Code(record.command())]
+        page = html_document(experiment.title, blocks)
+        write_atomically(folder / "page.html", page.encode())
+        write_atomically(folder / "page.md", markdown_document(blocks).encode())
+        print(f"{name}: {folder / 'page.html'}")
+
+
+def _table(
+    experiment: Experiment, runs: Mapping[str, Run], metrics: Mapping[str, Json], dataset: str
+) -> Table:
+    results = {row.key: metrics[row.arch]["results"][method_of(row)] for row in experiment.rows}
+    normalisers = {
+        arch: {
+            seed: ce.errors_of(result["corruptions"])
+            for seed, result in found["results"][VANILLA].items()
+        }
+        for arch, found in metrics.items()
+    }
+    names = {arch: describe(run.network) for arch, run in runs.items()}
+    return table(experiment, results, normalisers, networks=names, dataset=dataset)
+
+
+def _show(text: str) -> None:
+    """Prints a text whose reader, as `head`, may leave before its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left goes nowhere; at its end Python would try, and complain, once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def listing(request: PaperTables) -> str:
+    """Every row of every table and figure: how it is trained, what is done, what is left to do."""
+    lines = []
+    for name, experiment in EXPERIMENTS.items():
+        runs = runs_of(request, {name: experiment})
+        lines += ["", f"{name}: {experiment.title}"]
+        for row in experiment.rows:
+            lines.append(f"  {_line(name, row, runs[row.arch])}")
+    lines += ["", f"folder: {request.folder}; a name above, or all, goes after --experiment"]
+    return "\n".join(lines)
+
+
+def _line(name: str, row: Row, run: Run) -> str:
+    one = training(row.training)
+    full = stages.schedule_of(run, one).iterations
+    done = [_iterations_done(stages.folder_of(run, seed, one.name)) for seed in run.seeds]
+    ready = sum(count >= full for count in done)
+    state = f"{ready} of {len(done)} seeds trained"
+    left = sum(max(0, full - count) for count in done)
+    cost = f", {left} iterations to do" if left else ""
+    return f"{name + '/' + row.key:42} {method_of(row):48} {state}{cost}"
+
+
+def _iterations_done(folder: Path) -> int:
+    return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()), default=0)

@@ -1,0 +1,159 @@
+"""The stages of a run: networks that begin from nothing, then every training that needs them."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from reference_training.config import Run
+from reference_training.data import load
+from reference_training.data.images import Dataset, few, held_out
+from reference_training.data.pairs import Pairs
+from reference_training.evaluation.trained import FEW, Trained, degraded, measure, test_images
+from reference_training.methods.base import VANILLA
+from reference_training.methods.trainings import Training, network_of, training
+from reference_training.networks.resnet import ResNet
+from reference_training.runtime import workers
+from reference_training.runtime.errors import RunError
+from reference_training.training import checkpoint, loop
+from reference_training.training.schedule import Schedule, cosine, stepwise
+from reference_training.training.state import below
+
+STEP, MODEL = "step.", "step.model."
+
+
+def _with_needed(name: str) -> list[str]:
+    """A training after those whose networks it begins with or needs."""
+    method = training(name).method
+    before = [other for other in (method.start, method.needs) if other is not None]
+    return [entry for other in before for entry in _with_needed(other)] + [training(name).name]
+
+
+def _depth(name: str) -> int:
+    """How many trainings have to come one after another before this one."""
+    before = _with_needed(name)[:-1]
+    return 1 + max(map(_depth, before)) if before else 0
+
+
+def trainings_of(run: Run) -> list[Training]:
+    """What is trained for each seed, each after what it needs; vanilla always."""
+    wanted = (VANILLA, *(network_of(name)[0] for name in run.methods))
+    names = [entry for name in wanted for entry in _with_needed(name)]
+    return [training(name) for name in dict.fromkeys(names)]
+
+
+def levels_of(run: Run) -> list[list[Training]]:
+    """The same in levels, each of which needs only those before it."""
+    levels: dict[int, list[Training]] = {}
+    for one in trainings_of(run):
+        levels.setdefault(_depth(one.name), []).append(one)
+    return [levels[depth] for depth in sorted(levels)]
+
+
+def schedule_of(run: Run, one: Training) -> Schedule:
+    """The length and learning rates of a training."""
+    if one.method.start is None:
+        first = run.pretraining
+        return Schedule(first.iterations, first.learning_rate, cosine)
+    recipe = one.recipe(run.recipe)
+    factor = stepwise(recipe.milestones)
+    return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
+
+
+def iterations(run: Run) -> int:
+    """All training iterations of the run."""
+    return len(run.seeds) * sum(schedule_of(run, one).iterations for one in trainings_of(run))
+
+
+def folder_of(run: Run, seed: int, name: str) -> Path:
+    """Where a stage keeps its checkpoints and losses."""
+    return run.folder / f"seed-{seed}" / name
+
+
+def _weights(run: Run, seed: int, name: str, prefix: str) -> dict[str, Tensor]:
+    """The weights below `prefix` in a stage's newest checkpoint."""
+    point = checkpoint.read_latest(folder_of(run, seed, name))
+    if point is None:
+        raise RunError(f"{folder_of(run, seed, name)} has no checkpoint; was it deleted?")
+    return below(prefix, point.tensors)
+
+
+def _dataset(run: Run) -> Dataset:
+    """The dataset, of which a run may hold some training images back for its evaluation."""
+    return held_out(load(run.dataset, run.data_root), run.validation_images)
+
+
+def _step(run: Run, seed: int, one: Training, classes: int) -> Any:
+    """A training's step at its beginning."""
+    torch.manual_seed(seed)
+    model = ResNet(run.network, classes).to(memory_format=torch.channels_last)
+    if one.method.start is not None:
+        model.load_state_dict(_weights(run, seed, one.method.start, MODEL))
+    step = one.make_step(model, run.recipe, run.uem)
+    if one.method.needs is not None:
+        step.needed.load_state_dict(_weights(run, seed, one.method.needs, MODEL))
+    return step.to(memory_format=torch.channels_last)
+
+
+def train(run: Run, seed: int, name: str) -> None:
+    """Trains one network, from where it was left; a task of a worker."""
+    one, dataset = training(name), _dataset(run)
+    begins = one.method.start is None
+    pairs = Pairs(
+        dataset if begins else few(dataset, run.train_images),
+        batch_size=(run.pretraining if begins else run.recipe).batch_size,
+        seed=seed,
+        second=one.second,
+        frost=run.frost,
+        second_views=one.method.second_views,
+    )
+    loop.train(
+        _step(run, seed, one, dataset.classes),
+        pairs,
+        schedule_of(run, one),
+        folder=folder_of(run, seed, name),
+        checkpoint_every=run.checkpoint_every,
+        link=workers.shared(),
+    )
+
+
+@lru_cache(maxsize=64)
+def trained(run: Run, seed: int, method: str) -> Trained:
+    """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
+    name, adaptation = network_of(method)
+    one = training(name)
+    step = _step(run, seed, one, test_set(run).classes)
+    step.load_state_dict(_weights(run, seed, name, STEP))
+    layer = None if step.uem is None else step.layer
+    return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
+
+
+class TestSet(NamedTuple):
+    """What a run is evaluated on."""
+
+    images: Tensor
+    labels: Tensor
+    first: Tensor  # images, for what is measured on few
+    classes: int
+
+
+@lru_cache(maxsize=1)
+def test_set(run: Run) -> TestSet:
+    """What the run is evaluated on."""
+    dataset = _dataset(run)
+    images, labels = test_images(dataset, run.evaluation_images)
+    return TestSet(images, labels, images[:FEW], dataset.classes)
+
+
+def measure_set(run: Run, corruption: str, severity: int, networks: list[str]) -> dict[str, Any]:
+    """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
+    test = test_set(run)
+    shown = degraded(test.images, corruption, severity, run.frost)
+    results = {}
+    for network in networks:
+        method, _, seed = network.rpartition("/")
+        one = trained(run, int(seed), method)
+        results[network] = measure(one, shown, test.labels, clean=test.first)
+    return {"corruption": corruption, "severity": severity, "results": results}

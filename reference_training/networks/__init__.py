@@ -1,0 +1,1 @@
+"""Networks by name, their layers, and where their weights come from."""

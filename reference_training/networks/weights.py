@@ -1,0 +1,143 @@
+"""Weights from a file into a network: safetensors, or .pth without unpickling any object."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reference_training.runtime.errors import RunError
+
+EXTRAS = ("inserted.", "enhancer.")
+"""Modules that stand beside a backbone in a network of `methods`, and belong to it."""
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file; those in nested dictionaries by their joined names ("model.fc.bias").
+
+    Raises:
+        RunError: no such file, not readable, or it holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise RunError(f"the checkpoint {path} does not exist; check --checkpoint.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise RunError(
+            f"{path} is not readable as weights ({first_line(error)}). It must be .safetensors, or "
+            "a .pth of tensors alone; other objects are never unpickled. Save model.state_dict() "
+            "with safetensors.torch.save_file."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows its first line."""
+    return str(error).strip().split("\n")[0]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+
+
+def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | None) -> dict:
+    """The weights of `model` among named tensors, where all stand below one prefix.
+
+    A prefix is what training scripts put before: "module.", "state_dict.", "step.model.".
+
+    Args:
+        model: says which names to look for.
+        tensors: all that a file has.
+        prefix: the prefix; None finds it.
+
+    Raises:
+        RunError: no prefix fits, or several do.
+    """
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    first = names[0]
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(first)]
+    fitting = [one for one in prefixes if all(one + name in tensors for name in names)]
+    if prefix is not None:
+        fitting = [one for one in fitting if one == prefix]
+    if not fitting:
+        best = prefix if prefix is not None else max(prefixes, key=len, default="")
+        missing = [name for name in names if best + name not in tensors]
+        raise RunError(
+            f"the checkpoint lacks {len(missing)} of the network's {len(names)} tensors, as "
+            f"{best + missing[0]!r}; it has names as {next(iter(tensors), None)!r}. Is it of this "
+            "architecture?"
+        )
+    if len(fitting) > 1:
+        raise RunError(
+            "the checkpoint holds these weights more than once, below "
+            f"{', '.join(map(repr, fitting))}; choose with --checkpoint-prefix."
+        )
+    below = fitting[0]
+    around = below[: below.rstrip(".").rfind(".") + 1]
+    for name in tensors:
+        if below != around and name.startswith(tuple(around + extra for extra in EXTRAS)):
+            raise RunError(
+                f"the checkpoint's network is more than its backbone: it has {name!r} besides. "
+                "Evaluate it where it was trained, with --evaluate; the backbone alone is another "
+                "network."
+            )
+    return {
+        name.removeprefix(below): value for name, value in tensors.items() if name.startswith(below)
+    }
+
+
+def classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """How many classes the weights have, or None if as many as the model.
+
+    The weights may differ from the model's in the length of the last layer alone.
+
+    Raises:
+        RunError: they differ in more.
+    """
+    own = model.state_dict()
+    other = {name: value for name, value in weights.items() if name in own}
+    differing = {name: v.shape for name, v in other.items() if v.shape != own[name].shape}
+    if not differing:
+        return None
+    lengths = {shape[0] for shape in differing.values() if len(shape)}
+    inner = [
+        name
+        for name, shape in differing.items()
+        if len(shape) != own[name].ndim or shape[1:] != own[name].shape[1:]
+    ]
+    if inner or len(lengths) != 1:
+        name = (inner or list(differing))[0]
+        raise RunError(
+            f"the checkpoint's {name!r} has the shape {tuple(differing[name])}, but the network's "
+            f"{tuple(own[name].shape)}; it is of another architecture."
+        )
+    return lengths.pop()
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads the weights; every one must have its place.
+
+    Raises:
+        RunError: some have none.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        raise RunError(f"the checkpoint does not fit the network: {error}") from error
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise RunError(
+            f"the checkpoint is of another architecture: it lacks {missing[:3]} and has "
+            f"{unexpected[:3]} besides."
+        )

@@ -1,0 +1,1 @@
+"""The paper as data: its tables and figures, and its printed numbers."""

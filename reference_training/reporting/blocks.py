@@ -1,0 +1,247 @@
+"""What a report consists of, and its three renderings: Markdown, one HTML file, a terminal.
+
+A report is a sequence of blocks, written once as data. To add a kind of block, write a frozen
+dataclass with the methods `markdown` and `html`; nothing else knows the kinds. The figures' are in
+`reporting.charts`, the structure's in `reporting.sections`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+ABSENT = "–"
+ASSETS = Path(__file__).parent
+
+
+class Block(Protocol):
+    """One piece of a report."""
+
+    def markdown(self) -> str:
+        """The block as GitHub-flavoured Markdown, without blank lines around it.
+
+        An empty text leaves the block out.
+        """
+        ...
+
+    def html(self) -> str:
+        """The block as escaped HTML that loads nothing from anywhere."""
+        ...
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the report's title."""
+
+    text: str
+    level: int = 2
+
+    def markdown(self) -> str:
+        return f"{'#' * self.level} {escape_markdown(self.text)}"
+
+    def html(self) -> str:
+        return f"<h{self.level}>{html.escape(self.text)}</h{self.level}>"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; `callout` sets it apart, for the one thing a reader must not miss."""
+
+    text: str
+    callout: bool = False
+
+    def markdown(self) -> str:
+        return f"> **{escape_markdown(self.text)}**" if self.callout else _prose(self.text)
+
+    def html(self) -> str:
+        attributes = ' class="callout"' if self.callout else ""
+        return f"<p{attributes}>{html.escape(self.text)}</p>"
+
+    def terminal(self) -> str:
+        """The text, wrapped."""
+        return textwrap.fill(self.text, 98)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines for a shell."""
+
+    text: str
+
+    def markdown(self) -> str:
+        return f"```sh\n{self.text}\n```"
+
+    def html(self) -> str:
+        return f"<pre><code>{html.escape(self.text)}</code></pre>"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: a PNG file beside the Markdown, and both themes' bytes inlined in the HTML."""
+
+    path: str
+    caption: str
+    light: bytes
+    dark: bytes
+
+    def markdown(self) -> str:
+        caption = escape_markdown(self.caption)
+        return f"![{caption}]({self.path})\n\n*{caption}*"
+
+    def html(self) -> str:
+        caption = html.escape(self.caption)
+        return (
+            '<figure><picture><source media="(prefers-color-scheme: dark)" '
+            f'srcset="{_data_uri(self.dark)}">'
+            f'<img src="{_data_uri(self.light)}" alt="{caption}"></picture>'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text: the first column names the row, the others hold its values.
+
+    `aside` counts the trailing columns that hold somebody else's numbers, which HTML sets apart.
+    `text` says that the values are words, to be aligned left; `words` counts the leading columns
+    that are, in a table of numbers. `shades` makes a heat map: for each row 0 (low) to 1 (high) of
+    every cell after the words. `narrow` writes the headers of numbers upright.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+    notes: tuple[str, ...] = ()
+    aside: int = 0
+    text: bool = False
+    words: int = 1
+    shades: tuple[tuple[float, ...], ...] = ()
+    narrow: bool = False
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(
+                    f"Table: the row {row} has {len(row)} cells under {len(self.header)} headers."
+                )
+
+    def markdown(self) -> str:
+        words = len(self.header) if self.text else self.words
+        align = " --- |" * words + " ---: |" * (len(self.header) - words)
+        lines = [_markdown_row(self.header), f"|{align}"]
+        lines += [_markdown_row(row) for row in self.rows]
+        paragraphs = [f"**{escape_markdown(self.caption)}**", "\n".join(lines)]
+        return "\n\n".join(paragraphs + [_prose(note) for note in self.notes])
+
+    def html(self) -> str:
+        kinds = [name for name in ("text", "narrow") if getattr(self, name)]
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        head = self._html_row(self.header, "th", ())
+        shades = self.shades or ((),) * len(self.rows)
+        body = "\n".join(map(self._html_row, self.rows, ["td"] * len(self.rows), shades))
+        notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in self.notes)
+        # The caption stands outside of what scrolls; a region that scrolls can be focused.
+        caption = html.escape(self.caption)
+        return (
+            f'<p class="caption">{caption}</p>\n<div class="scroll" role="region" tabindex="0" '
+            f'aria-label="{caption}"><table{kind}>\n'
+            f"<thead>{head}</thead>\n<tbody>{body}</tbody></table></div>{notes}"
+        )
+
+    def terminal(self) -> str:
+        """The table in plain text, its headers wrapped to the columns' width."""
+        widths = [
+            max([9, *map(len, title.split()), *map(len, cells)])
+            for title, *cells in zip(self.header, *self.rows, strict=True)
+        ]
+        wrapped = [
+            textwrap.wrap(title, width) or [""]
+            for title, width in zip(self.header, widths, strict=True)
+        ]
+        height = max(map(len, wrapped))
+        # Headers hang from below, so that their last line stands over the numbers.
+        padded = [[""] * (height - len(lines)) + lines for lines in wrapped]
+        lines = [self._terminal_row(line, widths) for line in zip(*padded, strict=True)]
+        lines.append("─" * len(lines[-1]))
+        lines += [self._terminal_row(row, widths) for row in self.rows]
+        notes = [line for note in self.notes for line in textwrap.wrap(note, 98)]
+        return "\n".join([*textwrap.wrap(self.caption, 98), "", *lines, "", *notes])
+
+    def _html_row(self, cells: Sequence[str], tag: str, shades: Sequence[float]) -> str:
+        first_aside = len(cells) - self.aside
+        parts = []
+        for index, cell in enumerate(cells):
+            name, attributes = tag, ' scope="col"' if tag == "th" else ""
+            text = html.escape(cell).replace(" ↑", "&nbsp;↑").replace(" ↓", "&nbsp;↓")
+            if index == 0 and tag == "td":
+                name, attributes, text = "th", ' scope="row"', f"<span>{text}</span>"
+            elif 0 < index < self.words:
+                attributes += ' class="word"'
+            if index >= first_aside:
+                attributes += ' class="aside"'
+            if shades and index >= self.words:
+                attributes += f' style="--shade:{shades[index - self.words]:.2f}"'
+            parts.append(f"<{name}{attributes}>{text}</{name}>")
+        return f"<tr>{''.join(parts)}</tr>"
+
+    def _terminal_row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        words = len(cells) if self.text else self.words
+        left = map(str.ljust, cells[:words], widths)
+        return "  ".join([*left, *map(str.rjust, cells[words:], widths[words:])])
+
+
+def markdown_document(blocks: Sequence[Block]) -> str:
+    """The blocks as one Markdown text."""
+    return "\n\n".join(filter(None, (block.markdown() for block in blocks))) + "\n"
+
+
+def html_document(title: str, blocks: Sequence[Block]) -> str:
+    """The blocks as one self-contained page that works from a file, without a network.
+
+    It is complete without its script, which makes tables sort and lets the reader choose the
+    methods of the figures.
+    """
+    style, script = (
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The browser itself refuses whatever is not in the page, and any script but this one.
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    body = "\n".join(block.html() for block in blocks)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def escape_markdown(text: str) -> str:
+    """Characters that Markdown would take for markup; an underscore inside a word is safe."""
+    text = re.sub(r"([\\`*<\[\]])", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def _prose(text: str) -> str:
+    """Running text, of which Markdown must not take the first sign for a bullet or a heading."""
+    return re.sub(r"^([-+#>])", r"\\\1", escape_markdown(text))
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

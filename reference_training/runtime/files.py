@@ -1,0 +1,99 @@
+"""Writing files so that a reader finds the old content or the new one, never half of it."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from reference_training.runtime.errors import RunError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside `path`, syncs, and renames over it.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full; `path` is as it was.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the folder itself may be out of reach
+            temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. Make room or choose another folder "
+            "with --out; what was saved before is intact, and the same command continues from it."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        RunError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged ({error}); delete it and run the same command again."
+        ) from error
+
+
+class JsonLines:
+    """A file of JSON values, one a line, that survives being cut off in the middle of a line.
+
+    Args:
+        path: the file; made on the first append.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Any]:
+        """All whole lines; a torn last one is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(
+                f"{self.path} is damaged ({error}); delete it and run the same command again."
+            ) from error
+
+    def resume(self) -> list[Any]:
+        """All whole lines, after cutting off a torn last one, to which the next would be glued."""
+        rows = self.read()
+        if self.path.exists():
+            self.keep(len(rows))
+        return rows
+
+    def keep(self, count: int) -> None:
+        """Cuts the file after its first `count` lines."""
+        kept = self.read()[:count]
+        write_atomically(self.path, b"".join(json.dumps(row).encode() + b"\n" for row in kept))
+
+    def append(self, value: Any) -> None:
+        """Adds one line and syncs it."""
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(value).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path}: {error.strerror or error}. Make room and run the same "
+                "command again; it continues from what was saved before."
+            ) from error

@@ -1,0 +1,158 @@
+"""The processes of one run: those that torchrun started, or this one alone."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from reference_training.runtime.errors import RunError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its equals.
+
+    Args:
+        rank: this process's number, from 0; rank 0 writes every file.
+        size: how many processes work on the run.
+        device: where this process computes.
+        hosts: the group for what need not wait for the devices; None is the default group.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    hosts: Any = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Every rank's tensor, stacked in the order of the ranks: (size, ...)."""
+        if self.size == 1:
+            return values[None]
+        everyone = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(everyone, values.contiguous())
+        return torch.stack(everyone)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Every rank's value, in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        everyone: list[Any] = [None] * self.size
+        distributed.all_gather_object(everyone, value, group=self.hosts)
+        return everyone
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on some rank; no device is waited for."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self.hosts)
+        return bool(flags)
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """What `function` returns on rank 0, on every rank.
+
+        Raises:
+            RunError: it raised one on rank 0; every rank raises it, so that none waits for ever.
+        """
+        outcome: T | RunError | None = None
+        if self.main:
+            try:
+                outcome = function()
+            except RunError as error:
+                outcome = error
+        outcome = self.gather_objects(outcome)[0]
+        if isinstance(outcome, RunError):
+            raise outcome
+        return outcome  # type: ignore[return-value]
+
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def launched() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, before any process group exists."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this process.
+
+    Args:
+        name: "cpu", "cuda", or "auto" for the GPU if there is one; each local rank has its own.
+    Raises:
+        RunError: another name, or more local ranks than GPUs.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise RunError(f"--device is {name!r}; use auto, cpu or cuda.")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= found:
+        raise RunError(
+            f"local rank {local} has no GPU of its own: this machine shows {found}. Give torchrun "
+            f"--nproc-per-node {max(found, 1)}, or use --device cpu."
+        )
+    return torch.device("cuda", local)
+
+
+def named_device(name: str | None) -> torch.device:
+    """The device by name, or this process's GPU, or the CPU.
+
+    Raises:
+        RunError: no such device here.
+    """
+    if name is None:
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        gpus = torch.cuda.device_count()
+        return torch.device("cuda", local % gpus) if gpus else torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"--device {name} is not available here: {error}") from error
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """This process's place in the run; leaves the group of processes at the end.
+
+    Args:
+        device: see `choose_device`.
+    Raises:
+        RunError: another process of the run is gone.
+    """
+    place = choose_device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if launched() == 1:
+        yield World(0, 1, place)
+        return
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size(), place, hosts)
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
+            raise
+        raise RunError(
+            f"lost another process of this run ({str(error).splitlines()[0]}). It was killed, or "
+            "its machine failed; torchrun's report names it. Run the same command again: it "
+            "continues from the last checkpoint."
+        ) from error
+    finally:
+        distributed.destroy_process_group()

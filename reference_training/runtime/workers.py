@@ -1,0 +1,163 @@
+"""Worker processes: one seed each while training, one evaluation set each afterwards.
+
+Small networks use a second thread badly, and a sum's rounding depends on the number of threads.
+So each worker computes with a fixed number of threads, 1 by default, and the cores are used by
+working on several seeds or sets at once: faster, and the same numbers on every number of cores.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.ranks import is_main
+from reference_training.runtime.stop import Interrupted, StopOnSignal
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the workers and their parent see of each other."""
+
+    stop: Event
+    done: "Synchronized[int]"  # iterations, those of earlier starts included
+    resumed: "Synchronized[int]"  # the iterations among them that earlier starts had done
+
+    def advance(self, iterations: int = 1) -> None:
+        """Counts iterations just done."""
+        with self.done.get_lock():
+            self.done.value += iterations
+
+    def skip(self, iterations: int) -> None:
+        """Counts iterations that an earlier start had done."""
+        with self.resumed.get_lock():
+            self.resumed.value += iterations
+        self.advance(iterations)
+
+
+_shared: Shared | None = None
+
+
+def shared() -> Shared:
+    """This worker's link to its parent."""
+    assert _shared is not None  # set by _begin before the first task
+    return _shared
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in workers only
+    parent.join()
+    os._exit(1)  # all files are written atomically, so no moment is a bad one
+
+
+def _begin(link: Shared, threads: int) -> None:
+    global _shared
+    _shared = link
+    # A parent that is killed cannot stop its workers, and an orphan would go on for hours.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everyone; the parent decides
+    torch.set_num_threads(threads)
+
+
+def bar(total: int, unit: str, description: str) -> tqdm:
+    """A progress bar on a terminal; a line every ten seconds in a log file. Rank 0 only."""
+    return tqdm(
+        total=total,
+        unit=unit,
+        desc=description,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+        disable=not is_main(),
+    )
+
+
+class Pool:
+    """Runs tasks in worker processes, under a progress bar and the parent's signals."""
+
+    def __init__(self, executor: ProcessPoolExecutor, link: Shared) -> None:
+        self.executor = executor
+        self.link = link
+
+    def train(self, levels: list[list[tuple[Any, ...]]], iterations: int) -> None:
+        """Runs the training tasks, showing how far the workers' iterations have come.
+
+        Args:
+            levels: tasks (function, arguments ...); those of a level need all levels before it.
+            iterations: of all tasks together.
+        Raises:
+            RunError: a task failed; the others were stopped and have saved.
+            Interrupted: a signal stopped all of them.
+        """
+        with bar(iterations, "it", "training") as progress:
+            for level in levels:
+                self._train_level([self.executor.submit(*task) for task in level], progress)
+
+    def _train_level(self, tasks: list[Future[None]], progress: tqdm) -> None:
+        pending = set(tasks)
+        while pending:
+            finished, pending = wait(pending, timeout=POLL_SECONDS)
+            if any(task.exception() is not None for task in finished):
+                self.link.stop.set()
+            progress.initial = self.link.resumed.value
+            progress.update(self.link.done.value - progress.n)
+        errors = [error for task in tasks if (error := task.exception()) is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
+            raise error
+
+    def results(self, tasks: list[Future[Any]], skipped: int) -> Iterator[Any]:
+        """The results of the tasks in their order, as they come."""
+        with bar(skipped + len(tasks), "set", "evaluating") as progress:
+            progress.initial = progress.n = skipped
+            for task in tasks:
+                yield task.result()
+                progress.update(1)
+
+
+@contextmanager
+def pool(jobs: int | None, threads: int) -> Iterator[Pool]:
+    """Starts the workers; on SIGINT or SIGTERM they save what they have, and the pool ends.
+
+    Args:
+        jobs: worker processes; None is as many as torch would use threads: one for each core.
+        threads: torch's threads in each of them.
+    Raises:
+        Interrupted: a signal came.
+        RunError: a worker was killed from outside.
+    """
+    context = multiprocessing.get_context("spawn")
+    link = Shared(context.Event(), context.Value("q", 0), context.Value("q", 0))
+    executor = ProcessPoolExecutor(
+        jobs or torch.get_num_threads(),
+        mp_context=context,
+        initializer=_begin,
+        initargs=(link, threads),
+    )
+    signals = StopOnSignal(link.stop)
+    try:
+        with signals:
+            yield Pool(executor, link)
+    except BrokenProcessPool as error:
+        if signals.came:
+            raise Interrupted from error
+        raise RunError(
+            "a worker process was killed, perhaps for want of memory. Run the same command again, "
+            "it continues; fewer --jobs need less memory."
+        ) from error
+    finally:
+        link.stop.set()
+        executor.shutdown(cancel_futures=True)

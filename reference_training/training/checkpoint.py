@@ -1,0 +1,139 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON, each written atomically.
+
+A checkpoint is `<iteration>.safetensors` and `<iteration>.json`; the latter carries the former's
+SHA-256 and is written last, so a checkpoint exists when its JSON does. Nothing is pickled.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json, write_atomically, write_json
+
+KEPT = 2
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training stands: its iteration, named tensors, and a JSON-able rest."""
+
+    iteration: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def _paths(folder: Path, iteration: int) -> tuple[Path, Path]:
+    stem = f"{iteration:08d}"
+    return folder / f"{stem}.safetensors", folder / f"{stem}.json"
+
+
+def iterations(folder: Path) -> list[int]:
+    """The iterations of the complete checkpoints in `folder`, ascending."""
+    return sorted(int(path.stem) for path in folder.glob("[0-9]*.json"))
+
+
+def _remove(folder: Path, iteration: int) -> None:
+    tensors, description = _paths(folder, iteration)
+    description.unlink()
+    tensors.unlink(missing_ok=True)
+
+
+def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
+    """Writes a checkpoint and removes all but the newest `kept`, and those of a later iteration.
+
+    A later one was damaged, or else the training would not have come here again.
+
+    Raises:
+        RunError: the disk is full or the folder not writable; earlier checkpoints stay.
+    """
+    tensors, description = _paths(folder, checkpoint.iteration)
+    content = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+    write_atomically(tensors, content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_json(description, {"sha256": digest, "state": checkpoint.state})
+    present = iterations(folder)
+    newest = [iteration for iteration in present if iteration <= checkpoint.iteration][-kept:]
+    for iteration in present:
+        if iteration not in newest:
+            _remove(folder, iteration)
+
+
+def read(folder: Path, iteration: int) -> Checkpoint:
+    """The checkpoint of that iteration.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    tensors, description = _paths(folder, iteration)
+    try:
+        record = read_json(description)
+        digest, state = record["sha256"], record["state"]
+        content = tensors.read_bytes()
+    except (RunError, KeyError, TypeError) as error:
+        raise Damaged(f"the checkpoint {description} is damaged (no JSON of ours)") from error
+    except FileNotFoundError as error:
+        raise Damaged(f"the checkpoint {tensors} is gone") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise Damaged(
+            f"the checkpoint {tensors} is damaged (its SHA-256 differs from the recorded one)"
+        )
+    return Checkpoint(iteration, load(content), state)
+
+
+def read_newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is not damaged (None: there is none), and what is wrong with
+    those that are newer."""
+    complaints: list[str] = []
+    for iteration in reversed(iterations(folder)):
+        try:
+            return read(folder, iteration), complaints
+        except Damaged as damage:
+            complaints.append(str(damage))
+    return None, complaints
+
+
+def read_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint in `folder`, or None if there is none.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = iterations(folder)
+    try:
+        return read(folder, found[-1]) if found else None
+    except Damaged as damage:
+        raise RunError(f"{damage}. Run the same command again: it trains this part anew.") from None
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators, JSON-able."""
+    kind, words, *rest = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, np.asarray(words).tolist(), *rest],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": torch.cuda.get_rng_state().tolist() if torch.cuda.is_initialized() else None,
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Sets the global generators to what `random_states` returned."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(states["numpy"]))
+    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+    if states["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(torch.tensor(states["cuda"], dtype=torch.uint8))

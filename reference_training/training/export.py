@@ -1,0 +1,161 @@
+"""A trained network as others can use it: plain weights, the UEM beside them, a model card.
+
+`python -m reference_training.training.export RUN --upload user/name` puts a finished run's export
+on the Hugging Face hub.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from reference_training.config import PaperRun
+from reference_training.data.views import MEAN, STD
+from reference_training.methods.trainings import label, training
+from reference_training.networks.backbones import TorchvisionResNet
+from reference_training.paper.experiments import ROWS
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines, read_json, write_atomically, write_json
+from reference_training.training.record import plain
+
+MODEL, UEM, CARD = "model.safetensors", "uem.safetensors", "README.md"
+CONFIG = "config.json"
+"""What is needed to build both networks again, and to give them the images they expect."""
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+
+
+def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -> None:
+    """Writes the weights, the card, and what the networks and their input are.
+
+    Args:
+        folder: where to.
+        step: the trained step, with `model` and `uem`.
+        run: what it was.
+        description: the content of run.json.
+    """
+    write_atomically(folder / MODEL, save(_contiguous(step.model)))
+    if step.uem is not None:
+        write_atomically(folder / UEM, save(_contiguous(step.uem)))
+    write_json(folder / CONFIG, configuration(run, description["dataset"]["classes"]))
+    write_atomically(folder / CARD, card(run, description, type(step.model).__name__).encode())
+
+
+def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
+    """The content of config.json: how the networks are built, and what their input is."""
+    return {
+        "arch": run.arch,
+        "classes": classes,
+        "method": training(ROWS[run.experiment].training).method.name,
+        "recipe": plain(run.recipe),
+        "uem": plain(run.uem),
+        "resize": run.resize,
+        "crop": run.crop,
+        "mean": MEAN,
+        "std": STD,
+    }
+
+
+def _how_to_load(run: PaperRun, classes: int, network: str) -> list[str]:
+    """Lines of the card: torchvision's own network, or one that is more than that."""
+    if network != TorchvisionResNet.__name__:
+        return [
+            f"This is no plain {run.arch} but a `{network}` of `reference_training`, built as "
+            f"`{CONFIG}` says; `--evaluate` evaluates it.",
+        ]
+    return [
+        "```python",
+        "import torchvision",
+        "from safetensors.torch import load_file",
+        "",
+        f"model = torchvision.models.{run.arch}(num_classes={classes})",
+        f'model.load_state_dict(load_file("{MODEL}"))',
+        "```",
+    ]
+
+
+def card(run: PaperRun, description: dict[str, Any], network: str) -> str:
+    """The model card, in Markdown with the hub's header; `network` is the model's class."""
+    row, recipe = ROWS[run.experiment], run.recipe
+    classes = description["dataset"]["classes"]
+    rows = JsonLines(run.folder / "metrics.jsonl").read()
+    lines = [
+        "---",
+        "library_name: torchvision",
+        "pipeline_tag: image-classification",
+        "tags: [ulfd, robustness, distillation]",
+        "---",
+        f"# {run.arch}, {label(training(row.training).name)}",
+        "",
+        f"Row “{row.label}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
+        "Modeling for Degraded Image Recognition* (ECCV 2022), trained by ulfd.",
+        "",
+        *_how_to_load(run, classes, network),
+        "",
+        f"Input: {run.crop} x {run.crop} pixels, ImageNet's mean and standard deviation. "
+        f"`{UEM}`, where present, holds the uncertainty module (`ulfd_torch.UEM`), which the "
+        "network does not need.",
+        "",
+        "| training | |",
+        "|---|---|",
+        f"| photographs, classes | {description['dataset']['train']}, {classes} |",
+        f"| starting weights (SHA-256) | {description['dataset']['weights_sha256']} |",
+        f"| iterations, batch, seed | {recipe.iterations}, {recipe.batch_size}, {run.seed} |",
+        f"| learning rate, weight decay | {recipe.learning_rate:g}, {recipe.weight_decay:g} |",
+        f"| λ, prior weight | {recipe.distillation_weight:g}, {recipe.prior_weight:g} |",
+        f"| precision | {run.numerics.precision} |",
+        f"| frost overlays | {description['frost']} |",
+    ]
+    if rows:
+        last = {name: value for name, value in rows[-1].items() if name != "learning_rate"}
+        lines += [
+            f"| {name.replace('_', ' ')}, last | {value:.6g} |" for name, value in last.items()
+        ]
+    commit = (description["git"] or {}).get("commit", "unknown")
+    lines += [f"| command | `{description['command']}` |", f"| commit | {commit} |", ""]
+    return "\n".join(lines)
+
+
+def upload(folder: Path, repository: str) -> str:
+    """Puts an export on the Hugging Face hub, into a private repository; returns its address.
+
+    Raises:
+        RunError: the package is not installed, or there is nothing to upload.
+    """
+    if not (folder / MODEL).is_file():
+        raise RunError(f"{folder} holds no {MODEL}; finish the run first.")
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise RunError(
+            "uploading needs huggingface_hub. Install it with:\n    pip install 'ulfd[hub]'"
+        ) from error
+    hub = HfApi()
+    hub.create_repo(repository, private=True, exist_ok=True)
+    return str(hub.upload_folder(repo_id=repository, folder_path=folder))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reference_training.training.export", description=upload.__doc__
+    )
+    parser.add_argument("run", type=Path, help="the folder of a finished run")
+    parser.add_argument("--upload", required=True, metavar="USER/NAME")
+    given = parser.parse_args(arguments)
+    try:
+        read_json(given.run / "run.json")
+        print(upload(given.run / "export", given.upload))
+    except (RunError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

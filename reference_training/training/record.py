@@ -1,0 +1,95 @@
+"""What a run writes down about itself, so that it can be understood and made again."""
+
+import dataclasses
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from reference_training.config import NOT_COMPUTED, PaperRun, Run
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json
+from reference_training.runtime.ranks import launched
+from ulfd.env import versions
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as JSON has them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the code that runs, and whether it has uncommitted changes."""
+    here = Path(__file__).parents[1]
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(here), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # an installed package, or no git
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def command(arguments: list[str] | None = None) -> str:
+    """The command line that makes this run, and continues it."""
+    given = sys.argv[1:] if arguments is None else arguments
+    launcher = ["python"]
+    if launched() > 1:
+        launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    return shlex.join([*launcher, "-m", "reference_training.run", *given])
+
+
+def describe(run: Run | PaperRun, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    """The content of run.json."""
+    return {
+        "command": command(),
+        "config": plain(run),
+        "versions": versions(),
+        "git": _git(),
+        "dataset": dataset,
+        **facts,
+    }
+
+
+def check_same_run(path: Path, description: dict[str, Any]) -> bool:
+    """Whether the folder holds an earlier part of this very run (False: it holds nothing).
+
+    Raises:
+        RunError: it holds another run, which must not be mixed with this one.
+    """
+    if not path.exists():
+        return False
+    before = read_json(path)
+    try:
+        old = {**before["config"], "data": before["dataset"]}
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} does not describe a run (no {error}); use another --out."
+        ) from error
+    new = {**description["config"], "data": description["dataset"]}
+    changed = [
+        f"{key} was {old.get(key)!r} and is now {new[key]!r}"
+        for key in new
+        if key not in NOT_COMPUTED and old.get(key) != new[key]
+    ]
+    if changed:
+        raise RunError(
+            f"{path.parent} holds another run: {'; '.join(changed)}. Use another folder with "
+            f"--out, or delete {path.parent} to start anew."
+        )
+    return True

@@ -1,0 +1,259 @@
+"""Photographs in files: layouts, decoding, and pairs that depend on nothing but (seed, i, t)."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from reference_training.corruptions import SEEN, SEVERITIES, corrupt
+from reference_training.corruptions.random import Random
+from reference_training.data import photograph_pairs
+from reference_training.data.make_photograph_crops import crops, write_folder, write_shards
+from reference_training.data.photograph_pairs import PhotographPairs
+from reference_training.data.photographs import (
+    ImageFolder,
+    Shards,
+    fingerprint,
+    open_photographs,
+)
+from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
+from reference_training.data.second_images import Corruptions
+from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
+from reference_training.runtime.clock import Clock
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines
+from reference_training.runtime.ranks import ALONE, World
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder")
+    write_folder(root, each=6, broken=2)
+    return root / "train"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    write_shards(root, each=6, broken=2, images=10)
+    return root / "train"
+
+
+def source(photographs, tmp_path, **options):
+    defaults = {
+        "batch_size": 12,
+        "seed": 3,
+        "second": "corruption",
+        "views": Views(40, 32, Corruptions("cycle")),
+        "channels_last": True,
+        "workers": 0,
+        "most_unreadable": 20,
+        "unreadable": JsonLines(tmp_path / "unreadable.jsonl"),
+        "world": ALONE,
+        "clock": Clock(torch.device("cpu")),
+    }
+    return PhotographPairs(photographs, **(defaults | options))
+
+
+def test_folders_are_those_of_torchvision(folder):
+    ours, theirs = ImageFolder(folder), torchvision.datasets.ImageFolder(str(folder))
+    assert list(ours.classes) == theirs.classes
+    names = [str((folder / ours.name(at)).resolve()) for at in range(len(ours.labels))]
+    assert list(zip(names, ours.labels.tolist(), strict=True)) == theirs.samples
+    content = ours.read(30)
+    assert torch.equal(decode(content), torch.from_numpy(np.array(theirs[30][0])))
+
+
+def test_shards_hold_the_same_photographs(folder, shards):
+    one, other = open_photographs(folder), open_photographs(shards)
+    assert isinstance(one, ImageFolder)
+    assert isinstance(other, Shards)
+    assert len(list(shards.glob("*.tar"))) == 5
+    assert one.labels.tolist() == other.labels.tolist()
+    assert all(one.read(at) == other.read(at) for at in range(len(one.labels)))
+    assert other.name(0) == "crops-000000.tar/astronaut_0000.jpeg"
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one) == fingerprint(ImageFolder(folder))
+
+
+def tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as shard:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+
+
+def test_layouts_that_are_none(tmp_path):
+    with pytest.raises(RunError, match="does not exist"):
+        open_photographs(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"neither class folders nor \*.tar"):
+        open_photographs(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(RunError, match=r"class folder .*cat has no image"):
+        open_photographs(tmp_path)
+    for files, message in (
+        ({"a/x.jpg": b"", "a/y.cls": b"1"}, "a/x.jpg has no a/x.cls"),
+        ({"x.jpg": b"", "x.cls": b"one"}, "no plain tar file"),
+        ({"x.jpg": b"", "x.cls": b"-1"}, "negative labels"),
+        ({"x.txt": b""}, "hold no images"),
+    ):
+        tar(tmp_path / "x.tar", files)
+        with pytest.raises(RunError, match=message):
+            open_photographs(tmp_path)
+    tar(tmp_path / "x.tar", {"x.jpg": b"", "x.cls": b"1"}, "w:gz")
+    with pytest.raises(RunError, match=r"no plain tar file.*uncompressed"):
+        open_photographs(tmp_path)
+
+
+def test_resizing_is_pillows():
+    images = [
+        torch.from_numpy(np.array(Image.open(io.BytesIO(content)).convert("RGB")))
+        for _, _, content in crops(2, 0)
+    ]
+    images += [images[0].clone(), images[3].flip(0)]  # sizes that occur twice
+    ours = resized(images, 48)
+    for image, square in zip(images, ours, strict=True):
+        pillow = Image.fromarray(image.numpy()).resize((48, 48), Image.Resampling.BILINEAR)
+        difference = square.permute(1, 2, 0).int() - torch.from_numpy(np.array(pillow)).int()
+        assert difference.abs().max() <= 1
+        assert torch.equal(resized([image], 48)[0], square)  # whatever stands beside it
+
+
+def test_cropping():
+    images = torch.arange(2 * 3 * 6 * 5).view(2, 3, 6, 5)
+    found = cropped(images, torch.tensor([0, 3]), torch.tensor([2, 1]), 3)
+    assert torch.equal(found[0], images[0, :, 0:3, 2:5])
+    assert torch.equal(found[1], images[1, :, 3:6, 1:4])
+
+
+def test_every_epoch_has_every_sample_once():
+    drawn = samples_at(torch.arange(100), seed=1, total=25).view(4, 25)
+    assert (drawn.sort(1).values == torch.arange(25)).all()
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(samples_at(torch.arange(40, 50), seed=1, total=25), drawn.flatten()[40:50])
+
+
+def test_a_cycle_has_every_type_and_severity_once():
+    positions = torch.arange(75 * 40)
+    names, severities = cycle(Random(torch.zeros(1, dtype=torch.int64)), positions, 5)
+    pairs = list(zip(names, severities, strict=True))
+    for first in range(0, len(pairs), 75):
+        assert len(set(pairs[first : first + 75])) == 75
+    assert pairs[:75] != pairs[75:150]
+    again = cycle(Random(torch.zeros(1, dtype=torch.int64)), positions[100:110], 5)
+    assert list(zip(*again, strict=True)) == pairs[100:110]
+    # The official draw takes a type first: the first of a cycle is uniform over the 15, and a type
+    # that is drawn five times early is over early.
+    firsts = Counter(name for name, _ in pairs[::75])
+    assert len(firsts) > 10
+
+
+def test_independent_draws_are_uniform():
+    count = 15_000
+    draws = Random(torch.arange(count))
+    names, severities = independent(draws, torch.arange(count), 0)
+    table = Counter(zip(names, severities, strict=True))
+    assert len(table) == len(SEEN) * len(SEVERITIES)
+    # 200 expected in each of 75: six standard deviations
+    assert all(abs(number - 200) < 6 * 200**0.5 for number in table.values())
+
+
+def test_a_pair_is_the_published_recipe(folder, tmp_path):
+    """Resize, crop, corruption, flip and normalisation, made again for one image at a time."""
+    photographs = ImageFolder(folder)
+    pairs = source(photographs, tmp_path)
+    batch = next(iter(pairs.batches(5, 6)))
+    positions = torch.arange(60, 72)
+    drawn = samples_at(positions, seed=3, total=len(photographs.labels)).tolist()
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    compared = flipped = 0
+    for place, sample in enumerate(drawn):
+        try:
+            image = decode(photographs.read(sample))
+        except (ValueError, OSError):
+            continue  # replaced: another test
+        seed = pair_seeds(3, torch.tensor(5), torch.tensor([sample]))
+        draws = Random(seed)
+        top, left = draws.integers(0, 9, 2)[0].tolist()
+        flip = draws.uniform(1)[0, 0] < 0.5
+        clean = resized([image], 40)[:, :, top : top + 32, left : left + 32]
+        names, severities = cycle(draws, positions[place : place + 1], 3)
+        degraded = corrupt(clean, names, severities, seeds=seed, frost="procedural")
+        for found, expected in ((batch.clean, clean), (batch.degraded, degraded)):
+            expected = (expected[0].flip(-1) if flip else expected[0]) / 255
+            torch.testing.assert_close(found[place], (expected - mean) / std)
+        assert batch.labels[place] == photographs.labels[sample]
+        compared, flipped = compared + 1, flipped + int(flip)
+    assert compared >= 10
+    assert 0 < flipped < compared
+
+
+def test_pairs_do_not_depend_on_who_makes_them(folder, shards, tmp_path):
+    photographs = ImageFolder(folder)
+    whole = list(source(photographs, tmp_path).batches(0, 4))
+    later = list(source(photographs, tmp_path, workers=2).batches(2, 4))
+    packed = list(source(Shards(shards), tmp_path).batches(2, 4))
+    for batch, *others in zip(whole[2:], later, packed, strict=True):
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+    cpu = torch.device("cpu")
+    parts = [source(photographs, tmp_path, world=Rank(rank, 2, cpu)) for rank in range(2)]
+    for at, halves in enumerate(zip(*(part.batches(0, 4) for part in parts), strict=True)):
+        for a, *b in zip(whole[at], *halves, strict=True):
+            assert torch.equal(a, torch.cat(b))
+
+
+class Rank(World):
+    """A rank that has nobody to talk to."""
+
+    def on_main(self, function):
+        return function()
+
+
+def test_unreadable_files_are_replaced_named_and_counted(folder, tmp_path):
+    photographs = ImageFolder(folder)
+    pairs = source(photographs, tmp_path)
+    batches = list(pairs.batches(0, 8))
+    broken = {0, 1}
+    for iteration, batch in enumerate(batches):
+        assert batch.clean.isfinite().all()
+        drawn = pairs.describe(iteration)["samples"]
+        kept = [place for place, sample in enumerate(drawn) if sample not in broken]
+        assert torch.equal(batch.labels[kept], photographs.labels[[drawn[at] for at in kept]])
+    pairs.check()
+    lines = [json.loads(line) for line in pairs._log.path.read_text().splitlines()]
+    assert [line["file"] for line in lines] == ["astronaut/0000.jpeg", "astronaut/0001.jpeg"]
+    assert "truncated" in lines[0]["error"]
+    again = source(photographs, tmp_path)  # a continued run knows them
+    list(again.batches(0, 8))
+    again.check()
+    assert len(again._log.read()) == 2
+    strict = source(photographs, tmp_path, most_unreadable=1)
+    with pytest.raises(RunError, match=r"2 files cannot be decoded.*--most-unreadable"):
+        strict.check()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_is_no_data_ends_with_a_message(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(photograph_pairs, "ATTEMPTS", 5)
+    for number in range(3):
+        path = tmp_path / "train" / "class" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"html")
+    pairs = source(ImageFolder(tmp_path / "train"), tmp_path, workers=workers)
+    with pytest.raises(RunError, match=r"^5 files in a row cannot be decoded.*class/\d.jpg"):
+        next(iter(pairs.batches(0, 1)))
+
+
+def test_grey_and_palette_images_are_rgb():
+    for mode in ("L", "P", "CMYK", "RGBA", "1"):
+        content = io.BytesIO()
+        Image.new(mode, (7, 5)).save(content, "TIFF")
+        assert decode(content.getvalue()).shape == (5, 7, 3)

@@ -1,0 +1,372 @@
+"""The full-scale path as its users run it: one process or many, killed, interrupted, damaged."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from reference_training.config import OFFICIAL_CODE, PAPER, PaperRun
+from reference_training.data.make_photograph_crops import write_folder
+from reference_training.experiments import imagenet
+from reference_training.methods.feature_distillation import DistillationStep
+from reference_training.run import main, parse
+from reference_training.runtime import files
+from reference_training.training import export, loop
+
+ITERATIONS = 20
+SMALL = (
+    "--experiment table1/ulfd --arch resnet8 --weights random --crop 32 --resize 36 "
+    f"--recipe.batch-size 12 --recipe.iterations {ITERATIONS} --numerics.precision float32 "
+    "--workers 0 --checkpoint-every 4 --device cpu"
+).split()
+LAST = f"{ITERATIONS:08d}.safetensors"
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """What runs here has as many threads as what `start` starts: their number decides rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    root = tmp_path_factory.mktemp("crops")
+    write_folder(root, each=8, broken=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small(crops):
+    return [*SMALL, "--data-root", str(crops)]
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """A run from beginning to end, in six shards: in one process."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 0
+    return folder
+
+
+def start(arguments: list[str], folder: Path, processes: int = 1) -> subprocess.Popen:
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", f"--nproc-per-node={processes}", "-m"]
+    command = [*launcher, "reference_training.run", *arguments, "--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out + err
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(6000):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits: weights, optimiser and log."""
+    return all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in (LAST, "metrics.jsonl")
+    )
+
+
+def close(one: Path, other: Path) -> None:
+    """Whether two runs ended alike, but for rounding."""
+    for a, b in zip(rows(one), rows(other), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    a, b = load_file(one / LAST), load_file(other / LAST)
+    assert a.keys() == b.keys()
+    for name in a:
+        if name.startswith("step."):
+            # Adam moves a weight by at most its learning rate, whatever the gradient's rounding.
+            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-3)
+
+
+def test_leaves_what_it_promises(whole):
+    row = rows(whole)[-1]
+    assert row["iteration"] == ITERATIONS
+    low, mean, high = (row[f"log_variance_{name}"] for name in ("min", "mean", "max"))
+    assert low < mean < high <= 0  # the official UEM's σ
+    assert row["loss"] == pytest.approx(
+        row["clean"] + row["degraded"] + row["distillation"], rel=1e-5
+    )
+    performance = rows(whole, "performance.jsonl")[-1]
+    parts = [performance[f"seconds_{part}"] for part in
+             ("data", "degradation", "forward", "backward", "optimizer")]  # fmt: skip
+    assert min(parts) > 0
+    assert sum(parts) <= performance["seconds_all"]
+    assert performance["pairs_per_second"] > 0
+    assert performance["peak_memory_bytes"] > 1e7
+    run = json.loads((whole / "run.json").read_text())
+    assert run["config"]["recipe"]["iterations"] == ITERATIONS
+    assert run["dataset"]["train"] == 8 * 8
+    unreadable = {row["file"]: row["error"] for row in rows(whole, "unreadable.jsonl")}
+    assert set(unreadable) <= {f"astronaut/000{n}.jpeg" for n in range(3)}
+    assert unreadable["astronaut/0001.jpeg"] == "no image of a known format"
+    assert len(list(whole.glob("[0-9]*.json"))) == 3  # --kept
+
+
+def test_two_processes_are_one(whole, small, tmp_path):
+    """The number of shards makes the result, not who works on them."""
+    folder = tmp_path / "two"
+    code, text = finish(start([*small, "--accumulate", "3"], folder, processes=2))
+    assert code == 0, text
+    assert text.count("6 shards") == 0
+    close(whole, folder)
+    assert text.count("the trained network") == 1
+
+
+@linux
+def test_killed_ranks_continue_bit_by_bit(small, tmp_path):
+    """Three ranks, for with two the order of their gradients cannot matter."""
+    reference, folder = tmp_path / "reference", tmp_path / "killed"
+    code, text = finish(start(small, reference, processes=3))
+    assert code == 0, text
+
+    process = start(small, folder, processes=3)
+    wait_for(folder / "00000004.json", process)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)  # one of them
+    code, text = finish(process)
+    assert code != 0
+    assert "SIGKILL" in text  # torchrun's report
+
+    process = start(small, folder, processes=3)
+    wait_for(folder / "00000008.json", process)
+    os.killpg(process.pid, signal.SIGSTOP)  # so that none has the time to react
+    for rank in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(rank), signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # all of them
+    process.communicate()
+    assert not (folder / LAST).exists()
+
+    code, text = finish(start(small, folder, processes=3))
+    assert code == 0, text
+    assert "resuming the run" in text
+    assert same(reference, folder)
+
+
+def test_a_signal_saves_and_another_number_of_ranks_goes_on(whole, small, tmp_path):
+    folder = tmp_path / "terminated"
+    process = start([*small, "--accumulate", "6", "--workers", "2"], folder)
+    wait_for(folder / "00000004.json", process)
+    os.killpg(process.pid, signal.SIGTERM)  # as queues do: the data workers get it too
+    code, text = finish(process)
+    assert code == 130
+    assert "Traceback" not in text
+    assert re.search(r"interrupted.*continue with: python -m reference_training.run", text)
+    twin = tmp_path / "twin"
+    shutil.copytree(folder, twin)
+    assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 0
+    assert same(whole, folder)
+    code, text = finish(start([*small, "--accumulate", "3"], twin, processes=2))
+    assert code == 0, text
+    close(whole, twin)
+
+
+def test_another_number_of_shards_is_said(whole, small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for path in (*folder.glob(f"{ITERATIONS:08d}.*"), folder / "export/model.safetensors"):
+        path.unlink()
+    assert main([*small, "--out", str(folder)]) == 0
+    assert "in 6 shards, and goes on in 1" in capsys.readouterr().out
+    assert not same(whole, folder)  # batch normalisation saw other groups
+
+
+def test_a_time_limit_saves(small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main([*small, "--out", str(folder), "--max-hours", "0"]) == 130
+    assert "--max-hours" in capsys.readouterr().err
+    assert [path.stem for path in folder.glob("[0-9]*.json")] == ["00000001"]
+
+
+def test_a_full_disk_loses_nothing(whole, small, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    write = files.os.fsync
+    checkpoints = []
+
+    def full(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if ".safetensors" in path:
+            checkpoints.append(path)
+            if len(checkpoints) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"cannot write .*00000012.safetensors: No space left.*Make room", message)
+    assert sorted(path.stem for path in folder.glob("[0-9]*.json")) == ["00000004", "00000008"]
+    assert not list(folder.glob("*.part"))
+    assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 0
+    assert same(whole, folder)
+
+
+def test_a_flipped_byte_gives_way_to_the_checkpoint_before(whole, small, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    content = bytearray((folder / LAST).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / LAST).write_bytes(content)
+    assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"{LAST} is damaged .*; continuing from iteration 16", out)
+    assert same(whole, folder)
+
+
+def test_nan_names_the_step_and_its_images(whole, small, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    count = 0
+    forward = DistillationStep.forward
+
+    def poisoned(self, batch):
+        nonlocal count
+        result = forward(self, batch)
+        count += 1  # 6 shards an iteration: this is in the seventh
+        return result._replace(loss=result.loss * float("nan")) if count == 40 else result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationStep, "forward", poisoned)
+        assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 1
+    assert re.search(r"the loss \(nan\) is not finite at iteration 7", capsys.readouterr().err)
+    told = json.loads((folder / "diverged.json").read_text())
+    assert told["iteration"] == 7
+    assert len(told["batch"]["samples"]) == len(told["batch"]["files"]) == 12
+    assert [path.stem for path in folder.glob("[0-9]*.json")] == ["00000004"]
+    assert main([*small, "--accumulate", "6", "--out", str(folder)]) == 0
+    assert same(whole, folder)
+
+
+def test_the_export_is_plain_torchvision(small, tmp_path, monkeypatch):
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = {}
+    write = export.write
+
+    def spy(folder, step, run, description):
+        step.eval()
+        with torch.no_grad():
+            expected["logits"] = step.model(images)
+        write(folder, step, run, description)
+
+    monkeypatch.setattr(imagenet.export, "write", spy)
+    short = ["--arch", "resnet18", "--recipe.iterations", "1", "--out", str(tmp_path / "run")]
+    assert main([*small, *short]) == 0
+    folder = tmp_path / "run/export"
+    plain = torchvision.models.resnet18(num_classes=8).to(memory_format=torch.channels_last)
+    plain.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(images), expected["logits"])
+    from ulfd_torch import UEM
+
+    UEM(512).load_state_dict(load_file(folder / "uem.safetensors"))
+    card = (folder / "README.md").read_text()
+    assert "torchvision.models.resnet18(num_classes=8)" in card
+    assert "| loss, last |" in card
+    assert re.search(r"λ, prior weight \| 0.1, 2 \|", card)
+
+
+def test_without_training_the_starting_weights_are_exported(small, tmp_path):
+    folder = tmp_path / "run"
+    given = torchvision.models.resnet18(num_classes=8).state_dict()
+    torch.save(given, tmp_path / "start.pth")
+    vanilla = ["--experiment", "table1/vanilla", "--arch", "resnet18", "--recipe.iterations", "0"]
+    assert main([*small, *vanilla, "--weights", f"{tmp_path}/start.pth", "--out", f"{folder}"]) == 0
+    found = load_file(folder / "export/model.safetensors")
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    assert not (folder / "export/uem.safetensors").exists()
+
+
+BAD = {
+    "experiment": (["--experiment", "table9/ulfd"], "unknown experiment 'table9/ulfd'"),
+    "recipe": (["--recipe", "best"], "unknown recipe 'best'"),
+    "arch": (["--arch", "vgg"], "--arch is 'vgg'"),
+    "sampling": (["--corruption-sampling", "all"], "--corruption-sampling is 'all'"),
+    "batch": (["--accumulate", "5"], "12 cannot be divided among 1 processes x --accumulate 5"),
+    "crop": (["--crop", "64"], "--crop 64 does not fit into --resize 36"),
+    "weights": (["--arch", "resnet18", "--weights", "none.pth"], "none.pth are not there"),
+    "no weights": (["--weights", "pretrained"], "no pretrained weights of a resnet8"),
+    "frost": (["--frost", "snowy"], "frost"),
+    "size": (["--crop", "33"], "no severities are published for 33x33 images"),
+    "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
+    "sync": (["--numerics.sync-batch-norm"], "needs GPUs"),
+    "device": (["--device", "tpu"], "--device is 'tpu'"),
+    "data": (["--data-root", "no/such/folder"], "does not exist"),
+    "wandb": (["--wandb", "x"], "pip install 'ulfd[tracking]'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_a_message(name, small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    arguments, message = BAD[name]
+    assert main([*small, "--out", str(tmp_path / "run"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert message in error
+
+
+def test_another_configuration_is_not_mixed_in(whole, small, capsys):
+    before = (whole / LAST).read_bytes()
+    assert main([*small, "--out", str(whole), "--lambda", "0.5"]) == 1
+    assert "holds another run" in capsys.readouterr().err
+    assert (whole / LAST).read_bytes() == before
+
+
+def test_too_many_unreadable_files_end_the_run(small, tmp_path, capsys):
+    assert main([*small, "--out", str(tmp_path / "run"), "--most-unreadable", "0"]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"files cannot be decoded, among them astronaut/000\d.jpeg", message)
+
+
+def test_recipes_by_name():
+    run = parse(["--experiment", "table1/ulfd", "--recipe", "official_code"])
+    assert isinstance(run, PaperRun)
+    assert run.recipe == OFFICIAL_CODE
+    assert parse(["--experiment", "table1/ulfd"]).recipe == PAPER
+    own = parse("--experiment table6a/1 --recipe.batch-size 128".split())
+    assert (own.recipe.distillation_weight, own.recipe.batch_size) == (1.0, 128)
+    assert parse(["--experiment", "table1/vanilla"]).recipe.iterations == 0
+
+
+def test_bfloat16_clipping_and_the_fused_optimiser(small, tmp_path):
+    folder = tmp_path / "run"
+    options = "--numerics.precision bfloat16 --numerics.clip-gradient 1 --recipe.iterations 3"
+    assert main([*small, *options.split(), "--out", str(folder)]) == 0
+    assert rows(folder)[-1]["loss"] < loop.PLAIN.max_loss

@@ -1,0 +1,78 @@
+"""The paper's tables: every row of the paper has its network, and the cells are the numbers."""
+
+import pytest
+
+from reference_training.corruptions import SEEN, UNSEEN
+from reference_training.methods.trainings import method_of, network_of
+from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
+from reference_training.reporting.result_tables import COLUMNS, PAPER, printed, table
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_names_a_network(name):
+    assert network_of(method_of(ROWS[name]))
+
+
+@pytest.mark.parametrize("key", [key for key in PAPER if key.startswith("table_")])
+def test_every_printed_row_has_its_entry(key):
+    name = key.replace("_", "", 1)
+    rows = {row.key: row for row in EXPERIMENTS[name].rows}
+    for entry in PAPER[key]["rows"]:
+        row = rows[entry["row"]]
+        assert row.arch == entry["architecture"].lower().replace("-", "_")
+        shown = [printed(EXPERIMENTS[name], row, COLUMNS[at]) for at in EXPERIMENTS[name].columns]
+        numbers = [value for value in entry.values() if isinstance(value, float)]
+        assert set(shown) - {None} == set(numbers) - {entry.get("lambda")}
+
+
+def result(seen: float, unseen: float, clean: float) -> dict:
+    corruptions = dict.fromkeys(SEEN, [seen] * 5) | dict.fromkeys(UNSEEN, [unseen] * 5)
+    return {"clean": clean, "corruptions": corruptions, "subset": {"corruptions": corruptions}}
+
+
+def cells(experiment: str, results: dict, dataset: str) -> dict[str, list[str]]:
+    rows = EXPERIMENTS[experiment].rows
+    halves = {seed: dict.fromkeys(SEEN, [0.5] * 5) for seed in ("0", "1")}
+    made = table(
+        EXPERIMENTS[experiment],
+        results,
+        {row.arch: halves for row in rows},
+        networks={row.arch: row.arch for row in rows},
+        dataset=dataset,
+    )
+    return {row.key: list(line[2:]) for row, line in zip(rows, made.rows, strict=True)}
+
+
+RESULTS = {
+    "cross_entropy": {"0": result(0.60, 0.5, 0.80), "1": result(0.62, 0.5, 0.80)},
+    "ulfd": {"0": result(0.65, 0.5, 0.81), "1": result(0.65, 0.5, 0.81)},
+}
+
+
+def test_small_data_is_compared_by_differences_paired_by_seed():
+    found = cells("table5", RESULTS, "digits")
+    # clean 80 and 81; mCE = error / 0.5
+    assert found["cross_entropy"][:4] == ["80.0 ± 0.0", "75.11", "–", "–"]
+    assert found["ulfd"][:4] == ["81.0 ± 0.0", "76.23", "+1.00 ± 0.00", "+1.12"]
+    # 80 and 76 against 70 and 70
+    assert found["ulfd"][4:] == ["70.0 ± 0.0", "46.37", "−8.00 ± 2.83", "−4.94"]
+    assert found["feature_distillation"][0] == "–"
+
+
+def test_imagenet_is_compared_number_by_number():
+    found = cells("table5", {"ulfd": {"0": RESULTS["ulfd"]["0"]}}, "imagenet")
+    assert found["ulfd"] == ["81.0", "76.23", "+4.77", "70.0", "46.37", "+23.63"]
+
+
+def test_unseen_is_the_mean_of_table_2():
+    """As in the paper, whose two tables agree to 0.01."""
+    for entry in PAPER["table_2"]["rows"]:
+        mean = sum(entry[name] for name in UNSEEN) / len(UNSEEN)
+        whole = next(row for row in PAPER["table_1"]["rows"] if row["row"] == entry["row"])
+        assert mean == pytest.approx(whole["unseen"], abs=0.0101)
+    column = COLUMNS["unseen"]
+    assert column.measure(result(0.1, 0.4, 0.9), {}) == pytest.approx(0.4)
+
+
+def test_a_row_is_its_training_and_its_adaptation():
+    assert method_of(Row("a", "A", "ulfd@beta=.5", adaptation="bn")) == "ulfd@beta=0.5+bn"

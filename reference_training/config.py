@@ -318,7 +318,7 @@ class PaperRun:
     plan: bool = False
     """Print what would be computed, what it costs and what is missing, and stop."""
     plan_gpu: str = "H100"
-    """The GPU of the plan; see `plan.GPUS`."""
+    """The GPU of the plan, for its memory; see `plan.GPU_GIGABYTES`."""
     plan_gpus: int | None = None
     """How many of them; by default as many as torchrun started processes."""
 

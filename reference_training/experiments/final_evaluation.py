@@ -5,7 +5,6 @@ images too. The sets are the published ImageNet-C if it lies beside the training
 the validation images corrupted on the fly and stored as JPEG, as the published ones were.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from reference_training.data.imagenet_c import PublishedFolders, corruption_fold
 from reference_training.data.samples import EvaluationData
 from reference_training.data.views import MEAN, STD
 from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
-from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
+from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.networks.preprocessing import Preprocessing
-from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.runtime.errors import RunError
 
 FEW = 500
@@ -44,18 +42,6 @@ def _data(run: PaperRun, classes: int) -> EvaluationData:
 def folder(run: PaperRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
     """Where the results are kept."""
     return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
-
-
-def settings(run: PaperRun) -> Iterator[tuple[Adaptation, bool]]:
-    """How the paper's tables evaluate the network: the adaptation, and whether on few images."""
-    own = ROWS[run.experiment]
-    alike = [row for row in ROWS.values() if (row.training, row.arch) == (own.training, own.arch)]
-    names = dict.fromkeys([NONE.name, *(row.adaptation for row in alike if row.adaptation)])
-    few = any(row in EXPERIMENTS["table4"].rows for row in alike)
-    for name in names:
-        yield ADAPTATIONS[name], False
-        if few:
-            yield ADAPTATIONS[name], True
 
 
 def evaluate(

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +17,11 @@ from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import Photographs, fingerprint, open_photographs
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
-from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
 from reference_training.data.views import Views
 from reference_training.experiments import final_evaluation, plan
-from reference_training.methods.trainings import training
-from reference_training.networks.backbones import ARCHITECTURES, fill, load_weights
+from reference_training.experiments.job import STAGES, Job, resolve
+from reference_training.networks.backbones import fill, load_weights
 from reference_training.networks.resnet import Classifier
-from reference_training.paper.experiments import ROWS
 from reference_training.reporting.evaluation_tables import metric_table
 from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
@@ -40,13 +38,12 @@ TRAIN = "train"
 """The folder of the training images below the data root."""
 
 
-def check(run: PaperRun) -> None:
+def check(job: Job) -> None:
     """Raises RunError for what can be known to be wrong before anything is computed."""
+    run = job.run
     for option, value, known in (
-        ("--experiment", run.experiment, ROWS),
-        ("--arch", run.arch, ARCHITECTURES),
         ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
-        ("--plan-gpu", run.plan_gpu, plan.GPUS),
+        ("--plan-gpu", run.plan_gpu, plan.GPU_GIGABYTES),
     ):
         if value not in known:
             raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
@@ -66,14 +63,14 @@ def check(run: PaperRun) -> None:
     ):
         if number < 0:
             raise RunError(f"{option} is {number}, but must not be negative.")
-    if run.weights != "random" and not training(ROWS[run.experiment].training).method.pretrained:
+    if run.weights != "random" and not job.method.pretrained:
         raise RunError(
             f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
             "leave it out."
         )
     if run.resize < run.crop:
         raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
-    if run.deepaugment_roots and not _is_deepaugmented(run):
+    if run.deepaugment_roots and not job.deepaugmented:
         raise RunError(f"--deepaugment-roots: the pairs of {run.experiment} are none of these.")
     shards = ranks.launched() * run.accumulate
     if run.recipe.batch_size % shards:
@@ -87,25 +84,24 @@ def check(run: PaperRun) -> None:
     try:
         frost_source(run.frost)
         with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
-            plan.make_step(run, classes=1000)
+            job.make_step(classes=1000)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(str(error)) from error
 
 
-def _is_deepaugmented(run: PaperRun) -> bool:
-    return training(ROWS[run.experiment].training).second in DEEPAUGMENTED
-
-
-def _semantics(run: PaperRun) -> str:
-    published = "imagecorruptions" if run.crop == 224 else "imagenet_c"
-    return run.corruption_semantics or published
-
-
-def _check_corruptions(run: PaperRun) -> None:
-    none = torch.empty(0, 3, run.crop, run.crop, dtype=torch.uint8)
-    options: dict[str, Any] = {"parameters": run.corruption_parameters, "frost": run.frost}
+def _check_corruptions(job: Job) -> None:
+    crop, options = job.run.crop, job.corruptions
+    none = torch.empty(0, 3, crop, crop, dtype=torch.uint8)
     try:
-        corrupt(none, [], [], seeds=[], semantics=_semantics(run), **options)
+        corrupt(
+            none,
+            [],
+            [],
+            seeds=[],
+            parameters=options.parameters,
+            semantics=options.semantics,
+            frost=options.frost,
+        )
     except ValueError as error:
         raise RunError(f"--corruption-parameters: {error}") from error
 
@@ -131,27 +127,21 @@ def _link(run: PaperRun) -> Iterator[Progress]:
         yield Progress(progress, stop)
 
 
-def _source(run: PaperRun, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
-    one = training(ROWS[run.experiment].training)
+def _source(job: Job, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
+    run = job.run
     return PhotographPairs(
         photographs,
         batch_size=run.recipe.batch_size,
         seed=run.seed,
-        second=one.second,
-        views=Views(
-            run.resize,
-            run.crop,
-            Corruptions(
-                run.corruption_sampling, run.corruption_parameters, _semantics(run), run.frost
-            ),
-        ),
+        second=job.training.second,
+        views=Views(run.resize, run.crop, job.corruptions),
         channels_last=run.numerics.channels_last,
         workers=run.workers,
         most_unreadable=run.most_unreadable,
         unreadable=JsonLines(run.folder / "unreadable.jsonl"),
         world=world,
         clock=clock,
-        second_views=one.method.second_views,
+        second_views=job.method.second_views,
         deepaugmented=(
             AugmentedFolders(photographs, run.deepaugment_roots) if run.deepaugment_roots else None
         ),
@@ -202,38 +192,38 @@ def _begin(run: PaperRun, photographs: Photographs, hashes: dict[str, str]) -> d
 
 def execute(run: PaperRun) -> None:
     """Trains a row's network from where it was left, and exports it."""
-    check(run)
+    job = resolve(run)
+    check(job)
     if run.plan:
         if ranks.is_main():
-            print(plan.text(run))
+            print(plan.text(job))
         return
-    _check_corruptions(run)
+    _check_corruptions(job)
     with _deterministic(run.deterministic), ranks.join(run.device) as world:
-        _execute(run, world)
+        _execute(job, world)
 
 
-def _step(run: PaperRun, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
+def _step(job: Job, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
     """What is trained, on its device, and the SHA-256 of the weights that it is given."""
+    run = job.run
     torch.manual_seed(run.seed)
-    model = ARCHITECTURES[run.arch].make(classes)
+    model = job.backbone.make(classes)
     hashes = {"weights_sha256": load_weights(model, run.arch, run.weights)}
-    method = training(ROWS[run.experiment].training).method
-    step = method.make_step(model, run.recipe, run.uem)
-    if method.needs is not None:
-        hashes["needed_sha256"] = _fill_needed(run, method.needs, step.needed)
+    step = job.method.make_step(model, run.recipe, run.uem)
+    if job.needed_weights is not None:
+        hashes["needed_sha256"] = _fill_needed(job, job.needed_weights, step.needed)
     if run.numerics.sync_batch_norm and world.size > 1:
         step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     order = torch.channels_last if run.numerics.channels_last else torch.contiguous_format
     return step.to(world.device).to(memory_format=order), hashes
 
 
-def _fill_needed(run: PaperRun, name: str, needed: Classifier) -> str:
+def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
     """Loads the network that a method needs, from its run or as given; returns its SHA-256."""
-    stage = replace(run, experiment=f"stages/{name}", out=None)
-    file = run.needed or stage.folder / "export" / export.MODEL
+    run, name = job.run, job.method.needs
     remedy = (
-        f"Train it first, with --experiment {stage.experiment} --arch {run.arch} --seed "
-        f"{run.seed}, or name its weights with --needed."
+        f"Train it first, with --experiment {STAGES}{name} --arch {run.arch} --seed {run.seed}, "
+        "or name its weights with --needed."
     )
     if not file.is_file():
         raise RunError(
@@ -242,13 +232,12 @@ def _fill_needed(run: PaperRun, name: str, needed: Classifier) -> str:
     return fill(needed, f"trained {name}", file, remedy)
 
 
-def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photographs) -> None:
-    clock = Clock(world.device)
-    recipe = run.recipe
+def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
+    run, recipe, clock = job.run, job.run.recipe, Clock(world.device)
     with _link(run) as link, tracking.observers(run, world) as observers:
         loop.train(
             step,
-            _source(run, photographs, world, clock),
+            _source(job, photographs, world, clock),
             Schedule(
                 recipe.iterations,
                 recipe.learning_rate,
@@ -267,22 +256,23 @@ def _train(run: PaperRun, world: World, step: nn.Module, photographs: Photograph
         )
 
 
-def _execute(run: PaperRun, world: World) -> None:
-    started = time.monotonic()
+def _execute(job: Job, world: World) -> None:
+    run, started = job.run, time.monotonic()
     photographs = open_photographs(run.data_root / TRAIN)
-    step, hashes = _step(run, world, len(photographs.classes))
+    classes = len(photographs.classes)
+    step, hashes = _step(job, world, classes)
     description = world.on_main(lambda: _begin(run, photographs, hashes))
     if world.main:
         tqdm.write(
             f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
-            f"{len(photographs.classes)} classes, {run.recipe.iterations} iterations of "
+            f"{classes} classes, {run.recipe.iterations} iterations of "
             f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
             f"into {run.folder}"
         )
-        if _is_deepaugmented(run) and not run.deepaugment_roots:
+        if job.deepaugmented and not run.deepaugment_roots:
             tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
     try:
-        _train(run, world, step, photographs)
+        _train(job, world, step, photographs)
     except Interrupted:
         over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
         raise Interrupted("--max-hours is over" if over else "interrupted") from None
@@ -290,12 +280,12 @@ def _execute(run: PaperRun, world: World) -> None:
         if world.main:
             description["wall_seconds"] += round(time.monotonic() - started, 1)
             write_json(run.folder / "run.json", description)
-    world.on_main(lambda: export.write(run.folder / "export", step, run, description))
+    world.on_main(lambda: export.write(run.folder / "export", step, run, description, job.heading))
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
     if run.evaluate:
-        model, classes = step.get_submodule("model"), len(photographs.classes)
-        for adaptation, few in final_evaluation.settings(run):
+        model = step.get_submodule("model")
+        for adaptation, few in job.evaluations():
             result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
             if world.main:
                 tqdm.write(metric_table(result).terminal())

@@ -13,6 +13,7 @@ from reference_training.config import PaperRun
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET_ERRORS
 from reference_training.experiments import final_evaluation, imagenet
+from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.reporting.blocks import Block, Heading, html_document, markdown_document
@@ -39,7 +40,7 @@ def rows(name: str) -> list[str]:
     first = {(row.training, row.arch): one for one, row in reversed([*ROWS.items()])}
     networks = [row for table in wanted for row in EXPERIMENTS[table].rows]
     needed = (training(row.training).method.needs for row in networks)
-    stages = [f"stages/{need}" for need in needed if need is not None]
+    stages = [f"{STAGES}{need}" for need in needed if need is not None]
     return list(dict.fromkeys([*stages, *(first[row.training, row.arch] for row in networks)]))
 
 
@@ -75,10 +76,10 @@ def _placed(run: PaperRun, runs: Sequence[PaperRun]) -> PaperRun:
     """The run in a folder of its own, with the weights of the stage that it needs."""
     if run.out is not None:
         run = replace(run, out=run.out / replace(run, out=None).folder.name)
-    need = training(ROWS[run.experiment].training).method.needs
-    if need is None or run.needed is not None:
+    stage = resolve(run).stage
+    if stage is None or run.needed is not None:
         return run
-    stage = next(one for one in runs if one.experiment == f"stages/{need}")
+    stage = next(other for other in runs if other.experiment == stage.experiment)
     return replace(run, needed=_placed(stage, runs).folder / "export" / export.MODEL)
 
 

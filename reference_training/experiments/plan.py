@@ -1,103 +1,69 @@
 """What a run costs and what it still needs, before anything runs: `--plan`."""
 
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from reference_training.config import PaperRun
 from reference_training.data.batch import Batch
-from reference_training.experiments.roofline import GPUS, LOSS, Device, Operation, Recorder
-from reference_training.methods.trainings import training
-from reference_training.networks.backbones import ARCHITECTURES, download_command, pretrained_file
-from reference_training.paper.experiments import ROWS
+from reference_training.experiments.job import Job
+from reference_training.networks.backbones import download_command, pretrained_file
 from reference_training.runtime import ranks
-from ulfd_torch import ULFDLoss
-from ulfd_torch.functional import IMPLEMENTATIONS
+from reference_training.runtime.files import JsonLines
+from reference_training.training.tracking import PERFORMANCE
 
 IMAGENET_IMAGES = 1_281_167
 IMAGENET_GIGABYTES = 148  # the training archive; its unpacked files take about as much
-SLOWDOWN = (1.5, 4.0)
-"""How many times the least time a step takes: an assumption. NVIDIA's own ResNet-50 in mixed
-precision (DeepLearningExamples) takes 1.5 (V100) and 1.7 times (A100), by its images/s."""
-DECODING_SECONDS = 0.006
-"""For one ImageNet photograph on one CPU core, its bytes read from a local disk: an assumption."""
+GPU_GIGABYTES = {
+    "H200": 141,
+    "H100": 80,
+    "A100-80GB": 80,
+    "A100-40GB": 40,
+    "L40S": 48,
+    "RTX4090": 24,
+}
+"""The memory of a GPU (NVIDIA's data sheets)."""
 
 
 @dataclass(frozen=True)
 class Cost:
     """Of one pair, unless said otherwise."""
 
-    flops: int
-    """Forward and backward."""
     forward_flops: int
     uem_flops: int
-    """The UEM's part of the forward ones."""
+    """The UEM's part of them."""
     saved_bytes: int
     """Activations kept for the backward pass."""
     weights: int
     """Trained parameters, of the network and of the UEM."""
-    loss_bytes: int
-    """What the fused loss reads and writes, forward and backward."""
-    parts: dict[str, list[Operation]]
-    """What a step of all the pairs carries out: by the network, the UEM and the loss."""
 
-    def seconds(self, device: Device) -> dict[str, float]:
-        """The least time of a step's parts."""
-        return {
-            part: sum(operation.seconds(device) for operation in operations)
-            for part, operations in self.parts.items()
-        }
+    @property
+    def flops(self) -> int:
+        """Forward and backward, which takes twice as many: for the inputs and for the weights."""
+        return 3 * self.forward_flops
 
 
-def make_step(run: PaperRun, classes: int) -> Any:
-    """The step of a run with random weights."""
-    model = ARCHITECTURES[run.arch].make(classes)
-    return training(ROWS[run.experiment].training).method.make_step(model, run.recipe, run.uem)
-
-
-class _Fused(nn.Module):
-    """The loss as its kernels see it: two operations. On the meta device it would be composite."""
-
-    def forward(self, *features: Tensor | None) -> Tensor:
-        options = {"prior_weight": 2.0, "weight": 1.0, "reduction": "mean", "beta": 0.0}
-        return IMPLEMENTATIONS["triton"](*features, **options, clamp=None)
-
-
-def _flops(operations: list[Operation]) -> int:
-    return sum(operation.flops for operation in operations)
-
-
-def _update(weights: int, accumulate: int) -> list[Operation]:
-    """Fused Adam, of which a step is one in `accumulate`: 4 float32 words read, 3 written."""
-    return [Operation("update", 0, 7 * 4 * weights // accumulate)] if weights else []
-
-
-def _weights(module: nn.Module | None) -> int:
-    """The trained ones."""
-    weights = () if module is None else module.parameters()
-    return sum(weight.numel() for weight in weights if weight.requires_grad)
-
-
-def cost(run: PaperRun, pairs: int = 2) -> Cost:
+def cost(job: Job, pairs: int = 2) -> Cost:
     """Counted on the meta device, where nothing is computed.
 
     Args:
-        pairs: in a batch; weights are moved once for all of them.
+        job: the run.
+        pairs: in the batch that is counted.
     """
+    run = job.run
     dtype = torch.bfloat16 if run.numerics.precision == "bfloat16" else torch.float32
     with torch.device("meta"):
-        step = make_step(run, classes=1000).to(dtype).train()
+        step = job.make_step(classes=1000).to(dtype).train()
         images = torch.empty(pairs, 3, run.crop, run.crop, dtype=dtype)
-        views = training(ROWS[run.experiment].training).method.second_views
+        views = job.method.second_views
         second = images.clone() if views == 1 else images[:, None].repeat(1, views, 1, 1, 1)
         batch = Batch(images, second, torch.zeros(pairs, dtype=torch.int64))
-    if isinstance(getattr(step, "loss", None), ULFDLoss):
-        step.loss = _Fused()
     features: list[Tensor] = []
     if step.uem is not None:
         step.uem.register_forward_pre_hook(lambda uem, given: features.append(*given))
@@ -111,46 +77,31 @@ def cost(run: PaperRun, pairs: int = 2) -> Cost:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    with Recorder() as forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
-        loss = step(batch).loss
-    with Recorder() as backward:
-        loss.backward()
-    # Once more the UEM alone, to tell its operations from the network's.
-    branch_forward, branch_backward = Recorder(), Recorder()
-    if step.uem is not None:
-        step.uem.zero_grad()
-        with branch_forward:
-            sigma = step.uem(features[0].detach().requires_grad_())
-        with branch_backward:
-            sigma.backward(torch.empty_like(sigma))
-    everything = forward.operations + backward.operations
-    branch = branch_forward.operations + branch_backward.operations
-    losses = [operation for operation in everything if operation.kind == LOSS]
-    network = Counter(everything) - Counter(branch) - Counter(losses)
-    weights, branch_weights = _weights(step), _weights(step.uem)
+    forward, branch = FlopCounterMode(display=False), FlopCounterMode(display=False)
+    with forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
+        step(batch)
+    if step.uem is not None:  # once more, alone
+        with branch:
+            step.uem(features[0].detach())
     return Cost(
-        flops=_flops(everything) // pairs,
-        forward_flops=_flops(forward.operations) // pairs,
-        uem_flops=_flops(branch_forward.operations) // pairs,
+        forward_flops=forward.get_total_flops() // pairs,
+        uem_flops=branch.get_total_flops() // pairs,
         saved_bytes=sum(saved.values()) // pairs,
-        weights=weights,
-        loss_bytes=sum(operation.moved for operation in losses) // pairs,
-        parts={
-            "network": [*network.elements(), *_update(weights - branch_weights, run.accumulate)],
-            "UEM": branch + _update(branch_weights, run.accumulate),
-            "loss": losses,
-        },
+        weights=sum(weight.numel() for weight in step.parameters() if weight.requires_grad),
     )
 
 
-def _train_folder(run: PaperRun) -> Path:
-    return run.data_root / "train"
+def measured_rate(run: PaperRun) -> float | None:
+    """Pairs a second that this run itself reached, by its performance.jsonl; None before it ran."""
+    rows = JsonLines(run.folder / PERFORMANCE).read()
+    rates = [row["pairs_per_second"] for row in rows if "pairs_per_second" in row]
+    return median(rates) if rates else None
 
 
 def missing(run: PaperRun) -> list[str]:
     """What this machine lacks for the run, each with the commands that get it."""
     root, lacks = run.data_root, []
-    train = _train_folder(run)
+    train = root / "train"
     shards = sorted(train.glob("*.tar")) if train.is_dir() else []
     folders = [entry for entry in train.iterdir() if entry.is_dir()] if train.is_dir() else []
     if not shards and len(folders) != 1000:
@@ -190,47 +141,44 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def text(run: PaperRun) -> str:
+def _duration(run: PaperRun) -> str:
+    rate = measured_rate(run)
+    if rate is None:
+        return (
+            "not known before it is measured: train with --max-hours 0.1, then --plan reads the "
+            f"pairs a second from {run.folder / PERFORMANCE}"
+        )
+    hours = run.recipe.iterations * run.recipe.batch_size / rate / 3600
+    return f"{hours:.1f} h at the {rate:.0f} pairs a second that this run has reached"
+
+
+def text(job: Job) -> str:
     """The plan of a run, for the terminal."""
-    recipe, gpu = run.recipe, GPUS[run.plan_gpu]
+    run, recipe = job.run, job.run.recipe
     processes = run.plan_gpus or ranks.launched()
     share = max(1, recipe.batch_size // processes // run.accumulate)
-    one, device = cost(run, share), gpu.device(run.numerics.precision)
+    pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
-    parts = one.seconds(device)
-    step = sum(parts.values())
-    fast, slow = (recipe.iterations * run.accumulate * step * k / 3600 for k in SLOWDOWN)
     # Weight, gradient and Adam's two moments; DDP's buckets hold the gradients themselves.
-    fixed = one.weights * 4 * 4
+    fixed = pair.weights * 4 * 4
     images = 2 * 3 * run.crop**2 * 4 * recipe.batch_size // processes
-    memory = (fixed + images + share * one.saved_bytes) / 1e9
-    saved = one.weights * 4 * 3 / 1e9
+    memory = (fixed + images + share * pair.saved_bytes) / 1e9
+    checkpoint = pair.weights * 4 * 3 / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
-    rate = pairs / (fast * 3600) if pairs else 0.0
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
         f"  pairs           {recipe.iterations} iterations x {recipe.batch_size} = {pairs:,} "
         f"({pairs / IMAGENET_IMAGES:.1f} epochs of ImageNet)",
-        f"  work            {one.flops / 1e9:.1f} GFLOP a pair, forward and backward "
-        f"({one.forward_flops / 2e9:.1f} GMAC forward, of which the UEM's "
-        f"{one.uem_flops / 2e9:.2f} for the degraded image); {pairs * one.flops:.2g} FLOP in all",
-        f"  loss            {one.loss_bytes / 1e6:.2f} MB to move for a pair's value and gradients",
-        f"  a step's time   the UEM {parts['UEM'] / step:.0%}, the loss {parts['loss'] / step:.2%} "
-        f"of it; {share} pairs on a {run.plan_gpu}, each operation taking the longer of its FLOP "
-        f"at {device.throughput / 1e12:g} TFLOP/s ({run.numerics.precision}) and its bytes at "
-        f"{device.bandwidth / 1e12:g} TB/s, each operand moved once (data sheet), and "
-        f"{device.call * 1e6:g} µs a call (an assumption)",
-        f"  parameters      {one.weights:,}",
-        f"  {processes} x {run.plan_gpu:<12}  {fast:.1f} to {slow:.1f} h: {SLOWDOWN[0]:g} to "
-        f"{SLOWDOWN[1]:g} times the least, {step * 1e3:.1f} ms a step (the factors are an "
-        "assumption; the corruptions and the exchange between GPUs come on top)",
-        f"  decoding        {rate * DECODING_SECONDS:.0f} CPU cores to keep up with the faster, "
-        f"at {DECODING_SECONDS * 1e3:.0f} ms a photograph (an assumption)",
-        f"  GPU memory      {memory:.0f} GB a rank for {share} pairs at once, of {gpu.memory:g} "
-        "(weights, optimiser, images, activations; no workspace)"
-        + ("; raise --accumulate" if memory > gpu.memory else ""),
-        f"  disk            {run.kept + 1} x {saved:.2f} GB of checkpoints (free: {space:.0f} GB); "
-        f"the data {IMAGENET_GIGABYTES} GB",
+        f"  work            about {pair.flops / 1e9:.1f} GFLOP a pair, forward and backward "
+        f"({pair.forward_flops / 2e9:.1f} GMAC forward, of which the UEM's "
+        f"{pair.uem_flops / 2e9:.2f} for the degraded image); {pairs * pair.flops:.2g} FLOP in all",
+        f"  parameters      {pair.weights:,}",
+        f"  time            {_duration(run)}",
+        f"  GPU memory      {memory:.0f} GB on each of {processes} for {share} pairs at once, of "
+        f"{available} on a {run.plan_gpu} (weights, optimiser, images, activations; no workspace)"
+        + ("; raise --accumulate" if memory > available else ""),
+        f"  disk            {run.kept + 1} x {checkpoint:.2f} GB of checkpoints (free: {space:.0f} "
+        f"GB); the data {IMAGENET_GIGABYTES} GB",
     ]
     lacks = missing(run)
     lines.append("missing on this machine:" if lacks else "nothing is missing on this machine")

@@ -151,7 +151,7 @@ def execute(run: Run) -> dict[str, Any]:
     try:
         with workers.pool(run.jobs, run.threads) as pool:
             levels = [
-                [(stages.train, run, seed, one.name) for one in level for seed in run.seeds]
+                [(stages.train, run, seed, entry.name) for entry in level for seed in run.seeds]
                 for level in stages.levels_of(run)
             ]
             pool.train(levels, stages.iterations(run))

@@ -24,31 +24,28 @@ from reference_training.training.state import below
 STEP, MODEL = "step.", "step.model."
 
 
-def _with_needed(name: str) -> list[str]:
+def _with_needed(wanted: Training) -> list[Training]:
     """A training after those whose networks it begins with or needs."""
-    method = training(name).method
-    before = [other for other in (method.start, method.needs) if other is not None]
-    return [entry for other in before for entry in _with_needed(other)] + [training(name).name]
+    return [entry for other in wanted.before for entry in _with_needed(other)] + [wanted]
 
 
-def _depth(name: str) -> int:
+def _depth(wanted: Training) -> int:
     """How many trainings have to come one after another before this one."""
-    before = _with_needed(name)[:-1]
-    return 1 + max(map(_depth, before)) if before else 0
+    return 1 + max(map(_depth, wanted.before)) if wanted.before else 0
 
 
 def trainings_of(run: Run) -> list[Training]:
     """What is trained for each seed, each after what it needs; vanilla always."""
-    wanted = (VANILLA, *(network_of(name)[0] for name in run.methods))
-    names = [entry for name in wanted for entry in _with_needed(name)]
-    return [training(name) for name in dict.fromkeys(names)]
+    wanted = (training(VANILLA), *(network_of(name)[0] for name in run.methods))
+    found = {entry.name: entry for each in wanted for entry in _with_needed(each)}
+    return list(found.values())
 
 
 def levels_of(run: Run) -> list[list[Training]]:
     """The same in levels, each of which needs only those before it."""
     levels: dict[int, list[Training]] = {}
-    for one in trainings_of(run):
-        levels.setdefault(_depth(one.name), []).append(one)
+    for entry in trainings_of(run):
+        levels.setdefault(_depth(entry), []).append(entry)
     return [levels[depth] for depth in sorted(levels)]
 
 
@@ -98,7 +95,7 @@ def _step(run: Run, seed: int, one: Training, classes: int) -> Any:
 
 
 def train(run: Run, seed: int, name: str) -> None:
-    """Trains one network, from where it was left; a task of a worker."""
+    """Trains one network, from where it was left; a worker's task, to which names travel."""
     one, dataset = training(name), _dataset(run)
     begins = one.method.start is None
     pairs = Pairs(
@@ -113,7 +110,7 @@ def train(run: Run, seed: int, name: str) -> None:
         _step(run, seed, one, dataset.classes),
         pairs,
         schedule_of(run, one),
-        folder=folder_of(run, seed, name),
+        folder=folder_of(run, seed, one.name),
         checkpoint_every=run.checkpoint_every,
         link=workers.shared(),
     )
@@ -122,10 +119,9 @@ def train(run: Run, seed: int, name: str) -> None:
 @lru_cache(maxsize=64)
 def trained(run: Run, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
-    name, adaptation = network_of(method)
-    one = training(name)
+    one, adaptation = network_of(method)
     step = _step(run, seed, one, test_set(run).classes)
-    step.load_state_dict(_weights(run, seed, name, STEP))
+    step.load_state_dict(_weights(run, seed, one.name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
 

@@ -82,6 +82,12 @@ class Training:
         }
         return replace(options, **changes)
 
+    @property
+    def before(self) -> list["Training"]:
+        """The trainings whose networks this one begins with or needs."""
+        names = (self.method.start, self.method.needs)
+        return [training(name) for name in names if name is not None]
+
     def make_step(self, model: Classifier, recipe: Recipe, options: UEMOptions) -> Any:
         """The step of the method, on a network with the weights of `method.start`."""
         return self.method.make_step(model, self.recipe(recipe), self.uem(options))
@@ -117,8 +123,8 @@ def training(text: str) -> Training:
     return Training(METHODS[name], parsed)
 
 
-def network_of(method: str) -> tuple[str, Adaptation]:
-    """A network by name, as "augmix+bn": its training's name, and what adapts it when it predicts.
+def network_of(method: str) -> tuple[Training, Adaptation]:
+    """A network by name, as "augmix+bn": its training, and what adapts it when it predicts.
 
     Raises:
         RunError: an unknown training or adaptation.
@@ -128,7 +134,7 @@ def network_of(method: str) -> tuple[str, Adaptation]:
         raise RunError(
             f"unknown adaptation {adaptation!r} in {method!r}; use one of {sorted(ADAPTATIONS)}."
         )
-    return training(name).name, ADAPTATIONS[adaptation] if plus else NONE
+    return training(name), ADAPTATIONS[adaptation] if plus else NONE
 
 
 def method_of(row: Row) -> str:
@@ -138,8 +144,8 @@ def method_of(row: Row) -> str:
 
 def canonical(method: str) -> str:
     """The one name of a network, however it was written."""
-    name, adaptation = network_of(method)
-    return name if adaptation is NONE else f"{name}+{adaptation.name}"
+    found, adaptation = network_of(method)
+    return found.name if adaptation is NONE else f"{found.name}+{adaptation.name}"
 
 
 def _value(text: str, key: str, value: str) -> Any:

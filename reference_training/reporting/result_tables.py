@@ -14,7 +14,7 @@ from typing import Any
 
 from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation.adaptation import NONE
-from reference_training.methods.trainings import method_of, network_of, training
+from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import Experiment, Row
 from reference_training.paper.results import PAPER
 from reference_training.reporting.blocks import Table
@@ -168,8 +168,8 @@ def notes(experiment: Experiment) -> list[str]:
     """Which rows are re-implementations, and from what; and doubts about the paper's numbers."""
     found = []
     for row in experiment.rows:
-        name, adaptation = network_of(method_of(row))
-        sources = [training(name).method.source]
+        trained, adaptation = network_of(method_of(row))
+        sources = [trained.method.source]
         sources += [] if adaptation is NONE else [adaptation.source]
         found += [f"{row.label}: {source}" for source in sources if source]
     paper = PAPER.get(experiment.paper or "", {})

@@ -7,7 +7,7 @@ from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation import corruption_error as ce
-from reference_training.methods.trainings import label, network_of, training
+from reference_training.methods.trainings import label, network_of
 from reference_training.reporting.blocks import (
     Block,
     Code,
@@ -183,9 +183,9 @@ def _sources(parts: Iterable[Json]) -> list[Block]:
     """Which rows are re-implementations in the style of something, and of what."""
     found = {}
     for method in dict.fromkeys(method for metrics in parts for method in metrics["methods"]):
-        name, adaptation = network_of(method)
+        trained, adaptation = network_of(method)
         for title, source in (
-            (label(training(name).method.name), training(name).method.source),
+            (label(trained.method.name), trained.method.source),
             (adaptation.label, adaptation.source),
         ):
             if source:

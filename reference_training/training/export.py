@@ -7,16 +7,14 @@ on the Hugging Face hub.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from reference_training.config import PaperRun
 from reference_training.data.views import MEAN, STD
-from reference_training.methods.trainings import label, training
 from reference_training.networks.backbones import TorchvisionResNet
-from reference_training.paper.experiments import ROWS
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, read_json, write_atomically, write_json
 from reference_training.training.record import plain
@@ -26,11 +24,24 @@ CONFIG = "config.json"
 """What is needed to build both networks again, and to give them the images they expect."""
 
 
+class Heading(NamedTuple):
+    """What was trained, in words."""
+
+    method: str
+    """The name of the method, as in `METHODS`."""
+    training: str
+    """The label of the method with its options."""
+    row: str
+    """What the paper's table calls the network."""
+
+
 def _contiguous(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
-def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -> None:
+def write(
+    folder: Path, step: Any, run: PaperRun, description: dict[str, Any], heading: Heading
+) -> None:
     """Writes the weights, the card, and what the networks and their input are.
 
     Args:
@@ -38,20 +49,23 @@ def write(folder: Path, step: Any, run: PaperRun, description: dict[str, Any]) -
         step: the trained step, with `model` and `uem`.
         run: what it was.
         description: the content of run.json.
+        heading: the method and the row in words.
     """
     write_atomically(folder / MODEL, save(_contiguous(step.model)))
     if step.uem is not None:
         write_atomically(folder / UEM, save(_contiguous(step.uem)))
-    write_json(folder / CONFIG, configuration(run, description["dataset"]["classes"]))
-    write_atomically(folder / CARD, card(run, description, type(step.model).__name__).encode())
+    classes = description["dataset"]["classes"]
+    write_json(folder / CONFIG, configuration(run, heading.method, classes))
+    text = card(run, description, heading, type(step.model).__name__)
+    write_atomically(folder / CARD, text.encode())
 
 
-def configuration(run: PaperRun, classes: int) -> dict[str, Any]:
+def configuration(run: PaperRun, method: str, classes: int) -> dict[str, Any]:
     """The content of config.json: how the networks are built, and what their input is."""
     return {
         "arch": run.arch,
         "classes": classes,
-        "method": training(ROWS[run.experiment].training).method.name,
+        "method": method,
         "recipe": plain(run.recipe),
         "uem": plain(run.uem),
         "resize": run.resize,
@@ -79,9 +93,9 @@ def _how_to_load(run: PaperRun, classes: int, network: str) -> list[str]:
     ]
 
 
-def card(run: PaperRun, description: dict[str, Any], network: str) -> str:
+def card(run: PaperRun, description: dict[str, Any], heading: Heading, network: str) -> str:
     """The model card, in Markdown with the hub's header; `network` is the model's class."""
-    row, recipe = ROWS[run.experiment], run.recipe
+    recipe = run.recipe
     classes = description["dataset"]["classes"]
     rows = JsonLines(run.folder / "metrics.jsonl").read()
     lines = [
@@ -90,9 +104,9 @@ def card(run: PaperRun, description: dict[str, Any], network: str) -> str:
         "pipeline_tag: image-classification",
         "tags: [ulfd, robustness, distillation]",
         "---",
-        f"# {run.arch}, {label(training(row.training).name)}",
+        f"# {run.arch}, {heading.training}",
         "",
-        f"Row “{row.label}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
+        f"Row “{heading.row}” ({run.experiment}) of *Self-Feature Distillation with Uncertainty "
         "Modeling for Degraded Image Recognition* (ECCV 2022), trained by ulfd.",
         "",
         *_how_to_load(run, classes, network),

@@ -16,6 +16,8 @@ from reference_training.runtime.ranks import World
 from reference_training.training.protocols import Observer
 from reference_training.training.record import plain
 
+PERFORMANCE = "performance.jsonl"
+
 
 def peak_memory(device: torch.device) -> int:
     """The most bytes that were in use at once: of GPU memory, or else of this process."""
@@ -32,7 +34,7 @@ class Performance:
     """
 
     def __init__(self, run: PaperRun, world: World) -> None:
-        self.log = JsonLines(run.folder / "performance.jsonl")
+        self.log = JsonLines(run.folder / PERFORMANCE)
         self.log.resume()
         self.batch_size = run.recipe.batch_size
         self.device = world.device

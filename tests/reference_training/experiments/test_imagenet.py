@@ -279,11 +279,11 @@ def test_the_export_is_plain_torchvision(small, tmp_path, monkeypatch):
     expected = {}
     write = export.write
 
-    def spy(folder, step, run, description):
+    def spy(folder, step, *told):
         step.eval()
         with torch.no_grad():
             expected["logits"] = step.model(images)
-        write(folder, step, run, description)
+        write(folder, step, *told)
 
     monkeypatch.setattr(imagenet.export, "write", spy)
     short = ["--arch", "resnet18", "--recipe.iterations", "1", "--out", str(tmp_path / "run")]

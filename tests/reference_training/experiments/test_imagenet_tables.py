@@ -10,6 +10,7 @@ from reference_training.config import PaperRun
 from reference_training.corruptions import CORRUPTIONS
 from reference_training.data.make_photograph_crops import write_folder
 from reference_training.experiments import final_evaluation, imagenet, imagenet_tables
+from reference_training.experiments.job import resolve
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.run import main, parse
 
@@ -42,7 +43,7 @@ def test_a_run_ends_with_its_evaluation_and_continues_it(tmp_path, capsys):
 def test_a_network_is_evaluated_as_the_tables_ask():
     def asked(row: str) -> set[tuple[str, bool]]:
         run = PaperRun(experiment=row, arch=ROWS[row].arch)
-        return {(adaptation.name, few) for adaptation, few in final_evaluation.settings(run)}
+        return {(adaptation.name, few) for adaptation, few in resolve(run).evaluations()}
 
     assert asked("table1/urie") == {("none", False)}
     assert asked("table1/vanilla") == {("none", False), ("none", True)}  # it is in Table 4
@@ -69,7 +70,7 @@ def trained(monkeypatch, tmp_path):
 
     def execute(run: PaperRun) -> None:
         done.append(run)
-        for adaptation, few in final_evaluation.settings(run):
+        for adaptation, few in resolve(run).evaluations():
             folder = final_evaluation.folder(run, adaptation.name, few=few)
             folder.mkdir(parents=True)
             accuracy = 0.3 + 0.1 * len(done)

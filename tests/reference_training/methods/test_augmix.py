@@ -13,6 +13,7 @@ from reference_training.data.batch import Batch
 from reference_training.data.pairs import Pairs
 from reference_training.data.second_images import SECOND_IMAGES
 from reference_training.experiments import plan
+from reference_training.experiments.job import resolve
 from reference_training.methods.augmix import jensen_shannon
 from reference_training.methods.trainings import training
 from reference_training.networks.resnet import ResNet
@@ -113,6 +114,6 @@ def test_augmented_pairs_are_the_same_wherever_a_run_continues():
 
 def test_the_plan_counts_three_passes():
     small = ("--arch", "resnet18", "--crop", "64", "--resize", "73")
-    three = plan.cost(parse(["--experiment", "table3/augmix", *small]))
-    two = plan.cost(parse(["--experiment", "table5/cross_entropy", *small]))
+    three = plan.cost(resolve(parse(["--experiment", "table3/augmix", *small])))
+    two = plan.cost(resolve(parse(["--experiment", "table5/cross_entropy", *small])))
     assert math.isclose(three.forward_flops / two.forward_flops, 3 / 2, rel_tol=1e-3)

@@ -33,8 +33,8 @@ def test_the_same_training_has_one_name():
 
 
 def test_an_adaptation_is_of_the_network_not_of_its_training():
-    name, adaptation = network_of("vanilla+bn")
-    assert (name, adaptation.name) == ("vanilla", "bn")
+    trained, adaptation = network_of("vanilla+bn")
+    assert (trained.name, adaptation.name) == ("vanilla", "bn")
     assert canonical("vanilla+bn") == "vanilla+bn"
 
 

@@ -77,7 +77,9 @@ def exported(tmp_path):
         "git": None,
         "command": "python",
     }
-    export.write(paper.folder / "export", step, paper, about)
+    export.write(
+        paper.folder / "export", step, paper, about, export.Heading("ulfd", "ULFD", "Ours")
+    )
     return paper.folder / "export", step
 
 

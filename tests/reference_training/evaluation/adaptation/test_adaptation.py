@@ -17,7 +17,7 @@ from reference_training.evaluation import trained
 from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.evaluation.adaptation.rpl import LEARNING_RATE, generalised_cross_entropy
 from reference_training.evaluation.trained import Trained
-from reference_training.methods.trainings import canonical, label, network_of
+from reference_training.methods.trainings import canonical, label, network_of, training
 from reference_training.networks.resnet import ResNet
 from reference_training.runtime.errors import RunError
 
@@ -199,7 +199,7 @@ def recognising(images, labels):
 
 @pytest.mark.parametrize("name", ADAPTING)
 def test_a_run_evaluates_adapted_networks(name):
-    assert network_of(f"vanilla+{name}") == ("vanilla", ADAPTATIONS[name])
+    assert network_of(f"vanilla+{name}") == (training("vanilla"), ADAPTATIONS[name])
     assert canonical(f"vanilla+{name}") == f"vanilla+{name}"
     assert label(f"vanilla+{name}").endswith(f" + {ADAPTATIONS[name].label}")
     dataset = load("digits")

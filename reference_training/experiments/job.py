@@ -1,0 +1,103 @@
+"""A row on ImageNet with its names looked up once: what `imagenet`, `plan` and the export need."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reference_training.config import PaperRun
+from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
+from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
+from reference_training.methods.base import Method
+from reference_training.methods.trainings import Training, label, training
+from reference_training.networks.backbones import ARCHITECTURES, Architecture
+from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
+from reference_training.runtime.errors import RunError
+from reference_training.training.export import MODEL, Heading
+
+STAGES = "stages/"
+"""What the names of the rows begin with that other rows need."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and what its names stand for; whatever works on it looks nothing up."""
+
+    run: PaperRun
+    row: Row
+    training: Training
+    backbone: Architecture
+    corruptions: Corruptions
+
+    @property
+    def method(self) -> Method:
+        """What is trained."""
+        return self.training.method
+
+    @property
+    def deepaugmented(self) -> bool:
+        """Whether the second images are DeepAugment's, or their stand-in's."""
+        return self.training.second in DEEPAUGMENTED
+
+    @property
+    def stage(self) -> PaperRun | None:
+        """The run of the network that the method needs, in its default folder; None needs none."""
+        if self.method.needs is None:
+            return None
+        return replace(self.run, experiment=STAGES + self.method.needs, out=None)
+
+    @property
+    def needed_weights(self) -> Path | None:
+        """The weights of that network: those given, or those that its run exports."""
+        if self.stage is None:
+            return None
+        return self.run.needed or self.stage.folder / "export" / MODEL
+
+    @property
+    def heading(self) -> Heading:
+        """What the export says about the method and the row."""
+        return Heading(self.method.name, label(self.training.name), self.row.label)
+
+    def make_step(self, classes: int) -> Any:
+        """The step with random weights, `Batch` to `StepResult`."""
+        return self.method.make_step(self.backbone.make(classes), self.run.recipe, self.run.uem)
+
+    def evaluations(self) -> Iterator[tuple[Adaptation, bool]]:
+        """How the paper's tables evaluate it: the adaptation, and whether on few images."""
+        network = (self.row.training, self.row.arch)
+        alike = [row for row in ROWS.values() if (row.training, row.arch) == network]
+        names = dict.fromkeys([NONE.name, *(row.adaptation for row in alike if row.adaptation)])
+        few = any(row in EXPERIMENTS["table4"].rows for row in alike)
+        for name in names:
+            yield ADAPTATIONS[name], False
+            if few:
+                yield ADAPTATIONS[name], True
+
+
+def resolve(run: PaperRun) -> Job:
+    """Looks up every name of a run.
+
+    Raises:
+        RunError: there is no such row or backbone.
+    """
+    for option, value, known in (
+        ("--experiment", run.experiment, ROWS),
+        ("--arch", run.arch, ARCHITECTURES),
+    ):
+        if value not in known:
+            raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
+    row = ROWS[run.experiment]
+    # The definition that the paper trained with is published for one size.
+    published = "imagecorruptions" if run.crop == 224 else "imagenet_c"
+    return Job(
+        run,
+        row,
+        training(row.training),
+        ARCHITECTURES[run.arch],
+        Corruptions(
+            run.corruption_sampling,
+            run.corruption_parameters,
+            run.corruption_semantics or published,
+            run.frost,
+        ),
+    )

@@ -3,3 +3,6 @@
 
 class RunError(Exception):
     """What went wrong, why, and how to go on. Nothing already computed is lost."""
+
+    told = False
+    """Whether rank 0 raises, and so prints, the same error."""

@@ -1,7 +1,8 @@
 """The processes of one run: those that torchrun started, or this one alone."""
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,6 +52,12 @@ class World:
         distributed.all_gather_object(everyone, value, group=self.hosts)
         return everyone
 
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrites every rank's tensors, on its device, by those of rank 0."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on some rank; no device is waited for."""
         if self.size == 1:
@@ -73,6 +80,7 @@ class World:
                 outcome = error
         outcome = self.gather_objects(outcome)[0]
         if isinstance(outcome, RunError):
+            outcome.told = True
             raise outcome
         return outcome  # type: ignore[return-value]
 
@@ -144,8 +152,13 @@ def join(device: str) -> Iterator[World]:
         return
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
+    rank = distributed.get_rank()
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), place, hosts)
+        yield World(rank, distributed.get_world_size(), place, hosts)
+    except RunError as error:
+        if rank > 0 and not error.told:
+            print(f"error on rank {rank}: {error}", file=sys.stderr)
+        raise
     except RuntimeError as error:
         if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
             raise

@@ -42,7 +42,7 @@ def _reduced(name: str, values: Tensor) -> float:
     return values.max().item() if name.endswith("_max") else values.mean().item()
 
 
-class Training:
+class TrainingLoop:
     """A step, its optimiser and their place in the schedule; see `train`."""
 
     def __init__(
@@ -273,7 +273,7 @@ def train(
         RunError: the loss is not finite or exploded, or the disk is full.
     """
     clock = clock or Clock(world.device)
-    training = Training(
+    training = TrainingLoop(
         step,
         schedule,
         folder=folder,
@@ -300,3 +300,5 @@ def train(
             training.save(source)
         if stop:
             raise Interrupted
+    # Each rank has its own running averages of the last iteration; the checkpoint has rank 0's.
+    world.broadcast(step.buffers())

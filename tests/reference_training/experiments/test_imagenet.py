@@ -150,6 +150,45 @@ def test_two_processes_are_one(whole, small, tmp_path):
     assert text.count("the trained network") == 1
 
 
+def test_two_processes_train_and_then_evaluate_together(small, tmp_path):
+    """Batch normalisation's averages differ by rank after the last step, unless they are shared."""
+    root, folder = tmp_path / "data", tmp_path / "run"
+    for name in ("val", "train"):
+        write_folder(root, each=4, broken=0)
+        if name == "val":
+            (root / "train").rename(root / "val")
+    given = [*small, "--data-root", str(root), "--recipe.iterations", "2"]
+    given += ["--evaluate", "--evaluation-subset", "8"]
+    code, text = finish(start(given, folder, processes=2))
+    assert code == 0, text
+    result = json.loads((folder / "evaluation/none/result.json").read_text())
+    assert result["data"]["subset"] == 8
+    exported = load_file(folder / "export/model.safetensors")
+    saved = load_file(folder / "00000002.safetensors")
+    assert all(torch.equal(value, saved[f"step.model.{name}"]) for name, value in exported.items())
+
+
+def test_an_error_of_one_rank_alone_is_printed_with_its_rank(small, tmp_path):
+    """The data of rank 1 are missing; torchrun's report alone would not say what happened."""
+    script = tmp_path / "one_rank.py"
+    script.write_text(
+        "import os, sys\n"
+        "from reference_training.run import main\n"
+        "missing = ['--data-root', 'no/such/folder'] if os.environ['RANK'] == '1' else []\n"
+        "sys.exit(main([*sys.argv[1:], *missing]))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(
+        [*command, *small, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert re.search(r"error on rank 1: .*no/such/folder.* does not exist", done.stderr)
+
+
 @linux
 def test_killed_ranks_continue_bit_by_bit(small, tmp_path):
     """Three ranks, for with two the order of their gradients cannot matter."""

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.ranks import World
 from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
 from reference_training.runtime.workers import bar
@@ -117,6 +118,8 @@ class Progress:
         self._bar.update(iterations)
 
     def skip(self, iterations: int) -> None:
+        if iterations and ranks.is_main():
+            tqdm.write(f"continuing from iteration {iterations}")
         self._bar.initial = self._bar.n = iterations
 
 
@@ -199,7 +202,12 @@ def execute(run: PaperRun) -> None:
             print(plan.text(job))
         return
     _check_corruptions(job)
-    with _deterministic(run.deterministic), ranks.join(run.device) as world:
+    with (
+        _deterministic(run.deterministic),
+        ranks.join(run.device) as world,
+        ExitStack() as stack,
+    ):
+        world.on_main(lambda: stack.enter_context(sole_writer(run.folder)))
         _execute(job, world)
 
 

@@ -18,6 +18,7 @@ from reference_training.reporting import pages
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
 
@@ -141,7 +142,13 @@ def execute(run: Run) -> dict[str, Any]:
     )
     if run.dry_run:
         return {}
+    with sole_writer(run.folder):
+        return _execute(run, dataset, description, started)
 
+
+def _execute(
+    run: Run, dataset: Dataset, description: dict[str, Any], started: float
+) -> dict[str, Any]:
     path = run.folder / "run.json"
     if record.check_same_run(path, description):
         description["wall_seconds"] = read_json(path)["wall_seconds"]

@@ -2,9 +2,11 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -135,6 +137,13 @@ def named_device(name: str | None) -> torch.device:
         raise RunError(f"--device {name} is not available here: {error}") from error
 
 
+def _end_with_launcher(launcher: int) -> None:
+    """Ends this rank when torchrun is gone: it would write beside the ranks of the next start."""
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os._exit(1)  # all files are written atomically, so no moment is a bad one
+
+
 @contextmanager
 def join(device: str) -> Iterator[World]:
     """This process's place in the run; leaves the group of processes at the end.
@@ -150,6 +159,7 @@ def join(device: str) -> Iterator[World]:
     if launched() == 1:
         yield World(0, 1, place)
         return
+    Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
     rank = distributed.get_rank()

@@ -219,6 +219,26 @@ def test_killed_ranks_continue_bit_by_bit(small, tmp_path):
     assert same(reference, folder)
 
 
+@linux
+def test_ranks_end_when_their_launcher_is_killed(small, tmp_path):
+    """Or they would write beside the ranks of the next start."""
+    folder = tmp_path / "orphaned"
+    endless = [*small, "--recipe.iterations", "100000"]
+    process = start(endless, folder, processes=2)
+    wait_for(folder / "00000004.json", process)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(600):
+        if not any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            break
+        time.sleep(0.1)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError("the ranks live on")
+    assert main([*endless, "--accumulate", "2", "--out", str(folder), "--max-hours", "0"]) == 130
+
+
 def test_a_signal_saves_and_another_number_of_ranks_goes_on(whole, small, tmp_path):
     folder = tmp_path / "terminated"
     process = start([*small, "--accumulate", "6", "--workers", "2"], folder)

@@ -1,0 +1,58 @@
+"""One writer for each run folder: a lock that the operating system frees when its holder dies."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reference_training.runtime.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """While active, this process alone writes into `folder`, which is made if it is not there.
+
+    Raises:
+        RunError: another process, which it names, holds the folder; or it cannot be written.
+    """
+    path = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. Choose another folder with --out."
+        ) from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(_taken(folder, path)) from error
+        file.truncate(0)
+        own = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
+        file.write(json.dumps(own))
+        file.flush()
+        yield
+
+
+def _taken(folder: Path, path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        who = "process {pid} on {host}, since {since},".format(**holder)
+    except (OSError, ValueError, KeyError, TypeError):  # it is just being written
+        who = "another process"
+    return (
+        f"{who} writes into {folder}. Wait for its end, end it, or choose another folder with "
+        "--out; whatever it has saved is continued."
+    )

@@ -20,9 +20,8 @@ from reference_training.experiments import imagenet, imagenet_tables, small, sma
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import is_main
-from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
 
 IMAGENET = "imagenet"
@@ -91,30 +90,22 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
     )
 
 
+def execute(arguments: list[str] | None) -> None:
+    """Does what the command line asks for."""
+    match run := parse(arguments):
+        case Run():
+            small.execute(run)
+        case PaperTables():
+            small_tables.execute(run)
+        case PaperRun():
+            imagenet.execute(run)
+        case _:
+            imagenet_tables.execute(run)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        run = parse(arguments)
-        match run:
-            case Run():
-                small.execute(run)
-            case PaperTables():
-                small_tables.execute(run)
-            case PaperRun():
-                imagenet.execute(run)
-            case _:
-                imagenet_tables.execute(run)
-    except RunError as error:
-        if is_main():  # the other ranks say the same
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt) as error:
-        if is_main():
-            again = record.command(arguments)
-            why = f"{error}" or "interrupted"
-            print(f"\n{why}, everything is saved; continue with: {again}", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: execute(arguments), lambda: record.command(arguments))
 
 
 if __name__ == "__main__":

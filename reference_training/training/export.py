@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from reference_training.config import PaperRun
 from reference_training.data.views import MEAN, STD
 from reference_training.networks.backbones import TorchvisionResNet
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json, write_atomically, write_json
+from reference_training.runtime.files import JsonLines, write_atomically, write_json
 from reference_training.training.record import plain
 
 MODEL, UEM, CARD = "model.safetensors", "uem.safetensors", "README.md"
@@ -162,13 +163,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the folder of a finished run")
     parser.add_argument("--upload", required=True, metavar="USER/NAME")
     given = parser.parse_args(arguments)
-    try:
-        read_json(given.run / "run.json")
+
+    def work() -> None:
+        if not (given.run / "run.json").is_file():
+            raise RunError(f"{given.run} holds no run; give the folder of a finished one.")
         print(upload(given.run / "export", given.upload))
-    except (RunError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

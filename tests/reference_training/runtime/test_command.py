@@ -1,0 +1,45 @@
+"""What all commands do alike."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from reference_training.runtime.command import exit_code
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.stop import Interrupted
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_greek_letters_gets_the_table(encoding):
+    """λ and σ become question marks; nothing that was computed ends in an UnicodeEncodeError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reference_training.run", "--list"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"ulfd@uem.log_variance=spatial" in done.stdout
+    assert b"Table 6a: the weight ?" in done.stdout
+
+
+def fail(error):
+    def work():
+        raise error
+
+    return work
+
+
+def test_exit_codes_and_messages(capsys):
+    assert exit_code(lambda: None) == 0
+    assert exit_code(fail(RunError("what, why, how"))) == 1
+    assert capsys.readouterr().err == "error: what, why, how\n"
+    assert exit_code(fail(Interrupted()), lambda: "python -m x --out y") == 130
+    assert "interrupted, everything is saved; continue with: python -m x --out y" in (
+        capsys.readouterr().err
+    )
+    assert exit_code(fail(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        exit_code(fail(ZeroDivisionError()))

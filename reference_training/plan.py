@@ -16,6 +16,7 @@ from reference_training.experiments import ROWS
 from reference_training.methods.base import Batch
 from reference_training.roofline import GPUS, LOSS, Device, Operation, Recorder
 from reference_training.trainings import training
+from ulfd.options import LossOptions
 from ulfd_torch import ULFDLoss
 from ulfd_torch.functional import IMPLEMENTATIONS
 
@@ -64,8 +65,7 @@ class _Fused(nn.Module):
     """The loss as its kernels see it: two operations. On the meta device it would be composite."""
 
     def forward(self, *features: Tensor | None) -> Tensor:
-        options = {"prior_weight": 2.0, "weight": 1.0, "reduction": "mean", "beta": 0.0}
-        return IMPLEMENTATIONS["triton"](*features, **options, clamp=None)
+        return IMPLEMENTATIONS["triton"](*features, LossOptions())
 
 
 def _flops(operations: list[Operation]) -> int:

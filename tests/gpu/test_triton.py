@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
 
 import ulfd_torch  # noqa: E402
-from tests.kernels.cases import CASES, DTYPES, NHWC, Case, expected, inputs  # noqa: E402
+from tests.ulfd.kernels.cases import CASES, DTYPES, NHWC, Case, expected, inputs  # noqa: E402
 from ulfd import FAMILY  # noqa: E402
 
 pytestmark = pytest.mark.gpu

@@ -12,6 +12,7 @@ import ulfd
 from tests.oracle import FEATURE_SHAPES, log_variance_shapes, make_case
 from ulfd import losses
 from ulfd.gradients import closed_form, vid_log_variance_derivative
+from ulfd.options import LossOptions, loss_options
 
 finite = st.floats(-20, 20)
 
@@ -85,18 +86,15 @@ def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_we
                 case.student,
                 case.teacher,
                 case.log_variance,
+                loss_options(**options, beta=beta, clamp=clamp),
                 upstream=upstream,
-                beta=beta,
-                clamp=clamp,
-                **options,
             )
             inputs = [case.student, case.teacher, case.log_variance]
             frozen = 0.0 if sigma_shape is None else losses.clamped(inputs[2], clamp, xp=xp)
 
             def total(arrays, upstream=upstream, frozen=frozen):
-                elements = losses.element_loss(
-                    *arrays, xp=xp, prior_weight=prior_weight, clamp=clamp
-                )
+                given = LossOptions(prior_weight=prior_weight, clamp=clamp)
+                elements = losses.element_loss(*arrays, given, xp=xp)
                 scale = options["weight"] / losses.denominator(elements.shape, reduction)
                 return (scale * upstream * np.exp(beta * frozen) * elements).sum()
 
@@ -122,7 +120,7 @@ def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_we
 def test_any_array_namespace():
     """array-api-strict has nothing but the standard, so nothing else is used."""
     arrays = [array_api_strict.asarray(np.ones((2, 3)) * value) for value in (1.0, 3.0, 0.5)]
-    loss = losses.ulfd_loss(*arrays, xp=array_api_strict, beta=0.5, clamp=(-1.0, 1.0))
+    loss = losses.ulfd_loss(*arrays, LossOptions(beta=0.5, clamp=(-1.0, 1.0)), xp=array_api_strict)
     expected = np.exp(0.25) * (np.exp(-0.5) * 4 + 1.0)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
@@ -145,7 +143,9 @@ def test_special_values_follow_ieee():
 
 def test_the_clamp_has_a_gradient_at_its_limits_but_not_beyond():
     sigma = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    gradient = closed_form(np.zeros(5), np.zeros(5), sigma, clamp=(-1, 1), reduction="sum")
+    gradient = closed_form(
+        np.zeros(5), np.zeros(5), sigma, LossOptions(clamp=(-1, 1), reduction="sum")
+    )
     assert gradient.log_variance.tolist() == [0.0, 2.0, 2.0, 2.0, 0.0]
     tensor = torch.tensor(sigma, requires_grad=True)
     from ulfd_torch import ulfd_loss

@@ -9,6 +9,7 @@ from tests.conformance.backends import BACKENDS, Backend
 from tests.oracle import Case, expected, log_variance_shapes, make_case
 from ulfd import FAMILY
 from ulfd.gradients import Gradients
+from ulfd.options import loss_options
 
 CLAMP = (-2.0, 0.5)
 
@@ -54,6 +55,12 @@ SERVED = [
 @pytest.mark.parametrize(("backend", "reduction"), SERVED)
 def test_agrees_with_the_oracle(backend, member, reduction, clamp):
     options = {**FAMILY[member].options, "reduction": reduction, "clamp": clamp}
+    likelihood = loss_options(**options).likelihood
+    if likelihood not in (backend.kernel.likelihoods or (likelihood,)):
+        case = make_case((2, 3), (2, 3), backend.rounded)
+        with pytest.raises(ValueError, match=f"{backend.kernel.name}: has no '{likelihood}'"):
+            backend.run(case, 1.0, **options)
+        return
     for shape in backend.shapes:
         for sigma in sigma_shapes(member, shape):
             case = make_case(shape, sigma, backend.rounded)

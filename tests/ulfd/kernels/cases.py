@@ -9,7 +9,10 @@ import torch
 
 from tests import oracle
 from tests.oracle import Expected
+from ulfd import FAMILY
 from ulfd.checks import dtype_name
+from ulfd.kernels import registry
+from ulfd.options import loss_options
 
 KERNEL = os.environ.get("ULFD_TEST_KERNEL", "triton")
 """The kernel that `numerics` and `operators` test in this process: "triton" or "native"."""
@@ -127,3 +130,9 @@ CASES = [
     Case((), ()),
     Case((4, 3), (4, 3), None, DTYPES[2], {"weight": 1e-3}),
 ]
+IMPLEMENTED = [
+    name
+    for name, member in FAMILY.items()
+    if loss_options(**member.options).likelihood in (registry.KERNELS[KERNEL].likelihoods or ())
+]
+"""The members of the family that the kernel has; the conformance tests have it refuse the others."""

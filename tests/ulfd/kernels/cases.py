@@ -135,4 +135,4 @@ IMPLEMENTED = [
     for name, member in FAMILY.items()
     if loss_options(**member.options).likelihood in (registry.KERNELS[KERNEL].likelihoods or ())
 ]
-"""The members of the family that the kernel has; the conformance tests have it refuse the others."""
+"""The members of the family that the kernel has; it refuses the others (tests/conformance)."""

@@ -23,6 +23,7 @@ Array = Any
 
 HALF_SLOPES: dict[str, Callable[..., Array]] = {
     "gaussian": lambda r, xp: r,
+    "laplace": lambda r, xp: 0.5 * xp.sign(r),
 }
 """s of each likelihood, (r, *parameters, xp=xp) to ρ′(r)/2."""
 

@@ -66,6 +66,7 @@ class Likelihood(NamedTuple):
 
 LIKELIHOODS: dict[str, Likelihood] = {
     "gaussian": Likelihood(lambda r, xp: r * r),
+    "laplace": Likelihood(lambda r, xp: r * xp.sign(r)),  # abs has slope 1 at 0 in JAX
 }
 """The likelihoods by name; `FAMILY` says which k and λ make the log-likelihood of each."""
 
@@ -188,6 +189,13 @@ FAMILY: Mapping[str, Member] = MappingProxyType(
             "Ahn et al. 2019",
             MappingProxyType({"prior_weight": 1.0, "weight": 0.5}),
             log_variance="channel",
+        ),
+        # −log of exp(−|d|/s)/(2s) with the scale s = exp(σ/2), whose variance is 2·exp(σ); log 2,
+        # which nothing depends on, is left out.
+        laplace=Member(
+            "|z − ẑ|·exp(−σ/2) + σ/2",
+            "Ilg et al. 2018",
+            MappingProxyType({"likelihood": "laplace", "prior_weight": 0.5}),
         ),
     )
 )

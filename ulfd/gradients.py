@@ -24,6 +24,7 @@ Array = Any
 HALF_SLOPES: dict[str, Callable[..., Array]] = {
     "gaussian": lambda r, xp: r,
     "laplace": lambda r, xp: 0.5 * xp.sign(r),
+    "student_t": lambda r, degrees, xp: (degrees + 1) * r / (degrees + r * r),
 }
 """s of each likelihood, (r, *parameters, xp=xp) to ρ′(r)/2."""
 

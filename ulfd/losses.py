@@ -64,9 +64,14 @@ class Likelihood(NamedTuple):
     parameters: tuple[str, ...] = ()
 
 
+def _student_t(r: Array, degrees: float, *, xp: Any) -> Array:
+    return (degrees + 1) * xp.log1p(r * r / degrees)
+
+
 LIKELIHOODS: dict[str, Likelihood] = {
     "gaussian": Likelihood(lambda r, xp: r * r),
     "laplace": Likelihood(lambda r, xp: r * xp.sign(r)),  # abs has slope 1 at 0 in JAX
+    "student_t": Likelihood(_student_t, ("degrees",)),
 }
 """The likelihoods by name; `FAMILY` says which k and λ make the log-likelihood of each."""
 
@@ -196,6 +201,15 @@ FAMILY: Mapping[str, Member] = MappingProxyType(
             "|z − ẑ|·exp(−σ/2) + σ/2",
             "Ilg et al. 2018",
             MappingProxyType({"likelihood": "laplace", "prior_weight": 0.5}),
+        ),
+        # −log of Student's t with ν degrees of freedom and the scale exp(σ/2), whose variance is
+        # exp(σ)·ν/(ν − 2); log(Γ(ν/2)·√(νπ)/Γ((ν + 1)/2)), a constant, is left out.
+        student_t=Member(
+            "½·((ν + 1)·log(1 + exp(−σ)·(z − ẑ)²/ν) + σ) with ν = 4",
+            "Lange, Little & Taylor 1989",
+            MappingProxyType(
+                {"likelihood": ("student_t", 4.0), "prior_weight": 1.0, "weight": 0.5}
+            ),
         ),
     )
 )

@@ -1,6 +1,7 @@
 """Every loss of the family × backend × dtype × σ shape × reduction against the float64 oracle."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -105,18 +106,17 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("broken", BREAKS)
-@pytest.mark.parametrize("part", Gradients._fields)
 @EVERY
-def test_the_bounds_catch_broken_gradients(backend, part, broken):
+def test_the_bounds_catch_broken_gradients(backend):
     options = {"reduction": "mean", "prior_weight": 2.0}
     shape = backend.shapes[0]
     for sigma in log_variance_shapes(shape):
         case = make_case(shape, sigma, backend.rounded)
         loss, gradients = backend.run(case, 0.375, **options)
         assert not errors(backend, (loss, gradients), case, 0.375, options)
-        wrong = gradients._replace(**{part: BREAKS[broken](getattr(gradients, part))})
-        assert errors(backend, (loss, wrong), case, 0.375, options)
+        for part, (name, broken) in product(Gradients._fields, BREAKS.items()):
+            wrong = gradients._replace(**{part: broken(getattr(gradients, part))})
+            assert errors(backend, (loss, wrong), case, 0.375, options), (part, name)
 
 
 @EVERY

@@ -90,7 +90,7 @@ $(VENV)/.%: pyproject.toml $(NATIVE) | $(BIN)/python
 # The lowest and the newest versions, in environments of their own. The Triton kernels in JAX need a
 # newer Triton than the lowest torch is tied to, hence two of the lowest.
 TOOLS := pytest pytest-xdist hypothesis array-api-strict scikit-image optax
-VERSION_TESTS := tests/ulfd tests/ulfd_torch tests/ulfd_jax tests/conformance tests/kernels \
+VERSION_TESTS := tests/ulfd tests/ulfd_torch tests/ulfd_jax tests/conformance \
 	tests/test_parity.py tests/test_imports.py tests/reference_training/training/test_checkpoint.py \
 	tests/reference_training/corruptions/test_sheet.py
 $(LOWEST)/.installed $(NEWEST)/.installed: EXTRAS := train,triton,timm,jax

@@ -30,6 +30,7 @@ from benchmarks import measure
 from ulfd.env import versions
 from ulfd.gradients import closed_form
 from ulfd.kernels.cpu import buffers, library
+from ulfd.options import LossOptions, loss_options
 
 GRADIENTS, FORWARD, AUTOGRAD = "value and gradients", "forward", "autograd"
 COMPILED = "torch.compile"
@@ -191,10 +192,8 @@ def limits(case: Case, given: tuple[Tensor, Tensor, Tensor], threads: int) -> Ca
             loop,
             pointers=[None if tensor is None else tensor.data_ptr() for tensor in pointers],
             dtypes=[case.dtype] * 3,
-            scale=1 / student.numel(),
-            prior_weight=2.0,
-            beta=0.0,
-            clamp=None,
+            shape=case.shape,
+            options=LossOptions(),
             threads=threads,
         )
         return loss, *outputs
@@ -211,7 +210,7 @@ def check(name: str, results: Any, case: Case, given: tuple[Tensor, Tensor, Tens
     """Raises AssertionError unless value and gradients are right to the dtype's rounding."""
     options = {"prior_weight": 1.0, "weight": 0.5} if "Gaussian" in name else {}
     arrays = [tensor.detach().double().numpy() for tensor in given]
-    exact = closed_form(*arrays, upstream=case.upstream, **options)
+    exact = closed_form(*arrays, loss_options(**options), upstream=case.upstream)
     value = ulfd.ulfd_loss(*arrays, implementation="composite", **options)
     half = case.dtype != "float32"
     expected = (value, exact.student, exact.log_variance)[: len(results)]

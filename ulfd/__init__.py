@@ -4,10 +4,18 @@ The mathematics is in `ulfd.losses`; this package speaks NumPy. PyTorch users im
 `ulfd_torch`, JAX users `ulfd_jax`: same names, same arguments, same numbers.
 """
 
-from ulfd.functional import ulfd_loss, value_and_grad
+from ulfd.functional import named_loss, ulfd_loss, value_and_grad
 from ulfd.gradients import Gradients
 from ulfd.losses import FAMILY
 from ulfd.uem import UEMSpec
 
 __version__ = "0.1.0"
-__all__ = ["FAMILY", "Gradients", "UEMSpec", "__version__", "ulfd_loss", "value_and_grad"]
+__all__ = [
+    "FAMILY",
+    "Gradients",
+    "UEMSpec",
+    "__version__",
+    "named_loss",
+    "ulfd_loss",
+    "value_and_grad",
+]

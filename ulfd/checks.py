@@ -6,7 +6,6 @@ The checks see shapes, dtype names and devices only, so that every adapter share
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-REDUCTIONS = ("mean", "batchmean", "sum", "none")
 INPUTS = ("student", "teacher", "log_variance")
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
@@ -74,21 +73,6 @@ def check_devices(**devices: Any) -> None:
             raise ValueError(
                 f"ulfd_loss: {first} is on {home} but {name} on {device}; move them to one device."
             )
-
-
-def check_options(*, reduction: str, beta: float, clamp: tuple[float, float] | None) -> None:
-    """Raises ValueError if an option is unknown or outside its range."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
-    if beta < 0:
-        raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
-    if clamp is None:
-        return
-    if not (isinstance(clamp, Sequence) and len(clamp) == 2 and clamp[0] < clamp[1]):
-        raise ValueError(
-            f"ulfd_loss: clamp is {clamp}, but must be (low, high) with low < high, "
-            "such as (-10.0, 10.0)."
-        )
 
 
 def check_weights(

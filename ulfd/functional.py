@@ -1,15 +1,17 @@
 """The loss for NumPy arrays: the same names and arguments as `ulfd_torch` and `ulfd_jax`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from array_api_compat import numpy as xp
 
-from ulfd import checks, losses
+from ulfd import losses
 from ulfd.gradients import Gradients, closed_form
 from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
+from ulfd.options import Likelihood, LossOptions, loss_options, member_options
 
 Array = np.ndarray[Any, Any]
 Results = tuple[Array, Gradients]
@@ -19,20 +21,21 @@ def _composite(
     student: Array,
     teacher: Array,
     log_variance: Array | None,
+    options: LossOptions,
     *,
     needs: Sequence[bool] = (False, False, False),
     upstream: Any = 1.0,
-    **options: Any,
 ) -> Results:
     """The core's own functions over NumPy."""
     inputs = (student, teacher, log_variance)
-    loss = np.asarray(losses.ulfd_loss(*inputs, xp=xp, **options))
+    loss = np.asarray(losses.ulfd_loss(*inputs, options, xp=xp))
     if not any(needs):
         return loss, Gradients(None, None, None)
-    exact = closed_form(*inputs, **options, upstream=upstream, dtype=loss.dtype.type)
+    arriving = np.asarray(upstream, loss.dtype)
+    exact = closed_form(*inputs, options, upstream=arriving, dtype=loss.dtype)
     return loss, Gradients(
         *(
-            gradient.astype(array.dtype) if need and array is not None else None
+            np.asarray(gradient, array.dtype) if need and array is not None else None
             for gradient, array, need in zip(exact, inputs, needs, strict=True)
         )
     )
@@ -50,16 +53,16 @@ def _compute(
     teacher: Any,
     log_variance: Any,
     implementation: str | None,
-    options: dict[str, Any],
+    options: LossOptions,
     **wanted: Any,
 ) -> Results:
     """Checks the inputs, chooses the kernel and calls it."""
     inputs, name = _checked(student, teacher, log_variance, implementation, options)
-    return IMPLEMENTATIONS[name](*inputs, **options, **wanted)
+    return IMPLEMENTATIONS[name](*inputs, options, **wanted)
 
 
 def _checked(
-    student: Any, teacher: Any, log_variance: Any, implementation: str | None, options: dict
+    student: Any, teacher: Any, log_variance: Any, implementation: str | None, options: LossOptions
 ) -> tuple[tuple[Array, Array, Array | None], str]:
     """The inputs as checked NumPy arrays, and the name of the kernel that serves them."""
     for array in (student, teacher, log_variance):
@@ -75,13 +78,11 @@ def _checked(
         log_variance = np.asarray(
             log_variance, dtype=student.dtype if isinstance(log_variance, int | float) else None
         )
-    reduction = options["reduction"]
-    checks.check_options(reduction=reduction, beta=options["beta"], clamp=options["clamp"])
     given = [array for array in (student, teacher, log_variance) if array is not None]
     shapes = tuple(array.shape for array in given)
     dtypes = tuple(array.dtype for array in given)
     devices = ("cpu",) * len(given)
-    name = registry.chosen("numpy", shapes, dtypes, devices, reduction, implementation)
+    name = registry.chosen("numpy", shapes, dtypes, devices, options, implementation)
     return (student, teacher, log_variance), name
 
 
@@ -95,6 +96,7 @@ def ulfd_loss(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     implementation: str | None = None,
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) of NumPy arrays (Eq. 9 of Yang et al. 2022).
@@ -113,19 +115,22 @@ def ulfd_loss(
         reduction: "mean" (over all elements), "batchmean", "sum" or "none".
         beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 is off.
         clamp: (low, high) limits of σ; no gradient where they act.
+        likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
+            parameters; `ulfd.FAMILY` has the k and λ that belong to each.
         implementation: a kernel's name, or None for the best one that serves the inputs.
     Returns:
         a 0-d array, or the features' shape for "none": float32, float64 for float64 inputs.
     Raises:
         ValueError, TypeError: as `ulfd.checks` words them.
     """
-    options: dict[str, Any] = {
-        "prior_weight": prior_weight,
-        "weight": weight,
-        "reduction": reduction,
-        "beta": beta,
-        "clamp": clamp,
-    }
+    options = loss_options(
+        prior_weight=prior_weight,
+        weight=weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     return _compute(student, teacher, log_variance, implementation, options)[0]
 
 
@@ -139,6 +144,7 @@ def value_and_grad(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     upstream: Any = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -159,13 +165,14 @@ def value_and_grad(
     Raises:
         ValueError, TypeError: as `ulfd.checks` words them.
     """
-    options: dict[str, Any] = {
-        "prior_weight": prior_weight,
-        "weight": weight,
-        "reduction": reduction,
-        "beta": beta,
-        "clamp": clamp,
-    }
+    options = loss_options(
+        prior_weight=prior_weight,
+        weight=weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
         raise ValueError(
             f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "
@@ -173,3 +180,22 @@ def value_and_grad(
         )
     wanted = {"needs": (True, teacher_gradient, True), "upstream": upstream}
     return _compute(student, teacher, log_variance, implementation, options, **wanted)
+
+
+def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..., Array]:
+    """`ulfd_loss` with a member of `ulfd.FAMILY` filled in, under the weight λ.
+
+    >>> import numpy as np
+    >>> loss = named_loss("gaussian_nll", weight=0.1)  # λ·½·(…)
+    >>> float(loss(np.zeros(4), np.ones(4), np.zeros(4)))
+    0.05
+
+    Args:
+        name: of `ulfd.FAMILY`.
+        weight: λ; it multiplies the member's own factor.
+        options: the other arguments of `ulfd_loss`, as reduction="sum".
+    Raises:
+        KeyError: there is no such member; the message lists them.
+        TypeError: an option is the member's own.
+    """
+    return partial(ulfd_loss, **member_options(name, weight), **options)

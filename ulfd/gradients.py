@@ -1,22 +1,32 @@
-"""Closed-form gradients of `losses.ulfd_loss` in NumPy: the oracle of every test.
+"""Closed-form gradients of `losses.ulfd_loss`: in NumPy's float64 the oracle of every test.
 
-With d = ẑ − z, w = exp(−σ), b = exp(β·σ) (a constant for the gradient) and the factor g = λ ·
-upstream / denominator,
+With e = exp(−σ/2), the standardised residual r = (ẑ − z)·e, half the slope s(r) = ρ′(r)/2 of the
+likelihood's penalty (r itself for the Gaussian one), b = exp(β·σ) (a constant for the gradient) and
+the factor g = λ · upstream / denominator,
 
-    ∂L/∂ẑ = 2·g·b·w·d      ∂L/∂z = −2·g·b·w·d      ∂L/∂σ = g·b·(k − w·d²),
+    ∂L/∂ẑ = 2·g·b·s(r)·e      ∂L/∂z = −∂L/∂ẑ      ∂L/∂σ = g·b·(k − r·s(r)),
 
 the last one zero where the clamp acts, and summed over the axes along which σ was broadcast.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import numpy as xp
+from array_api_compat import numpy
 
 from ulfd.broadcasting import reduced_axes
-from ulfd.losses import VID_EPSILON, clamped, denominator
+from ulfd.losses import VID_EPSILON, clamped, denominator, identity
+from ulfd.options import DEFAULT, LossOptions
 
-Array = np.ndarray[Any, Any]
+Array = Any
+
+HALF_SLOPES: dict[str, Callable[..., Array]] = {
+    "gaussian": lambda r, xp: r,
+    "laplace": lambda r, xp: 0.5 * xp.sign(r),
+    "student_t": lambda r, degrees, xp: (degrees + 1) * r / (degrees + r * r),
+}
+"""s of each likelihood, (r, *parameters, xp=xp) to ρ′(r)/2."""
 
 
 class Gradients(NamedTuple):
@@ -30,49 +40,55 @@ class Gradients(NamedTuple):
     log_variance: Any
 
 
-def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+def sum_to(array: Array, shape: tuple[int, ...], *, xp: Any = numpy) -> Array:
     """Sums `array` over the axes along which an array of `shape` was broadcast to it."""
     axes = reduced_axes(array.shape, shape)
-    return np.asarray(array.sum(axis=axes, keepdims=True)).reshape(shape)
+    summed = xp.sum(array, axis=axes, keepdims=True) if axes else array
+    return xp.reshape(summed, tuple(shape))
 
 
 def closed_form(
     student: Array,
     teacher: Array,
     log_variance: Array | None = None,
+    options: LossOptions = DEFAULT,
     *,
-    prior_weight: float = 2.0,
-    weight: float = 1.0,
-    reduction: str = "mean",
-    beta: float = 0.0,
-    clamp: tuple[float, float] | None = None,
     upstream: float | Array = 1.0,
     dtype: Any = np.float64,
+    xp: Any = numpy,
+    stop_gradient: Callable[[Array], Array] = identity,
 ) -> Gradients:
     """The gradients of `losses.ulfd_loss`, computed and returned in `dtype`.
 
     Args:
         upstream: the gradient of what follows with respect to the loss: a number, or an array of
-            the features' shape for reduction="none".
+            `dtype`, of the features' shape for reduction "none" and else of none.
         dtype: of the arithmetic and the results; float64 makes this the oracle.
+        xp: the array namespace, NumPy's by default.
+        stop_gradient: the framework's detach, where the result is to be differentiated again.
         others: as in `losses.ulfd_loss`.
     Returns:
         Gradients of the shapes of student, teacher and log_variance.
     """
-    difference = student.astype(dtype) - teacher.astype(dtype)
-    factor = np.asarray(upstream, dtype) * dtype(weight / denominator(student.shape, reduction))
+    half_slope, parameters = HALF_SLOPES[options.likelihood], options.parameters
+    difference = xp.astype(student, dtype) - xp.astype(teacher, dtype)
+    factor = upstream * (options.weight / denominator(student.shape, options.reduction))
     if log_variance is None:
-        gradient = 2 * factor * difference
+        gradient = 2 * factor * half_slope(difference, *parameters, xp=xp)
         return Gradients(gradient, -gradient, None)
-    given = log_variance.astype(dtype)
-    sigma = clamped(given, clamp, xp=xp)
-    factor = factor * np.exp(beta * sigma)
-    precision = np.exp(-sigma)
-    gradient = 2 * factor * precision * difference
-    by_sigma = factor * (prior_weight - precision * difference * difference)
-    if clamp is not None:
-        by_sigma = np.where((given < clamp[0]) | (given > clamp[1]), dtype(0), by_sigma)
-    return Gradients(gradient, -gradient, sum_to(by_sigma, log_variance.shape))
+    given = xp.astype(log_variance, dtype)
+    sigma = clamped(given, options.clamp, xp=xp)
+    if options.beta != 0.0:
+        factor = factor * stop_gradient(xp.exp(options.beta * sigma))
+    inverse = xp.exp(-0.5 * sigma)
+    residual = difference * inverse
+    half = half_slope(residual, *parameters, xp=xp)
+    gradient = 2 * factor * half * inverse
+    by_sigma = factor * (options.prior_weight - residual * half)
+    if options.clamp is not None:
+        acts = (given < options.clamp[0]) | (given > options.clamp[1])
+        by_sigma = xp.where(acts, xp.zeros_like(by_sigma), by_sigma)
+    return Gradients(gradient, -gradient, sum_to(by_sigma, log_variance.shape, xp=xp))
 
 
 def vid_log_variance_derivative(raw: Array, *, epsilon: float = VID_EPSILON) -> Array:

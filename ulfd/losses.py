@@ -3,11 +3,13 @@
 For the clean image's feature z (teacher), the degraded image's feature ẑ (student) and the
 predicted log-variance σ = log θ², each element of the features costs (Eq. 9, with k = 2)
 
-    exp(−σ)·(z − ẑ)² + k·σ                                                        (element)
+    r² + k·σ    with the standardised residual    r = (ẑ − z)·exp(−σ/2)            (element)
 
-times, for β > 0, stop_gradient(exp(β·σ)) (Seitzer et al. 2022). Without σ the element is the
-plain squared error, that is σ = 0. Everything here is a pure function over any array namespace
-`xp`; the kernels compute the same faster, and the tests tie them to this file.
+times, for β > 0, stop_gradient(exp(β·σ)) (Seitzer et al. 2022). This is exp(−σ)·(z − ẑ)² + k·σ,
+but 0·∞ does not occur in it for any σ > −176 in float32. Without σ the element is the plain squared
+error, that is σ = 0. Other likelihoods put another penalty ρ(r) in the place of r². Everything here
+is a pure function over any array namespace `xp`; the kernels compute the same faster, and the tests
+tie them to this file.
 
 Source: Yang et al., "Self-Feature Distillation with Uncertainty Modeling for Degraded Image
 Recognition", ECCV 2022.
@@ -16,15 +18,19 @@ Recognition", ECCV 2022.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ulfd.checks import dtype_name
+
+if TYPE_CHECKING:
+    from ulfd.options import LossOptions
 
 Array = Any
 VID_EPSILON = 1e-5
 
 
-def _identity(array: Array) -> Array:
+def identity(array: Array) -> Array:
+    """The array: what stops the gradient where there is none."""
     return array
 
 
@@ -46,40 +52,61 @@ def clamped(log_variance: Array, clamp: tuple[float, float] | None, *, xp: Any) 
     return xp.where(log_variance > clamp[1], high, raised)
 
 
+class Likelihood(NamedTuple):
+    """What an element costs beside k·σ; its derivative is in `ulfd.gradients.HALF_SLOPES`.
+
+    Args:
+        penalty: (r, *parameters, xp=xp) to ρ(r), even and growing with |r|.
+        parameters: the names of its fixed parameters, each > 0.
+    """
+
+    penalty: Callable[..., Array]
+    parameters: tuple[str, ...] = ()
+
+
+def _student_t(r: Array, degrees: float, *, xp: Any) -> Array:
+    return (degrees + 1) * xp.log1p(r * r / degrees)
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    "gaussian": Likelihood(lambda r, xp: r * r),
+    "laplace": Likelihood(lambda r, xp: r * xp.sign(r)),  # abs has slope 1 at 0 in JAX
+    "student_t": Likelihood(_student_t, ("degrees",)),
+}
+"""The likelihoods by name; `FAMILY` says which k and λ make the log-likelihood of each."""
+
+
 def element_loss(
     student: Array,
     teacher: Array,
-    log_variance: Array | None = None,
+    log_variance: Array | None,
+    options: "LossOptions",
     *,
     xp: Any,
-    prior_weight: float = 2.0,
-    beta: float = 0.0,
-    clamp: tuple[float, float] | None = None,
-    stop_gradient: Callable[[Array], Array] = _identity,
+    stop_gradient: Callable[[Array], Array] = identity,
 ) -> Array:
-    """exp(−σ)·(z − ẑ)² + k·σ per element (inside the sum of Eq. 9), times sg(exp(β·σ)).
+    """ρ((ẑ − z)·exp(−σ/2)) + k·σ per element (inside the sum of Eq. 9), times sg(exp(β·σ)).
 
     Args:
         student: ẑ, the degraded image's features, any shape.
         teacher: z, the clean image's features, the same shape.
         log_variance: σ = log θ², any shape that broadcasts to the features'; None for the
-            deterministic special case (z − ẑ)².
+            deterministic special case (z − ẑ)², in which k, β and the clamp have no part.
+        options: k, β, the clamp and the likelihood; λ and the reduction are `ulfd_loss`'s.
         xp: the array namespace, as `array_api_compat.numpy`.
-        prior_weight: k; 2 with Jeffreys' prior (Eq. 9), 1 for the Gaussian likelihood alone.
-        beta: β of the β-weighted likelihood; 0 turns the weighting off.
-        clamp: (low, high) limits of σ; where they act, σ has no gradient.
         stop_gradient: the framework's detach.
     Returns:
         the loss of every element, the features' shape, in float32 (float64 for float64 inputs).
     """
     dtype = compute_dtype(student, teacher, log_variance, xp=xp)
-    residual = xp.astype(student, dtype) - xp.astype(teacher, dtype)
-    squared = residual * residual
+    penalty = LIKELIHOODS[options.likelihood].penalty
+    difference = xp.astype(student, dtype) - xp.astype(teacher, dtype)
     if log_variance is None:
-        return squared
-    sigma = clamped(xp.astype(log_variance, dtype), clamp, xp=xp)
-    loss = xp.exp(-sigma) * squared + prior_weight * sigma
-    return loss if beta == 0.0 else stop_gradient(xp.exp(beta * sigma)) * loss
+        return penalty(difference, *options.parameters, xp=xp)
+    sigma = clamped(xp.astype(log_variance, dtype), options.clamp, xp=xp)
+    residual = difference * xp.exp(-0.5 * sigma)
+    loss = penalty(residual, *options.parameters, xp=xp) + options.prior_weight * sigma
+    return loss if options.beta == 0.0 else stop_gradient(xp.exp(options.beta * sigma)) * loss
 
 
 def denominator(shape: tuple[int, ...], reduction: str) -> int:
@@ -97,40 +124,25 @@ def denominator(shape: tuple[int, ...], reduction: str) -> int:
 def ulfd_loss(
     student: Array,
     teacher: Array,
-    log_variance: Array | None = None,
+    log_variance: Array | None,
+    options: "LossOptions",
     *,
     xp: Any,
-    prior_weight: float = 2.0,
-    weight: float = 1.0,
-    reduction: str = "mean",
-    beta: float = 0.0,
-    clamp: tuple[float, float] | None = None,
-    stop_gradient: Callable[[Array], Array] = _identity,
+    stop_gradient: Callable[[Array], Array] = identity,
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ), Eq. 9 under the weight λ of Eq. 10.
 
-    Args:
-        student, teacher, log_variance, xp, prior_weight, beta, clamp, stop_gradient:
-            see `element_loss`.
-        weight: λ.
-        reduction: "mean" over all elements after broadcasting; "batchmean", their sum divided by
-            the number of samples (Eq. 9 taken literally); "sum"; "none", the elements themselves.
+    Args: as in `element_loss`.
     Returns:
-        a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
+        a scalar, or the features' shape for reduction "none"; float32, or float64 for float64
+        inputs.
     """
     elements = element_loss(
-        student,
-        teacher,
-        log_variance,
-        xp=xp,
-        prior_weight=prior_weight,
-        beta=beta,
-        clamp=clamp,
-        stop_gradient=stop_gradient,
+        student, teacher, log_variance, options, xp=xp, stop_gradient=stop_gradient
     )
-    if reduction == "none":
-        return weight * elements
-    return xp.sum(elements) * (weight / denominator(student.shape, reduction))
+    if options.reduction == "none":
+        return options.weight * elements
+    return xp.sum(elements) * (options.weight / denominator(student.shape, options.reduction))
 
 
 def vid_log_variance(raw: Array, *, xp: Any, epsilon: float = VID_EPSILON) -> Array:
@@ -154,30 +166,51 @@ class Member:
 
     formula: str
     source: str
-    options: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     log_variance: str = "any"  # "any" shape, "channel" (1, C, 1, 1), or "none"
 
 
+class _Family(dict[str, Member]):
+    def __missing__(self, name: str) -> Member:
+        raise KeyError(f"there is no loss {name!r}; the family has {sorted(self)}")
+
+
 FAMILY: Mapping[str, Member] = MappingProxyType(
-    {
-        "ulfd": Member("exp(−σ)·(z − ẑ)² + 2σ", "Yang et al. 2022, Eq. 9"),
-        "mse": Member("(z − ẑ)²", "Yang et al. 2022, Sec. 4.1, 'w/o UEM'", log_variance="none"),
-        "gaussian_nll": Member(
+    _Family(
+        ulfd=Member("exp(−σ)·(z − ẑ)² + 2σ", "Yang et al. 2022, Eq. 9"),
+        mse=Member("(z − ẑ)²", "Yang et al. 2022, Sec. 4.1, 'w/o UEM'", log_variance="none"),
+        gaussian_nll=Member(
             "½·(exp(−σ)·(z − ẑ)² + σ)",
             "Kendall & Gal 2017, Eq. 5",
             MappingProxyType({"prior_weight": 1.0, "weight": 0.5}),
         ),
-        "beta_nll": Member(
+        beta_nll=Member(
             "sg(exp(σ/2))·½·(exp(−σ)·(z − ẑ)² + σ)",
             "Seitzer et al. 2022, Eq. 5 with β = 1/2",
             MappingProxyType({"prior_weight": 1.0, "weight": 0.5, "beta": 0.5}),
         ),
-        "vid": Member(
+        vid=Member(
             "½·((z − ẑ)²/s + log s), s = softplus(a) + ε per channel",
             "Ahn et al. 2019",
             MappingProxyType({"prior_weight": 1.0, "weight": 0.5}),
             log_variance="channel",
         ),
-    }
+        # −log of exp(−|d|/s)/(2s) with the scale s = exp(σ/2), whose variance is 2·exp(σ); log 2,
+        # which nothing depends on, is left out.
+        laplace=Member(
+            "|z − ẑ|·exp(−σ/2) + σ/2",
+            "Ilg et al. 2018",
+            MappingProxyType({"likelihood": "laplace", "prior_weight": 0.5}),
+        ),
+        # −log of Student's t with ν degrees of freedom and the scale exp(σ/2), whose variance is
+        # exp(σ)·ν/(ν − 2); log(Γ(ν/2)·√(νπ)/Γ((ν + 1)/2)), a constant, is left out.
+        student_t=Member(
+            "½·((ν + 1)·log(1 + exp(−σ)·(z − ẑ)²/ν) + σ) with ν = 4",
+            "Lange, Little & Taylor 1989",
+            MappingProxyType(
+                {"likelihood": ("student_t", 4.0), "prior_weight": 1.0, "weight": 0.5}
+            ),
+        ),
+    )
 )
 """The losses by name. A new one is a new entry; the conformance tests find it by themselves."""

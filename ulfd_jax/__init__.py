@@ -6,6 +6,11 @@ from ulfd.uem import UEMSpec
 require("jax", extra="jax")
 
 from ulfd_jax import uem  # noqa: E402  (after the check for JAX)
-from ulfd_jax.functional import ulfd_loss, value_and_grad, vid_log_variance  # noqa: E402
+from ulfd_jax.functional import (  # noqa: E402
+    named_loss,
+    ulfd_loss,
+    value_and_grad,
+    vid_log_variance,
+)
 
-__all__ = ["UEMSpec", "uem", "ulfd_loss", "value_and_grad", "vid_log_variance"]
+__all__ = ["UEMSpec", "named_loss", "uem", "ulfd_loss", "value_and_grad", "vid_log_variance"]

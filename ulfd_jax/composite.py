@@ -4,58 +4,32 @@ The loss is the core's own function. The gradients are JAX's of it: XLA compiles
 well as the closed form, and there is one definition less.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import jax
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from ulfd import losses
+from ulfd.options import LossOptions
 
 Array = jax.Array
 Needs = tuple[bool, bool, bool]
 
 
-def loss(student: Array, teacher: Array, log_variance: Array | None, **options: Any) -> Array:
-    """`ulfd_jax.ulfd_loss`: the core's function over JAX."""
-    return losses.ulfd_loss(
-        student, teacher, log_variance, xp=jnp, stop_gradient=jax.lax.stop_gradient, **options
-    )
+def value(
+    options: LossOptions, student: Array, teacher: Array, log_variance: Array | None
+) -> Array:
+    """The core's function over JAX.
 
-
-@dataclass(frozen=True)
-class Options:
-    """What a kernel knows while it compiles.
-
-    Args:
-        scale: 1 / denominator. λ is no part of it: it may change from step to step.
-        prior_weight, beta, clamp: as in `ulfd.losses.element_loss`.
+    λ of the options is 1 here and wherever a kernel compiles them in: it may change from step to
+    step, and multiplies afterwards.
     """
-
-    scale: float
-    prior_weight: float = 2.0
-    beta: float = 0.0
-    clamp: tuple[float, float] | None = None
-
-
-def value(options: Options, student: Array, teacher: Array, log_variance: Array | None) -> Array:
-    """The scaled sum of the elements' losses, what every kernel computes."""
-    elements = losses.element_loss(
-        student,
-        teacher,
-        log_variance,
-        xp=jnp,
-        prior_weight=options.prior_weight,
-        beta=options.beta,
-        clamp=options.clamp,
-        stop_gradient=jax.lax.stop_gradient,
+    return losses.ulfd_loss(
+        student, teacher, log_variance, options, xp=jnp, stop_gradient=jax.lax.stop_gradient
     )
-    return jnp.sum(elements) * options.scale
 
 
 def gradients(
-    options: Options,
+    options: LossOptions,
     needs: Needs,
     upstream: Array,
     student: Array,
@@ -72,7 +46,7 @@ def gradients(
 
 
 def value_and_gradients(
-    options: Options,
+    options: LossOptions,
     needs: Needs,
     upstream: Array,
     student: Array,
@@ -87,7 +61,9 @@ def value_and_gradients(
     )
 
 
-def scaled(options: Options, upstream: Array, *gradients: Array | None) -> tuple[Array | None, ...]:
+def scaled(
+    options: LossOptions, upstream: Array, *gradients: Array | None
+) -> tuple[Array | None, ...]:
     """Gradients that were computed under upstream 1, under `upstream`."""
     return tuple(None if gradient is None else upstream * gradient for gradient in gradients)
 

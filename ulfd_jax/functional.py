@@ -8,16 +8,17 @@ import jax
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from ulfd import checks, losses
+from ulfd import losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
-from ulfd_jax import composite, native_calls, rules, targets, triton_calls
+from ulfd.options import Likelihood, LossOptions, loss_options, member_options
+from ulfd_jax import composite, derivatives, native, targets, triton
 from ulfd_jax.composite import Array
-from ulfd_jax.rules import Call, Implementation
+from ulfd_jax.derivatives import Call, Implementation
 
 IMPLEMENTATIONS: dict[str, Callable[[str], Implementation]] = {
-    "triton": triton_calls.implementation,
-    "native": native_calls.implementation,
+    "triton": triton.implementation,
+    "native": native.implementation,
 }
 """What computes the loss beside `composite`, by the kernel's name in `ulfd.kernels.registry`: from
 an architecture, as "sm_90", to its functions."""
@@ -41,91 +42,65 @@ def _checked(
     student: ArrayLike,
     teacher: ArrayLike,
     log_variance: ArrayLike | None,
-    options: dict[str, Any],
+    options: LossOptions,
     implementation: str | None,
 ) -> tuple[tuple[Array, Array, Array | None], Call | None]:
     """The inputs as arrays, and the call of the kernels that serve them; None is composite."""
-    student, teacher = _array("student", student), _array("teacher", teacher)
-    inputs = {"student": student, "teacher": teacher}
-    sigma = None
-    if log_variance is not None:
-        number = isinstance(log_variance, int | float)
-        sigma = jnp.full((), log_variance, student.dtype) if number else None
-        sigma = _array("log_variance", log_variance) if sigma is None else sigma
-        inputs["log_variance"] = sigma
-    shape = None if sigma is None else sigma.shape
-    checks.check_dtypes(**{name: array.dtype for name, array in inputs.items()})
-    checks.check_shapes(student.shape, teacher.shape, shape, options["reduction"])
+    features, clean = _array("student", student), _array("teacher", teacher)
+    sigma: Array | None = None
+    if isinstance(log_variance, int | float):
+        sigma = jnp.full((), log_variance, features.dtype)
+    elif log_variance is not None:
+        sigma = _array("log_variance", log_variance)
+    inputs = (features, clean, sigma)
+    arrays = [array for array in inputs if array is not None]
+    shapes = tuple(array.shape for array in arrays)
+    dtypes = tuple(array.dtype for array in arrays)
+    symbolic = not all(isinstance(size, int) for size in features.shape)  # of jax.export
+    choose = registry.chosen.__wrapped__ if symbolic else registry.chosen
 
-    def selected(target: targets.Target, name: str | None) -> str:
-        problem = registry.Problem(
-            framework="jax",
-            device=target.device,
-            dtypes=tuple(checks.dtype_name(array.dtype) for array in inputs.values()),
-            shape=student.shape,
-            log_variance_shape=shape,
-            reduction=options["reduction"],
-        )
-        return registry.select(problem, name)
+    def chosen(target: targets.Target, name: str | None) -> str:
+        return choose("jax", shapes, dtypes, (target.device,) * len(arrays), options, name)
 
-    symbolic = not all(isinstance(size, int) for size in student.shape)  # of jax.export
-    if implementation is None and (symbolic or targets.may_be_partitioned(student)):
-        return (student, teacher, sigma), None
-    if implementation is None:
-        chosen = {target: selected(target, None) for target in targets.targets()}
-    else:
-        home = targets.of(student)
-        chosen = {home: selected(home, implementation)}
+    found = targets.targets()
+    if implementation is not None:
+        found = (targets.of(features),)
+    elif symbolic or targets.may_be_partitioned(features):
+        implementation = "composite"
+    names = {target: chosen(target, implementation) for target in found}
     platforms = tuple(
         (target.platform, IMPLEMENTATIONS[name](target.architecture))
-        for target, name in chosen.items()
+        for target, name in names.items()
         if name != "composite"
     )
     if not platforms:
-        return (student, teacher, sigma), None
-    constants = composite.Options(
-        scale=1 / losses.denominator(student.shape, options["reduction"]),
-        prior_weight=options["prior_weight"],
-        beta=options["beta"],
-        clamp=options["clamp"],
-    )
-    default = rules.COMPOSITE if implementation is None else None
-    return (student, teacher, sigma), Call(constants, default, platforms)
+        return inputs, None
+    default = derivatives.COMPOSITE if implementation is None else None
+    return inputs, Call(options, default, platforms)
 
 
-def _options(
-    prior_weight: float, reduction: str, beta: float, clamp: tuple[float, float] | None
-) -> dict[str, Any]:
-    """What is fixed while XLA compiles, checked and hashable."""
-    for name, given in (("prior_weight", prior_weight), ("beta", beta), ("clamp", clamp)):
-        if any(isinstance(number, jax.core.Tracer) for number in jax.tree.leaves(given)):
+def _options(**given: Any) -> LossOptions:
+    """What is fixed while XLA compiles, checked. λ is no part of it."""
+    for name, value in given.items():
+        if any(isinstance(number, jax.core.Tracer) for number in jax.tree.leaves(value)):
             raise TypeError(
                 f"ulfd_loss: {name} is traced, but is compiled in and must be known as a Python "
                 f"number; close over it, or jax.jit(..., static_argnames={name!r}). Only weight "
                 "may be traced."
             )
-    checks.check_options(reduction=reduction, beta=beta, clamp=clamp)
-    return {
-        "prior_weight": float(prior_weight),
-        "reduction": reduction,
-        "beta": float(beta),
-        "clamp": None if clamp is None else tuple(map(float, clamp)),
-    }
+    return loss_options(**given)
 
 
 # Compiled by themselves where nobody compiles around them; inside another jit they dissolve.
-_STATIC = ("prior_weight", "reduction", "beta", "clamp")
-
-
-@partial(jax.jit, static_argnames=_STATIC, inline=True)
-def _composite(*inputs: Any, **options: Any) -> Array:
-    return composite.loss(*inputs, **options)
+@partial(jax.jit, static_argnums=0, inline=True)
+def _composite(options: LossOptions, weight: ArrayLike, *inputs: Any) -> Array:
+    return composite.value(options, *inputs) * weight
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
 def _kernel(call: Call, weight: ArrayLike, *inputs: Any) -> Array:
     factor = jnp.asarray(weight, composite.compute_dtype(*inputs))
-    return rules.loss(call, *rules.aligned(factor, *inputs))
+    return derivatives.loss(call, *derivatives.aligned(factor, *inputs))
 
 
 def ulfd_loss(
@@ -138,6 +113,7 @@ def ulfd_loss(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     implementation: str | None = None,
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) (Eq. 9 of Yang et al. 2022).
@@ -165,6 +141,8 @@ def ulfd_loss(
             global mean is `jax.lax.pmean` of them over equal shards.
         beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 is off.
         clamp: (low, high) limits of σ; no gradient where they act.
+        likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
+            parameters; `ulfd.FAMILY` has the k and λ that belong to each.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs on the platform that the program runs on; under jit on several devices that
             is "composite", which XLA partitions, except inside shard_map. Forward-mode
@@ -175,22 +153,28 @@ def ulfd_loss(
         ValueError: shapes, reduction, options or implementation do not fit.
         TypeError: an input is no floating-point array.
     """
-    options = _options(prior_weight, reduction, beta, clamp)
+    options = _options(
+        prior_weight=prior_weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     inputs, call = _checked(student, teacher, log_variance, options, implementation)
     if call is None:
-        return _composite(*inputs, weight=weight, **options)
+        return _composite(options, weight, *inputs)
     return _kernel(call, weight, *inputs)
 
 
-@partial(jax.jit, static_argnames=("teacher_gradient", *_STATIC), inline=True)
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _composite_with_gradients(
+    options: LossOptions,
+    teacher_gradient: bool,
     weight: ArrayLike,
     upstream: ArrayLike,
     *inputs: Array | None,
-    teacher_gradient: bool,
-    **options: Any,
 ) -> tuple[Array | None, ...]:
-    loss, pull = jax.vjp(lambda *now: composite.loss(*now, weight=weight, **options), *inputs)
+    loss, pull = jax.vjp(lambda *now: _composite(options, weight, *now), *inputs)
     arriving = jnp.broadcast_to(jnp.asarray(upstream, loss.dtype), loss.shape)
     by_student, by_teacher, by_sigma = pull(arriving)
     return loss, by_student, by_teacher if teacher_gradient else None, by_sigma
@@ -204,8 +188,9 @@ def _kernel_with_gradients(
     dtype = composite.compute_dtype(*inputs)
     factor = jnp.asarray(weight, dtype)
     arriving = jnp.asarray(upstream, dtype) * factor
-    loss, *gradients = rules.value_and_gradients(call, needs, *rules.aligned(arriving, *inputs))
-    return loss * factor, *map(rules.summed_like, gradients, inputs)
+    given = derivatives.aligned(arriving, *inputs)
+    loss, *gradients = derivatives.value_and_gradients(call, needs, *given)
+    return loss * factor, *map(derivatives.summed_like, gradients, inputs)
 
 
 def value_and_grad(
@@ -218,6 +203,7 @@ def value_and_grad(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     upstream: ArrayLike = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -243,7 +229,13 @@ def value_and_grad(
     Raises:
         ValueError, TypeError: as `ulfd_loss`; or upstream has another shape.
     """
-    options = _options(prior_weight, reduction, beta, clamp)
+    options = _options(
+        prior_weight=prior_weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     inputs, call = _checked(student, teacher, log_variance, options, implementation)
     shape = inputs[0].shape if reduction == "none" else ()
     if not isinstance(upstream, int | float) and jnp.shape(upstream) != shape:
@@ -252,12 +244,29 @@ def value_and_grad(
             "they must be equal."
         )
     if call is None:
-        results = _composite_with_gradients(
-            weight, upstream, *inputs, teacher_gradient=teacher_gradient, **options
-        )
+        results = _composite_with_gradients(options, teacher_gradient, weight, upstream, *inputs)
     else:
         results = _kernel_with_gradients(call, teacher_gradient, weight, upstream, *inputs)
     return results[0], Gradients(*results[1:])
+
+
+def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..., Array]:
+    """`ulfd_loss` with a member of `ulfd.FAMILY` filled in, under the weight λ.
+
+    >>> import jax.numpy as jnp
+    >>> loss = named_loss("gaussian_nll", weight=0.1)  # λ·½·(…)
+    >>> float(loss(jnp.zeros(4), jnp.ones(4), jnp.zeros(4)))
+    0.05000000074505806
+
+    Args:
+        name: of `ulfd.FAMILY`.
+        weight: λ; it multiplies the member's own factor.
+        options: the other arguments of `ulfd_loss`, as reduction="sum".
+    Raises:
+        KeyError: there is no such member; the message lists them.
+        TypeError: an option is the member's own.
+    """
+    return partial(ulfd_loss, **member_options(name, weight), **options)
 
 
 def vid_log_variance(raw: ArrayLike, *, epsilon: float = losses.VID_EPSILON) -> Array:

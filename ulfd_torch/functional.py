@@ -12,37 +12,25 @@ from torch.autograd import forward_ad
 from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
-from ulfd_torch import composite, fused_ops
+from ulfd.options import Likelihood, LossOptions, loss_options
+from ulfd_torch import composite, derivatives
+from ulfd_torch.operators import KERNELS
 
 IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "composite": composite.loss,
-    **{kernel: partial(fused_ops.loss, kernel) for kernel in fused_ops.KERNELS},
+    **{kernel: partial(derivatives.loss, kernel) for kernel in KERNELS},
 }
 """What computes the loss, by the kernel's name in `ulfd.kernels.registry`."""
 
 VALUE_AND_GRADIENTS: dict[str, Callable[..., tuple[Tensor | None, ...]]] = {
     "composite": composite.value_and_gradients,
-    **{kernel: partial(fused_ops.value_and_gradients, kernel) for kernel in fused_ops.KERNELS},
+    **{kernel: partial(derivatives.value_and_gradients, kernel) for kernel in KERNELS},
 }
 """What computes the loss and its gradients together, by the same names."""
 
 
 _ADAPTERS = {"numpy": "ulfd", "jax": "ulfd_jax", "jaxlib": "ulfd_jax"}
 """Whose loss takes what is no tensor, by the module of its type."""
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raises TypeError unless an option is a number."""
-    if isinstance(value, (int, float)):
-        return
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise TypeError(
-            f"ulfd_loss: {name} is a tensor that requires gradients, but gets none: they go to "
-            f"the features and σ. Give {name} as a number; a factor to be learned multiplies the "
-            "loss."
-        )
-    if not hasattr(value, "__float__"):
-        raise TypeError(f"ulfd_loss: {name} is {value!r}, but must be a number.")
 
 
 def _no_tensor(name: str, value: Any) -> TypeError:
@@ -61,12 +49,10 @@ def _checked(
     student: Tensor,
     teacher: Tensor,
     log_variance: Tensor | float | None,
-    options: dict[str, Any],
+    options: LossOptions,
     implementation: str | None,
 ) -> tuple[Tensor | None, str]:
     """σ as a tensor, and the name of the kernel that serves the inputs."""
-    for option in ("prior_weight", "weight", "beta"):
-        check_number(option, options[option])
     # A union of types is more than torch.compile of torch 2.7 can trace.
     if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
         log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
@@ -74,16 +60,14 @@ def _checked(
     for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
-    reduction = options["reduction"]
-    checks.check_options(reduction=reduction, beta=options["beta"], clamp=options["clamp"])
     if implementation is None and forward_ad._current_level >= 0:
         implementation = "composite"  # no kernel has a forward-mode derivative
     shapes = tuple([tensor.shape for tensor in inputs])
     dtypes = tuple([tensor.dtype for tensor in inputs])
     devices = tuple([tensor.device for tensor in inputs])
     # Sizes that are not known yet cannot be looked up.
-    choose = registry.chosen.__wrapped__ if fused_ops.observed(*inputs) else registry.chosen
-    return log_variance, choose("torch", shapes, dtypes, devices, reduction, implementation)
+    choose = registry.chosen.__wrapped__ if derivatives.observed(*inputs) else registry.chosen
+    return log_variance, choose("torch", shapes, dtypes, devices, options, implementation)
 
 
 def ulfd_loss(
@@ -96,6 +80,7 @@ def ulfd_loss(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     implementation: str | None = None,
 ) -> Tensor:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) (Eq. 9 of Yang et al. 2022).
@@ -121,6 +106,8 @@ def ulfd_loss(
             the number of samples), "sum" or "none".
         beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 is off.
         clamp: (low, high) limits of σ; no gradient where they act.
+        likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
+            parameters; `ulfd.FAMILY` has the k and λ that belong to each.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs.
     Returns:
@@ -129,15 +116,16 @@ def ulfd_loss(
         ValueError: shapes, devices, reduction, options or implementation do not fit.
         TypeError: an input is no floating-point tensor, or an option no number.
     """
-    options: dict[str, Any] = {
-        "prior_weight": prior_weight,
-        "weight": weight,
-        "reduction": reduction,
-        "beta": beta,
-        "clamp": clamp,
-    }
+    options = loss_options(
+        prior_weight=prior_weight,
+        weight=weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
-    return IMPLEMENTATIONS[name](student, teacher, sigma, **options)
+    return IMPLEMENTATIONS[name](student, teacher, sigma, options)
 
 
 def value_and_grad(
@@ -150,6 +138,7 @@ def value_and_grad(
     reduction: str = "mean",
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
+    likelihood: Likelihood = "gaussian",
     upstream: Tensor | float = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -177,13 +166,14 @@ def value_and_grad(
     Raises:
         ValueError, TypeError: as `ulfd_loss`; or upstream has another shape or device.
     """
-    options: dict[str, Any] = {
-        "prior_weight": prior_weight,
-        "weight": weight,
-        "reduction": reduction,
-        "beta": beta,
-        "clamp": clamp,
-    }
+    options = loss_options(
+        prior_weight=prior_weight,
+        weight=weight,
+        reduction=reduction,
+        beta=beta,
+        clamp=clamp,
+        likelihood=likelihood,
+    )
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
         arriving = None
@@ -199,7 +189,7 @@ def value_and_grad(
                 f"{tuple(shape)}; they must be equal."
             )
     results: Any = VALUE_AND_GRADIENTS[name](
-        student, teacher, sigma, arriving, teacher_gradient=teacher_gradient, **options
+        student, teacher, sigma, arriving, options, teacher_gradient=teacher_gradient
     )
     return results[0], Gradients(*results[1:])
 

@@ -1,13 +1,13 @@
 """The loss and the UEM as modules: thin shells over `functional` and `ulfd.uem`."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from ulfd.checks import check_options
 from ulfd.kernels import registry
+from ulfd.options import Likelihood, loss_options, member_options
 from ulfd.uem import Convolution, UEMSpec
-from ulfd_torch.functional import check_number, ulfd_loss
+from ulfd_torch.functional import ulfd_loss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 
 
@@ -33,22 +33,46 @@ class ULFDLoss(nn.Module):
         reduction: str = "mean",
         beta: float = 0.0,
         clamp: tuple[float, float] | None = None,
+        likelihood: Likelihood = "gaussian",
         implementation: str | None = None,
     ) -> None:
         super().__init__()
         # A mistake shows here, not an epoch later.
-        for name, value in (("prior_weight", prior_weight), ("weight", weight), ("beta", beta)):
-            check_number(name, value)
+        options = loss_options(
+            prior_weight=prior_weight,
+            weight=weight,
+            reduction=reduction,
+            beta=beta,
+            clamp=clamp,
+            likelihood=likelihood,
+        )
+        for name in ("prior_weight", "weight"):
+            value = getattr(options, name)
             if not value >= 0:  # nor NaN
                 raise ValueError(f"ulfd_loss: {name} is {value}, but must be >= 0.")
-        check_options(reduction=reduction, beta=beta, clamp=clamp)
         registry.check_name(implementation)
         self.prior_weight = prior_weight
         self.weight = weight
         self.reduction = reduction
         self.beta = beta
         self.clamp = clamp
+        self.likelihood = likelihood
         self.implementation = implementation
+
+    @classmethod
+    def named(cls, name: str, *, weight: float = 1.0, **options: Any) -> Self:
+        """A member of `ulfd.FAMILY` under the weight λ, which multiplies the member's own factor.
+
+        >>> ULFDLoss.named("gaussian_nll", weight=0.1).weight  # λ·½
+        0.05
+
+        Args:
+            options: "reduction", "clamp" and "implementation", as in `ulfd_torch.ulfd_loss`.
+        Raises:
+            KeyError: there is no such member; the message lists them.
+            TypeError: an option is the member's own.
+        """
+        return cls(**member_options(name, weight), **options)
 
     def forward(
         self, student: Tensor, teacher: Tensor, log_variance: Tensor | float | None = None
@@ -63,6 +87,7 @@ class ULFDLoss(nn.Module):
             reduction=self.reduction,
             beta=self.beta,
             clamp=self.clamp,
+            likelihood=self.likelihood,
             implementation=self.implementation,
         )
 
@@ -76,7 +101,7 @@ class ULFDLoss(nn.Module):
         return (
             f"prior_weight={self.prior_weight}, weight={self.weight}, "
             f"reduction={self.reduction!r}, beta={self.beta}, clamp={self.clamp}, "
-            f"implementation={self.implementation!r}"
+            f"likelihood={self.likelihood!r}, implementation={self.implementation!r}"
         )
 
 

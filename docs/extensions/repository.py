@@ -47,7 +47,7 @@ def _family() -> str:
     """The losses by name."""
 
     def options(name: str) -> str:
-        return ", ".join(f"{key}={value:g}" for key, value in FAMILY[name].options.items())
+        return ", ".join(f"{key}={value!r}" for key, value in FAMILY[name].options.items())
 
     rows = (
         (f"`{name}`", one.formula, f"`{options(name)}`" if one.options else "", one.source)

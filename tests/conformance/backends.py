@@ -15,6 +15,7 @@ import ulfd_jax
 import ulfd_torch
 from tests.oracle import FEATURE_SHAPES, REDUCTIONS, Case
 from ulfd.gradients import Gradients
+from ulfd.kernels import registry
 from ulfd_jax import functional
 
 Result = tuple[np.ndarray, Gradients]
@@ -33,6 +34,11 @@ class Backend:
     run: Callable[..., Result]  # (case, upstream, **options)
     reductions: tuple[str, ...] = REDUCTIONS
     shapes: tuple[tuple[int, ...], ...] = FEATURE_SHAPES  # of the features it is tried on
+
+    @property
+    def kernel(self) -> registry.Kernel:
+        """What the registry knows of it."""
+        return registry.KERNELS[self.name.split("-")[1]]
 
     @property
     def computed(self) -> str:

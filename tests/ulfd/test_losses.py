@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ulfd
+import ulfd_jax
+import ulfd_torch
 from tests.oracle import FEATURE_SHAPES, log_variance_shapes, make_case
 from ulfd import losses
 from ulfd.gradients import closed_form, vid_log_variance_derivative
+from ulfd.options import LossOptions, loss_options
 
 finite = st.floats(-20, 20)
 
@@ -51,6 +54,61 @@ def test_vid_agrees_with_its_definition():
     assert float(ours) == pytest.approx(peer.mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [
+        ("laplace", torch.distributions.Laplace),
+        ("student_t", lambda mean, scale: torch.distributions.StudentT(4.0, mean, scale)),
+    ],
+)
+def test_a_likelihood_is_its_distributions(name, distribution):
+    """Minus the log-density, up to what depends on nothing."""
+    case = make_case((6, 4, 3, 3), (6, 4, 3, 3), lambda array: array)
+    student, teacher, sigma = map(torch.tensor, (case.student, case.teacher, case.log_variance))
+    peer = -distribution(teacher, (0.5 * sigma).exp()).log_prob(student)
+    constant = -distribution(torch.tensor(0.0), torch.tensor(1.0)).log_prob(torch.tensor(0.0))
+    options = {**ulfd.FAMILY[name].options, "reduction": "none"}
+    ours = ulfd.ulfd_loss(case.student, case.teacher, case.log_variance, **options)
+    np.testing.assert_allclose(ours, peer.numpy() - constant.item(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_name_that_the_family_lacks_brings_the_names():
+    for make in (ulfd.named_loss, ulfd_torch.ULFDLoss.named, ulfd_jax.named_loss):
+        with pytest.raises(KeyError, match=r"no loss 'huber'.*'beta_nll'.*'student_t'"):
+            make("huber")
+
+
+@pytest.mark.parametrize("name", ulfd.FAMILY)
+def test_a_named_loss_is_the_members_options_under_a_weight(name):
+    features = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    expected = 0.1 * ulfd.ulfd_loss(*features, **ulfd.FAMILY[name].options)
+    tensors = torch.tensor(features)
+    assert ulfd.named_loss(name, weight=0.1)(*features) == pytest.approx(expected, rel=1e-5)
+    assert ulfd_jax.named_loss(name, weight=0.1)(*features) == pytest.approx(expected, rel=1e-5)
+    module = ulfd_torch.ULFDLoss.named(name, weight=0.1, clamp=(-9, 9))
+    assert module(*tensors).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_named_loss_keeps_the_members_own_options():
+    for make in (ulfd.named_loss, ulfd_torch.ULFDLoss.named, ulfd_jax.named_loss):
+        with pytest.raises(TypeError, match="prior_weight"):
+            make("vid", prior_weight=2.0)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "message"),
+    [
+        ("cauchy", r"unknown likelihood 'cauchy'; use one of \['gaussian'"),
+        ("student_t", r"'student_t' has the parameters \['degrees'\], each > 0; give it as \('st"),
+        (("student_t", -1.0), "each > 0"),
+        (("gaussian", 1.0), r"'gaussian' has the parameters \[\].*give it as 'gaussian'"),
+    ],
+)
+def test_an_unknown_likelihood_is_refused_with_the_remedy(likelihood, message):
+    with pytest.raises(ValueError, match=message):
+        ulfd.ulfd_loss(np.zeros(3), np.ones(3), 0.0, likelihood=likelihood)
+
+
 def test_vid_starts_at_variance_five():
     """Its authors initialise the parameter so that the variance is 5."""
     raw = np.log(np.expm1(5.0 - losses.VID_EPSILON))
@@ -72,10 +130,11 @@ def test_without_log_variance_it_is_the_mean_squared_error():
 @pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum", "none"])
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 @pytest.mark.parametrize("clamp", [None, (-1.0, 0.5)])
-@pytest.mark.parametrize("prior_weight", [1.0, 2.0])
-def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_weight):
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", ("student_t", 4.0)])
+def test_closed_form_against_finite_differences(reduction, beta, clamp, likelihood):
     """Central differences in float64; β's factor is held fixed, for no gradient flows through."""
-    options = {"reduction": reduction, "prior_weight": prior_weight, "weight": 0.7}
+    options = {"reduction": reduction, "weight": 0.7}
+    formula = {"prior_weight": 1.5, "clamp": clamp, "likelihood": likelihood}
     generator = np.random.default_rng(2)
     for shape in FEATURE_SHAPES[:3]:
         for sigma_shape in [None, *log_variance_shapes(shape)]:
@@ -85,18 +144,14 @@ def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_we
                 case.student,
                 case.teacher,
                 case.log_variance,
+                loss_options(**options, **formula, beta=beta),
                 upstream=upstream,
-                beta=beta,
-                clamp=clamp,
-                **options,
             )
             inputs = [case.student, case.teacher, case.log_variance]
             frozen = 0.0 if sigma_shape is None else losses.clamped(inputs[2], clamp, xp=xp)
 
             def total(arrays, upstream=upstream, frozen=frozen):
-                elements = losses.element_loss(
-                    *arrays, xp=xp, prior_weight=prior_weight, clamp=clamp
-                )
+                elements = losses.element_loss(*arrays, loss_options(**formula), xp=xp)
                 scale = options["weight"] / losses.denominator(elements.shape, reduction)
                 return (scale * upstream * np.exp(beta * frozen) * elements).sum()
 
@@ -122,7 +177,7 @@ def test_closed_form_against_finite_differences(reduction, beta, clamp, prior_we
 def test_any_array_namespace():
     """array-api-strict has nothing but the standard, so nothing else is used."""
     arrays = [array_api_strict.asarray(np.ones((2, 3)) * value) for value in (1.0, 3.0, 0.5)]
-    loss = losses.ulfd_loss(*arrays, xp=array_api_strict, beta=0.5, clamp=(-1.0, 1.0))
+    loss = losses.ulfd_loss(*arrays, LossOptions(beta=0.5, clamp=(-1.0, 1.0)), xp=array_api_strict)
     expected = np.exp(0.25) * (np.exp(-0.5) * 4 + 1.0)
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
@@ -145,7 +200,9 @@ def test_special_values_follow_ieee():
 
 def test_the_clamp_has_a_gradient_at_its_limits_but_not_beyond():
     sigma = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    gradient = closed_form(np.zeros(5), np.zeros(5), sigma, clamp=(-1, 1), reduction="sum")
+    gradient = closed_form(
+        np.zeros(5), np.zeros(5), sigma, LossOptions(clamp=(-1, 1), reduction="sum")
+    )
     assert gradient.log_variance.tolist() == [0.0, 2.0, 2.0, 2.0, 0.0]
     tensor = torch.tensor(sigma, requires_grad=True)
     from ulfd_torch import ulfd_loss

@@ -14,11 +14,10 @@ import pytest
 import torch
 from jax import numpy as jnp
 
-from tests.kernels.cases import CASES, Case, expected, inputs
+from tests.ulfd.kernels.cases import CASES, Case, expected, inputs
 from ulfd.kernels import triton_configs
-from ulfd.losses import denominator
-from ulfd_jax import rules, triton_calls
-from ulfd_jax.composite import Options
+from ulfd.options import LossOptions, loss_options
+from ulfd_jax import derivatives, triton
 
 # Small tiles make small inputs cover several programs, the interior and the tail.
 ONE = np.float32(1)
@@ -61,16 +60,13 @@ def triton_call(
 @pytest.fixture(autouse=True)
 def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_configs, "config", lambda *_: SMALL)
-    monkeypatch.setattr(
-        triton_calls, "_jax_triton", lambda: SimpleNamespace(triton_call=triton_call)
-    )
+    monkeypatch.setattr(triton, "_jax_triton", lambda: SimpleNamespace(triton_call=triton_call))
 
 
-def call_of(case: Case) -> tuple[rules.Call, float]:
+def call_of(case: Case) -> tuple[derivatives.Call, float]:
     given = dict(case.options)
-    weight, reduction = given.pop("weight", 1.0), given.pop("reduction", "mean")
-    options = Options(scale=1 / denominator(case.shape, reduction), **given)
-    return rules.Call(options, triton_calls.implementation("sm_90"), ()), weight
+    weight = given.pop("weight", 1.0)
+    return derivatives.Call(loss_options(**given), triton.implementation("sm_90"), ()), weight
 
 
 def jax_inputs(case: Case) -> tuple[Any, list[Any]]:
@@ -89,7 +85,8 @@ def test_one_pass_matches_the_oracle(case: Case) -> None:
     tensors, arrays = jax_inputs(case)
     call, weight = call_of(case)
     needs = (True, True, arrays[2] is not None)
-    loss, *gradients = rules.value_and_gradients(call, needs, jnp.float32(0.37 * weight), *arrays)
+    given = (jnp.float32(0.37 * weight), *arrays)
+    loss, *gradients = derivatives.value_and_gradients(call, needs, *given)
     for gradient, array in zip(gradients, arrays, strict=True):
         assert array is None or gradient.dtype == array.dtype
     reference = expected(*tensors, upstream=0.37, **case.options)
@@ -102,7 +99,7 @@ def test_autodiff_matches_the_oracle(case: Case) -> None:
     call, weight = call_of(case)
     weight = jnp.float32(weight)
     argnums = (0, 1) if arrays[2] is None else (0, 1, 2)
-    run = jax.jit(jax.value_and_grad(lambda *a: -2.5 * rules.loss(call, weight, *a), argnums))
+    run = jax.jit(jax.value_and_grad(lambda *a: -2.5 * derivatives.loss(call, weight, *a), argnums))
     loss, gradients = run(*arrays)
     reference = expected(*tensors, upstream=-2.5, **case.options)
     found = as_torch((loss / -2.5, *gradients, *[None] * (3 - len(gradients))))
@@ -114,7 +111,7 @@ def test_only_what_is_needed(needed: Any) -> None:
     case = Case((2, 6, 7, 7), (2, 1, 7, 7))
     tensors, arrays = jax_inputs(case)
     call, _ = call_of(case)
-    gradients = jax.grad(partial(rules.loss, call, ONE), needed)(*arrays)
+    gradients = jax.grad(partial(derivatives.loss, call, ONE), needed)(*arrays)
     found: list[Any] = [None] * 3
     for index, gradient in zip(needed, gradients, strict=True):
         found[index] = _to_torch(gradient)
@@ -125,10 +122,10 @@ def test_only_what_is_needed(needed: Any) -> None:
 
 
 def test_an_empty_batch_sums_to_nothing() -> None:
-    options = Options(scale=1.0)
-    call = rules.Call(options, triton_calls.implementation("sm_90"), ())
+    options = LossOptions(reduction="sum")
+    call = derivatives.Call(options, triton.implementation("sm_90"), ())
     arrays = [jnp.zeros((0, 3)), jnp.zeros((0, 3)), jnp.zeros((1, 3))]
-    loss, gradients = jax.value_and_grad(partial(rules.loss, call, ONE), (0, 1, 2))(*arrays)
+    loss, gradients = jax.value_and_grad(partial(derivatives.loss, call, ONE), (0, 1, 2))(*arrays)
     assert loss == 0
     assert [gradient.shape for gradient in gradients] == [(0, 3), (0, 3), (1, 3)]
     assert not gradients[2].any()

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from ulfd_jax import rules
+from ulfd_jax import derivatives
 
 
 def opaque(name):
@@ -17,7 +17,7 @@ def opaque(name):
 
     def run(options, *arguments):
         static, arrays = arguments[: name != "value"], arguments[name != "value" :]
-        plain = partial(getattr(rules.COMPOSITE, name), options, *static)
+        plain = partial(getattr(derivatives.COMPOSITE, name), options, *static)
         present = [array for array in arrays if array is not None]
 
         def outside(*given):
@@ -31,4 +31,4 @@ def opaque(name):
 
 
 # Reverse mode recomputes, as with Triton's kernels; the native one saves.
-STAND_IN = rules.Implementation(*map(opaque, rules.Implementation._fields[:3]))
+STAND_IN = derivatives.Implementation(*map(opaque, derivatives.Implementation._fields[:3]))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from tests.oracle import assert_close, exact, magnitudes, make_case
+from tests.oracle import expected, make_case
 from tests.ulfd_jax.cases import SHAPE, arrays, single
-from ulfd_jax import rules, ulfd_loss, value_and_grad
+from ulfd_jax import derivatives, ulfd_loss, value_and_grad
 
 
 def test_second_derivatives(kernel):
@@ -64,13 +64,13 @@ def test_only_the_gradients_that_are_asked_for(kernel, monkeypatch, dtype):
     seen = []
 
     def recorded(name):
-        original = getattr(rules, name)
+        original = getattr(derivatives, name)
 
         def run(call, needs, *arguments):
             seen.append((name, needs))
             return original(call, needs, *arguments)
 
-        monkeypatch.setattr(rules, name, run)
+        monkeypatch.setattr(derivatives, name, run)
 
     recorded("_gradients")
     recorded("value_and_gradients")
@@ -110,11 +110,9 @@ def test_another_upstream_gradient_scales_in_place(upstream):
     assert calls == ["ulfd_fused", "ulfd_scale"]
     assert step.memory_analysis().temp_size_in_bytes < given[0].nbytes
     traced = jax.jit(jax.value_and_grad(lambda *a: a[3] * ulfd_loss(*a[:3]), (0, 2)))
-    _, oracle = exact(case, upstream)
-    _, magnitude = magnitudes(case, upstream)
-    for _, gradients in (step(*given), traced(*given, jnp.float32(upstream))):
-        for name, gradient in zip(("student", "log_variance"), gradients, strict=True):
-            assert_close(gradient, getattr(oracle, name), getattr(magnitude, name))
+    reference = expected(case, upstream)
+    for _, (by_student, by_sigma) in (step(*given), traced(*given, jnp.float32(upstream))):
+        assert not reference.errors((None, by_student, None, by_sigma))
 
 
 def test_a_gradient_that_float16_cannot_hold_is_recomputed():

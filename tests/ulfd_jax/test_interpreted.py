@@ -1,4 +1,4 @@
-"""Runs the interpreted tests in a process of their own; see tests/kernels/test_interpreted.py."""
+"""Runs the interpreted tests in a process of their own; see tests/ulfd/kernels/test_fused.py."""
 
 import os
 import subprocess

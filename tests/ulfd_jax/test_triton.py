@@ -22,7 +22,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 import ulfd_jax
 from ulfd.kernels import ahead_of_time, jax_versions, machine_code, triton_configs
-from ulfd_jax import targets, triton_calls, triton_kernels
+from ulfd_jax import targets, triton, triton_kernels
 
 pytestmark = pytest.mark.skipif(
     jax_versions.unavailable() is not None, reason=str(jax_versions.unavailable())
@@ -58,7 +58,7 @@ def lowered(function: Any, shape: Any, sigma: Any, dtype: str, architecture: str
 @pytest.fixture
 def dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What jax-triton compiles: the PTX of each kernel, all of one name joined."""
-    library = triton_calls._jax_triton().triton_lib
+    library = triton._jax_triton().triton_lib
     kernels = (triton_kernels.over_rows, triton_kernels.over_columns, triton_kernels.finish)
 
     def read(*arguments: Any) -> dict[str, str]:
@@ -100,7 +100,7 @@ SIGMAS = {
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_the_machine_code_is_as_good_as_torchs(sigma, dtype, dump, tmp_path_factory):
-    """What tests/kernels/test_ahead_of_time.py demands of torch's kernels."""
+    """What tests/ulfd/kernels/test_ahead_of_time.py demands of torch's kernels."""
     word = ahead_of_time.ITEMSIZES[dtype]
     kernels = dump(one_pass, SHAPE, SIGMAS[sigma], dtype)
     config = triton_configs.config("sm_90", word)
@@ -190,7 +190,7 @@ def test_every_transformation_lowers():
 def test_importing_jax_triton_leaves_the_environment_alone(monkeypatch):
     """It sets TRITON_CACHE_DIR to nothing, which breaks torch's kernels in the same process."""
     monkeypatch.setenv("TRITON_CACHE_DIR", "/somewhere")
-    code = "import os; from ulfd_jax import triton_calls; triton_calls._jax_triton();"
+    code = "import os; from ulfd_jax import triton; triton._jax_triton();"
     code += "print(os.environ['TRITON_CACHE_DIR'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "/somewhere"

@@ -155,6 +155,6 @@ def test_a_constant_tensor_is_a_number():
 
 def test_the_loss_shows_all_its_options():
     options = {"prior_weight": 1.0, "weight": 0.1, "reduction": "sum", "beta": 0.5}
-    options |= {"clamp": (-1, 1), "implementation": "composite"}
+    options |= {"clamp": (-1, 1), "likelihood": "gaussian", "implementation": "composite"}
     shown = repr(ULFDLoss(**options))
     assert shown == f"ULFDLoss({', '.join(f'{name}={value!r}' for name, value in options.items())})"

@@ -24,6 +24,7 @@ from triton.compiler import ASTSource
 
 from ulfd.broadcasting import plan
 from ulfd.kernels import machine_code, triton_configs, triton_fused
+from ulfd.options import DEFAULT, LossOptions
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -77,13 +78,14 @@ def source(
     return ASTSource(kernel, signature, values, attributes)
 
 
-def one_pass(launch: triton_configs.Launch, dtype: str, **options: Any) -> ASTSource:
+def one_pass(
+    launch: triton_configs.Launch, dtype: str, options: LossOptions = DEFAULT
+) -> ASTSource:
     """The kernel that writes the loss and the gradients of student and σ under an upstream."""
     pointers: dict[str, str | None] = dict.fromkeys(("student", "teacher", "log_variance"), dtype)
     pointers |= {"upstream": "fp32", "by_student": dtype, "by_teacher": None, "losses": "fp32"}
     pointers["by_sigma"] = dtype if launch.sums is None else "fp32"
-    chosen = {"prior_weight": 2.0, "beta": 0.0, "clamp": None, **options}
-    constants = triton_fused.constants(launch, **chosen)
+    constants = triton_fused.constants(launch, options)
     return source(triton_fused.KERNELS[launch.kernel], pointers, constants)
 
 

@@ -2,8 +2,9 @@
 
 The interior is the body of the loop that reads and writes in the fewest instructions per byte, or,
 in a kernel without such a loop, the way through it that does. Jumps which single lanes take over
-work that does not concern them (inside BSSY ... BSYNC, or by s_cbranch_execz) are ignored: in the
-interior all lanes have work, or the ones without are masked anyway.
+work that does not concern them (inside BSSY ... BSYNC, or by s_cbranch_execz) are ignored, and
+those to work of single lanes (s_cbranch_execnz) taken: in the interior all lanes have work, or the
+ones without are masked anyway.
 """
 
 import re
@@ -66,7 +67,7 @@ def _gcn(text: str) -> list[Instruction]:
             code.append(Instruction((access[1], _GCN_WIDTHS.get(access[2], 2))))
         elif jump := re.match(r"s_c?branch(\w*)\s+(\.LBB\w+)", line):
             target = None if jump[1] == "_execz" else labels[jump[2]]
-            always = line.startswith("s_branch")
+            always = line.startswith("s_branch") or jump[1] == "_execnz"
             code.append(Instruction(target=target, falls_through=not always))
         else:
             code.append(Instruction(falls_through=line != "s_endpgm"))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ulfd import checks
 from ulfd.kernels import jax_versions
 from ulfd.kernels.cpu import library
+from ulfd.options import DEFAULT, LossOptions
 
 
 class Problem(NamedTuple):
@@ -25,19 +26,35 @@ class Problem(NamedTuple):
     dtypes: tuple[str, ...]  # of student, teacher and, if there is one, log_variance
     shape: tuple[int, ...]  # of the features
     log_variance_shape: tuple[int, ...] | None
-    reduction: str = "mean"
+    options: LossOptions = DEFAULT
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A way to compute the loss. `unavailable` says why this installation lacks it, if it does;
-    `device` is the kind of device that it serves, None for any."""
+    """A way to compute the loss.
+
+    Args:
+        priority: the greatest of those that serve a problem is the automatic choice.
+        refuses: why it cannot serve a problem, or None.
+        likelihoods: those that it implements; None for every one, as a kernel does that calls
+            `ulfd.losses` itself.
+        unavailable: why this installation lacks it, if it does.
+        device: the kind of device that it serves; None for any.
+    """
 
     name: str
     priority: int
     refuses: Callable[[Problem], str | None]
+    likelihoods: tuple[str, ...] | None = ("gaussian",)
     unavailable: Callable[[], str | None] = lambda: None
     device: str | None = None
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why it does not serve the problem, or None."""
+        likelihood = problem.options.likelihood
+        if self.likelihoods is not None and likelihood not in self.likelihoods:
+            return f"{self.name}: has no {likelihood!r}, only {', '.join(self.likelihoods)}"
+        return self.refuses(problem)
 
 
 KERNELS: dict[str, Kernel] = {}  # best first
@@ -55,7 +72,7 @@ def register(kernel: Kernel) -> None:
 
 def refusals(problem: Problem) -> dict[str, str | None]:
     """For every kernel, best first: None if it serves the problem, or the reason it does not."""
-    return {name: kernel.refuses(problem) for name, kernel in KERNELS.items()}
+    return {name: kernel.refusal(problem) for name, kernel in KERNELS.items()}
 
 
 def check_name(implementation: str | None) -> None:
@@ -77,9 +94,9 @@ def select(problem: Problem, implementation: str | None = None) -> str:
         ValueError: an unknown name, or a named kernel that refuses, with its reason.
     """
     if implementation is None:
-        return next(name for name, kernel in KERNELS.items() if kernel.refuses(problem) is None)
+        return next(name for name, kernel in KERNELS.items() if kernel.refusal(problem) is None)
     check_name(implementation)
-    reason = KERNELS[implementation].refuses(problem)
+    reason = KERNELS[implementation].refusal(problem)
     if reason is not None:
         raise ValueError(
             f"ulfd_loss: implementation {implementation!r} cannot serve these inputs: {reason}; "
@@ -94,7 +111,7 @@ def chosen(
     shapes: tuple[tuple[int, ...], ...],
     dtypes: tuple[Any, ...],
     devices: tuple[Any, ...],
-    reduction: str,
+    options: LossOptions,
     implementation: str | None,
 ) -> str:
     """The name of the kernel for inputs that pass the checks.
@@ -104,7 +121,8 @@ def chosen(
     Args:
         framework: as in `Problem`.
         shapes, dtypes, devices: of student, teacher and, if there is one, log_variance.
-        reduction, implementation: as in `ulfd.losses.ulfd_loss` and `select`.
+        options: of `ulfd.options.loss_options`.
+        implementation: as in `select`.
     Raises:
         ValueError, TypeError: as `ulfd.checks` and `select` word them.
     """
@@ -112,14 +130,14 @@ def chosen(
     checks.check_dtypes(**dict(zip(names, dtypes, strict=True)))
     checks.check_devices(**dict(zip(names, devices, strict=True)))
     sigma = shapes[2] if len(shapes) > 2 else None
-    checks.check_shapes(shapes[0], shapes[1], sigma, reduction)
+    checks.check_shapes(shapes[0], shapes[1], sigma, options.reduction)
     problem = Problem(
         framework=framework,
         device=str(devices[0]).split(":")[0],
         dtypes=tuple(map(checks.dtype_name, dtypes)),
         shape=shapes[0],
         log_variance_shape=sigma,
-        reduction=reduction,
+        options=options,
     )
     return select(problem, implementation)
 
@@ -134,7 +152,7 @@ _TRITON_MISSING = (
 def _triton_refuses(problem: Problem) -> str | None:
     if problem.framework not in ("torch", "jax"):
         return f"it serves torch and jax, not {problem.framework}"
-    if problem.reduction == "none":
+    if problem.options.reduction == "none":
         return "reduction='none' keeps every element, which leaves nothing to fuse"
     if "float64" in problem.dtypes:
         return "float64 inputs go to the composite form"
@@ -160,7 +178,7 @@ register(
 def _native_refuses(problem: Problem) -> str | None:
     if problem.device != "cpu":
         return f"student is on {problem.device}, not on the CPU"
-    if problem.reduction == "none":
+    if problem.options.reduction == "none":
         return "reduction='none' keeps every element, which leaves nothing to fuse"
     return library.XLA_MISSING if problem.framework == "jax" else library.MISSING
 
@@ -174,4 +192,4 @@ register(
         device="cpu",
     )
 )
-register(Kernel("composite", priority=0, refuses=lambda problem: None))
+register(Kernel("composite", priority=0, refuses=lambda problem: None, likelihoods=None))

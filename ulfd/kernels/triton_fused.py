@@ -1,12 +1,12 @@
 """The fused loss and its gradients in Triton: one pass over memory.
 
-With d = ẑ − z, w = exp(−σ), b = exp(β·σ) and the factor g = λ · upstream / denominator, every
-element contributes (Eq. 9 of Yang et al. 2022; `ulfd.losses`, `ulfd.gradients`)
+With e = exp(−σ/2), r = (ẑ − z)·e, b = exp(β·σ) and the factor g = λ · upstream / denominator,
+every element contributes (Eq. 9 of Yang et al. 2022; `ulfd.losses`, `ulfd.gradients`)
 
-    ℓ = b·(w·d² + k·σ)      ∂/∂ẑ = 2·g·b·w·d      ∂/∂z = −∂/∂ẑ      ∂/∂σ = g·b·(k − w·d²),
+    ℓ = b·(r² + k·σ)      ∂/∂ẑ = 2·g·b·r·e      ∂/∂z = −∂/∂ẑ      ∂/∂σ = g·b·(k − r²),
 
 the last one zero where the clamp acts. All of it needs ẑ, z and σ once: read 3, write 2 or 3.
-Over n elements that share a σ, with Q = Σ w·d², the sums are Σℓ = b·(Q + n·k·σ) and
+Over n elements that share a σ, with Q = Σ r², the sums are Σℓ = b·(Q + n·k·σ) and
 Σ∂/∂σ = g·b·(n·k − Q): inside the loop there is only Q. A σ of every element is the case n = 1.
 
 Layout. Features are one stretch of memory (any order of the axes). Where neighbours share a σ,
@@ -18,7 +18,8 @@ which `finish` adds in a fixed order: no atomics, so two runs agree bit for bit.
 Numbers. Inputs are raised to float32 on load; each gradient is rounded once, on its store. The
 factor g multiplies in float32 before that, so float16 gradients do not underflow. exp(x) is the
 hardware's 2^(x·log2 e): relative error at most (|x| + 2)·2⁻²² (PTX ISA, ex2.approx.f32: 2⁻²²;
-the rounded product adds |x|·2⁻²³).
+the rounded product adds |x|·2⁻²³). e is finite for every σ > −176, so that 0·∞ does not occur
+there; exp(−σ) would be infinite from −88 on.
 
 ABI. Pointers, then integers, then constants; an output that is not wanted is None. λ/denominator
 arrives as the bits of a float32 in an integer, for it changes with the last batch and with a
@@ -28,7 +29,6 @@ inside its tile, so no size overflows. Interior tiles are unmasked, hence 128-bi
 size; only the last tile of a row masks.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ import triton
 import triton.language as tl
 
 from ulfd.kernels.triton_configs import Launch
+from ulfd.options import LossOptions
 
 FINISH = {"TERMS": 256, "OUTPUTS": 32}
 FINISH_WARPS = 8
@@ -52,34 +53,35 @@ def factor_of(scale_bits, upstream):
 
 @triton.jit
 def weights(given, BETA: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr):
-    """σ after the clamp, w and b."""
+    """σ after the clamp, e and b."""
     sigma = given
     if LOW is not None:
         # Comparisons, not minimum and maximum: NaN stays NaN, and so does its gradient.
         sigma = tl.where(given < LOW, LOW, tl.where(given > HIGH, HIGH, given))
     balance = 1.0 if BETA == 0.0 else tl.exp(BETA * sigma)
-    return sigma, tl.exp(-sigma), balance
+    return sigma, tl.exp(-0.5 * sigma), balance
 
 
 @triton.jit
-def tile(student, teacher, precision, slope, by_student, by_teacher, offsets, mask):
-    """Reads a tile of features, writes ∂/∂ẑ = slope·d and ∂/∂z; returns w·d²."""
-    difference = tl.load(student + offsets, mask).to(tl.float32)
-    difference -= tl.load(teacher + offsets, mask).to(tl.float32)
+def tile(student, teacher, inverse, gain, by_student, by_teacher, offsets, mask):
+    """Reads a tile of features, writes ∂/∂ẑ = gain·r·e and ∂/∂z; returns r²."""
+    residual = tl.load(student + offsets, mask).to(tl.float32)
+    residual -= tl.load(teacher + offsets, mask).to(tl.float32)
+    residual *= inverse
     if by_student is not None:
-        tl.store(by_student + offsets, slope * difference, mask)
+        tl.store(by_student + offsets, gain * residual * inverse, mask)
     if by_teacher is not None:
-        tl.store(by_teacher + offsets, -(slope * difference), mask)
-    weighted = precision * (difference * difference)
-    return weighted if mask is None else tl.where(mask, weighted, 0.0)
+        tl.store(by_teacher + offsets, -(gain * residual * inverse), mask)
+    squared = residual * residual
+    return squared if mask is None else tl.where(mask, squared, 0.0)
 
 
 @triton.jit
-def shared(weighted, count, given, sigma, balance, factor, mask, K: tl.constexpr,
+def shared(squared, count, given, sigma, balance, factor, mask, K: tl.constexpr,
            LOW: tl.constexpr, HIGH: tl.constexpr):  # fmt: skip
-    """ℓ and ∂/∂σ, summed over `count` elements that share a σ; weighted is their Σ w·d²."""
-    loss = balance * (weighted + K * sigma * count)
-    by_sigma = factor * balance * (K * count - weighted)
+    """ℓ and ∂/∂σ, summed over `count` elements that share a σ; squared is their Σ r²."""
+    loss = balance * (squared + K * sigma * count)
+    by_sigma = factor * balance * (K * count - squared)
     if LOW is not None:
         by_sigma = tl.where((given < LOW) | (given > HIGH), 0.0, by_sigma)
     if mask is not None:
@@ -100,12 +102,12 @@ def row_tile(student, teacher, log_variance, factor, by_student, by_teacher, by_
         place = row if SIGMA == 2 else offsets
         valid = row_mask if SIGMA == 2 else mask
         given = tl.load(log_variance + place, valid).to(tl.float32)
-        sigma, precision, balance = weights(given, BETA, LOW, HIGH)
-        slope = 2.0 * factor * balance * precision
-        weighted = tile(student, teacher, precision, slope, by_student, by_teacher, offsets, mask)
+        sigma, inverse, balance = weights(given, BETA, LOW, HIGH)
+        gain = 2.0 * factor * balance
+        squared = tile(student, teacher, inverse, gain, by_student, by_teacher, offsets, mask)
         if SIGMA == 2:
-            weighted = tl.sum(weighted, 1, keep_dims=True)
-        loss, gradient = shared(weighted, count, given, sigma, balance, factor, valid,
+            squared = tl.sum(squared, 1, keep_dims=True)
+        loss, gradient = shared(squared, count, given, sigma, balance, factor, valid,
                                 K, LOW, HIGH)  # fmt: skip
         if SIGMA == 1 and by_sigma is not None:
             tl.store(by_sigma + offsets, gradient, mask)
@@ -170,28 +172,28 @@ def over_columns(student, teacher, log_variance, upstream, by_student, by_teache
     inside = None if PERIOD % WIDTH == 0 else column < PERIOD
     which = column if KEPT == PERIOD else column % (KEPT * INNER) // INNER
     given = tl.load(log_variance + outer * KEPT + which, inside).to(tl.float32)
-    sigma, precision, balance = weights(given, BETA, LOW, HIGH)
-    slope = 2.0 * factor * balance * precision
+    sigma, inverse, balance = weights(given, BETA, LOW, HIGH)
+    gain = 2.0 * factor * balance
     table = left if SINGLE else outer * length + left
     top = chunk.to(tl.int64) * steps * HEIGHT
     start = top * PERIOD
     offsets = line * PERIOD + tl.arange(0, WIDTH)[None, :]
     whole = (tl.maximum(length - start, 0) // (HEIGHT * PERIOD)).to(tl.int32)
     whole = tl.minimum(whole, steps)
-    weighted = tl.zeros((HEIGHT, WIDTH), tl.float32)
+    squared = tl.zeros((HEIGHT, WIDTH), tl.float32)
     for _ in tl.range(0, whole, num_stages=STAGES):
-        weighted += tile(student, teacher, precision, slope, by_student, by_teacher,
-                         table + start + offsets, inside)  # fmt: skip
+        squared += tile(student, teacher, inverse, gain, by_student, by_teacher,
+                        table + start + offsets, inside)  # fmt: skip
         start += HEIGHT * PERIOD
     for _ in tl.range(whole, steps, num_stages=1):
         mask = (start + left + offsets < length) & (column < PERIOD)
-        weighted += tile(student, teacher, precision, slope, by_student, by_teacher,
-                         table + start + offsets, mask)  # fmt: skip
+        squared += tile(student, teacher, inverse, gain, by_student, by_teacher,
+                        table + start + offsets, mask)  # fmt: skip
         start += HEIGHT * PERIOD
     rows = (length - column + PERIOD - 1) // PERIOD - top
     count = tl.minimum(tl.maximum(rows, 0), steps * HEIGHT).to(tl.float32)
     valid = (count > 0) & (column < PERIOD)
-    loss, gradient = shared(tl.sum(weighted, 0, keep_dims=True), count, given, sigma, balance,
+    loss, gradient = shared(tl.sum(squared, 0, keep_dims=True), count, given, sigma, balance,
                             factor, valid, K, LOW, HIGH)  # fmt: skip
     if losses is not None:
         tl.store(losses + program, tl.sum(loss))
@@ -237,12 +239,11 @@ def scale_bits(scale: float) -> int:
     return int(np.float32(scale).view(np.int32))
 
 
-def constants(
-    launch: Launch, *, prior_weight: float, beta: float, clamp: Sequence[float] | None
-) -> dict[str, Any]:
+def constants(launch: Launch, options: LossOptions) -> dict[str, Any]:
     """Every compile-time constant of the launch, by the kernel's parameter names."""
-    low, high = (None, None) if clamp is None else clamp
-    return {**launch.constants, "K": prior_weight, "BETA": beta, "LOW": low, "HIGH": high}
+    low, high = options.clamp or (None, None)
+    given = {"K": options.prior_weight, "BETA": options.beta, "LOW": low, "HIGH": high}
+    return {**launch.constants, **given}
 
 
 def finish_launch(
@@ -274,9 +275,7 @@ def run(
     losses: Any,
     sums: Any,
     scale: float,
-    prior_weight: float,
-    beta: float,
-    clamp: Sequence[float] | None,
+    options: LossOptions,
 ) -> None:
     """Launches the kernels on the current device and stream; waits for nothing.
 
@@ -290,14 +289,14 @@ def run(
         losses: `launch.grid` float32, scratch; None without loss.
         sums: prod(launch.sums) float32, scratch; None where by_sigma or launch.sums is.
         scale: λ / denominator.
-        prior_weight, beta, clamp: as in `ulfd.losses.element_loss`.
+        options: k, β and the clamp.
     """
     bits = scale_bits(scale)
     direct = by_sigma if sums is None else sums
     KERNELS[launch.kernel][(launch.grid,)](
         student, teacher, log_variance, upstream, by_student, by_teacher, direct, losses,
         **launch.integers, scale_bits=bits, num_warps=launch.warps,
-        **constants(launch, prior_weight=prior_weight, beta=beta, clamp=clamp),
+        **constants(launch, options),
     )  # fmt: skip
     if loss is None and sums is None:
         return

@@ -11,7 +11,7 @@ from ulfd.broadcasting import memory_order
 from ulfd.checks import dtype_name
 from ulfd.gradients import Gradients, sum_to
 from ulfd.kernels.cpu import buffers, library
-from ulfd.losses import denominator
+from ulfd.options import LossOptions
 
 Array = np.ndarray[Any, Any]
 LINE = 64  # bytes: outputs that begin on one can be written around the caches
@@ -44,12 +44,8 @@ def compute(
     student: Array,
     teacher: Array,
     log_variance: Array | None,
+    options: LossOptions,
     *,
-    prior_weight: float,
-    weight: float,
-    reduction: str,
-    beta: float,
-    clamp: tuple[float, float] | None,
     upstream: Any = 1.0,
     needs: Sequence[bool] = (False, False, False),
     instructions: int = -1,
@@ -97,10 +93,8 @@ def compute(
         loop,
         pointers=[None if array is None else array.ctypes.data for array in arrays],
         dtypes=names,
-        scale=weight / denominator(student.shape, reduction),
-        prior_weight=prior_weight,
-        beta=beta,
-        clamp=clamp,
+        shape=student.shape,
+        options=options,
         threads=library.threads(),
         instructions=instructions,
     )

@@ -1,9 +1,9 @@
 // The fused kernel: the loss of ulfd/losses.py and the gradients of ulfd/gradients.py in one pass
 // over memory. Compiled once for each instruction set; api.cpp picks one when it is called.
 //
-// With d = ẑ − z, w = exp(−σ), b = exp(β·σ), g = scale·upstream, an element has
-//   loss  b·(w·d² + k·σ)      ∂/∂ẑ = −∂/∂z = 2·g·b·w·d      ∂/∂σ = g·b·(k − w·d²).
-// Where R elements share one σ, both the loss and ∂/∂σ follow from P = Σ w·d² alone: `pass` leaves
+// With e = exp(−σ/2), r = (ẑ − z)·e, b = exp(β·σ), g = scale·upstream, an element has
+//   loss  b·(r² + k·σ)      ∂/∂ẑ = −∂/∂z = 2·g·b·e·r      ∂/∂σ = g·b·(k − r²).
+// Where R elements share one σ, both the loss and ∂/∂σ follow from P = Σ r² alone: `pass` leaves
 // partial sums of P, and `finish` adds them up, b·(P + R·k·σ) and g·b·(R·k − P).
 #include <cmath>
 #include <type_traits>
@@ -20,8 +20,9 @@ struct Constants {
   T prior, beta, low, high, factor;
   bool plain;  // neither β nor a clamp
   explicit Constants(const Problem &p)
-      : prior(T(p.prior_weight)), beta(T(p.beta)), low(T(p.low)), high(T(p.high)),
-        plain(p.beta == 0 && p.low == -INFINITY && p.high == INFINITY) {
+      : prior(T(p.prior_weight)), beta(T(p.beta)), low(T(p.low)), high(T(p.high)) {
+    if (!p.log_variance) beta = 0, low = -INFINITY, high = INFINITY;  // no σ, nothing to limit
+    plain = beta == 0 && low == -INFINITY && high == INFINITY;
     T upstream = 1;
     if (p.upstream) std::memcpy(&upstream, p.upstream, sizeof upstream);
     factor = upstream * T(p.scale);
@@ -113,16 +114,16 @@ inline void put_features(const Targets<S> &out, int64_t i, V gradient) {
   if (out.teacher) put<STREAMS>(out.teacher + i, -gradient);
 }
 
-// What one σ means for its elements: w, and the slope 2·g·b·w of ∂/∂ẑ. Writes whole vectors.
+// What one σ means for its elements: e, and the slope 2·g·b·e of ∂/∂ẑ. Writes whole vectors.
 template <class T>
-void prepare(const T *sigma, int64_t count, const Constants<T> &c, T *precision, T *slope) {
+void prepare(const T *sigma, int64_t count, const Constants<T> &c, T *inverse, T *slope) {
   for (int64_t i = 0; i < count; i += LANES<T>) {
     const Vector<T> s = clamped(load(sigma + i), c);
-    const Vector<T> w = exp(-s);
+    const Vector<T> e = exp(s, T(-0.5));
     Vector<T> factor = all(c.factor);
     if (c.beta != 0) factor *= exp(c.beta * s);
-    store(precision + i, w);
-    store(slope + i, 2 * factor * w);
+    store(inverse + i, e);
+    store(slope + i, 2 * factor * e);
   }
 }
 
@@ -141,12 +142,12 @@ double full_tile(const S *student, const S *teacher, const S *sigma, int64_t cou
     for (int part = 0; part < PARTS<S>; ++part) {
       const Vector<T> raw = sigmas.part[part], s = PLAIN ? raw : clamped(raw, c);
       const Vector<T> d = students.part[part] - teachers.part[part];
-      const Vector<T> w = exp(-s), q = w * (d * d);
+      const Vector<T> e = exp(s, T(-0.5)), r = d * e, q = r * r;
       const Vector<T> boost = PLAIN || c.beta == 0 ? all(T(1)) : exp(c.beta * s);
       losses.part[part] = boost * fma(all(c.prior), s, q);
       if (!GRADIENTS) continue;
       const Vector<T> factor = c.factor * boost, slope = factor * (c.prior - q);
-      by_student.part[part] = 2 * factor * w * d;
+      by_student.part[part] = 2 * factor * e * r;
       by_teacher.part[part] = -by_student.part[part];
       by_sigma.part[part] = PLAIN ? slope : (raw < c.low) | (raw > c.high) ? Vector<T>{} : slope;
     }
@@ -220,13 +221,14 @@ void full_item(const Plan &plan, int64_t item) {
 
 // ------------------------------------------------------------------ σ is constant along each row
 
-// The sum of w·d² over elements [begin, end) of a tile, and their gradients.
+// The sum of r² over elements [begin, end) of a tile, and their gradients.
 template <class T, bool GRADIENTS, bool STREAMS, class S>
-double row_piece(const Tile<T, S> &tile, int64_t begin, int64_t end, T precision, T slope) {
+double row_piece(const Tile<T, S> &tile, int64_t begin, int64_t end, T inverse, T slope) {
   const auto vector = [&](int64_t i) __attribute__((always_inline)) {
     const Vector<T> d = fetch(tile.from_student + i) - fetch(tile.from_teacher + i);
-    if (GRADIENTS) put_features<STREAMS, S>(tile, i, slope * d);
-    return precision * (d * d);
+    const Vector<T> r = d * inverse;
+    if (GRADIENTS) put_features<STREAMS, S>(tile, i, slope * r);
+    return r * r;
   };
   Vector<T> total{};
   int64_t i = begin;
@@ -243,7 +245,7 @@ template <class T, bool GRADIENTS, class S>
 void rows_item(const Plan &plan, int64_t item) {
   const Problem &p = plan.problem;
   const Constants<T> c(p);
-  alignas(64) T sigma[MOST_ROWS + PAD] = {}, precision[MOST_ROWS + PAD], slope[MOST_ROWS + PAD];
+  alignas(64) T sigma[MOST_ROWS + PAD] = {}, inverse[MOST_ROWS + PAD], slope[MOST_ROWS + PAD];
   Tile<T, S> tile;
   const int64_t rows = p.outer * p.middle, part = item % plan.parts;
   const int64_t first_row = item / plan.parts * plan.group;
@@ -253,7 +255,7 @@ void rows_item(const Plan &plan, int64_t item) {
     run = smaller(count_rows - row, p.middle - from);
     convert(p.log_variance, p.log_variance_dtype, from, run, sigma + row);
   }
-  prepare(sigma, count_rows, c, precision, slope);
+  prepare(sigma, count_rows, c, inverse, slope);
 
   const int64_t begin = first_row * p.inner + part * ITEM;
   const int64_t end = plan.parts > 1 ? smaller(begin + ITEM, (first_row + 1) * p.inner)
@@ -270,7 +272,7 @@ void rows_item(const Plan &plan, int64_t item) {
       const int64_t piece = smaller(count, row_end - at);
       const auto sum_of =
           tile.streams ? row_piece<T, GRADIENTS, true, S> : row_piece<T, GRADIENTS, false, S>;
-      total += sum_of(tile, i, piece, precision[row], slope[row]);
+      total += sum_of(tile, i, piece, inverse[row], slope[row]);
       i = piece;
       if (at + i == row_end) {
         partials[row++] = T(total);
@@ -284,12 +286,13 @@ void rows_item(const Plan &plan, int64_t item) {
 // ------------------------------------------------------- σ is one row, used for row after row
 
 template <class T, bool GRADIENTS, bool STREAMS, class S>
-void columns_tile(const Tile<T, S> &tile, int64_t count, const T *precision, const T *slope,
+void columns_tile(const Tile<T, S> &tile, int64_t count, const T *inverse, const T *slope,
                   T *sums) {
   for (int64_t i = 0; i < count; i += LANES<T>) {
     const Vector<T> d = fetch(tile.from_student + i) - fetch(tile.from_teacher + i);
-    if (GRADIENTS) put_features<STREAMS, S>(tile, i, load(slope + i) * d);
-    store(sums + i, fma(load(precision + i), d * d, load(sums + i)));
+    const Vector<T> r = d * load(inverse + i);
+    if (GRADIENTS) put_features<STREAMS, S>(tile, i, load(slope + i) * r);
+    store(sums + i, fma(r, r, load(sums + i)));
   }
 }
 
@@ -297,7 +300,7 @@ template <class T, bool GRADIENTS, class S>
 void columns_item(const Plan &plan, int64_t item) {
   const Problem &p = plan.problem;
   const Constants<T> c(p);
-  alignas(64) T sigma[TILE + PAD] = {}, precision[TILE + PAD], slope[TILE + PAD];
+  alignas(64) T sigma[TILE + PAD] = {}, inverse[TILE + PAD], slope[TILE + PAD];
   alignas(64) T sums[TILE + PAD] = {}, scratch[TILE + PAD];
   Tile<T, S> tile;
   const int64_t column_block = item % plan.column_blocks;
@@ -308,7 +311,7 @@ void columns_item(const Plan &plan, int64_t item) {
   for (int64_t copy = 0; copy < plan.repeat; ++copy)
     convert(p.log_variance, p.log_variance_dtype, outer * p.inner + first_column, columns,
             sigma + copy * columns);
-  prepare(sigma, stacked, c, precision, slope);
+  prepare(sigma, stacked, c, inverse, slope);
 
   const int64_t first_row = row_block * plan.stack;
   const int64_t end_row = smaller(first_row + plan.stack, p.middle);
@@ -321,7 +324,7 @@ void columns_item(const Plan &plan, int64_t item) {
     tile.open(plan, at, count, true);
     const auto work =
         tile.streams ? columns_tile<T, GRADIENTS, true, S> : columns_tile<T, GRADIENTS, false, S>;
-    work(tile, count, precision, slope, into);
+    work(tile, count, inverse, slope, into);
     tile.close(plan, at, count);
     if (short_of_rows) std::memcpy(sums, scratch, count * sizeof(T));
   }

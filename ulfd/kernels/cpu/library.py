@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ulfd.broadcasting import plan
+from ulfd.losses import denominator
+from ulfd.options import LossOptions
 
 NAME = "libulfd_cpu.so"
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
@@ -115,10 +117,8 @@ def run(
     *,
     pointers: Sequence[int | None],
     dtypes: Sequence[str],
-    scale: float,
-    prior_weight: float,
-    beta: float,
-    clamp: tuple[float, float] | None,
+    shape: Sequence[int],
+    options: LossOptions,
     threads: int,
     instructions: int = -1,
 ) -> None:
@@ -130,8 +130,8 @@ def run(
             dtype), and of the outputs: loss (the same), the gradients by student, teacher and σ,
             each in its input's dtype and memory order. None is absent, or not wanted.
         dtypes: of student, teacher and, if there is one, σ.
-        scale: λ / denominator.
-        prior_weight, beta, clamp: as in `ulfd.losses.ulfd_loss`.
+        shape: of the features as the caller has them, whose first axis are the samples.
+        options: of the loss.
         threads: the most threads to use, the calling one among them.
         instructions: a number of `instruction_sets`; −1 is the best.
     Raises:
@@ -139,10 +139,11 @@ def run(
         ValueError: the processor lacks the instruction set.
     """
     assert LIBRARY is not None, MISSING
-    low, high = clamp or (-inf, inf)
+    low, high = options.clamp or (-inf, inf)
+    scale = options.weight / denominator(tuple(shape), options.reduction)
     codes = [DTYPES[name] for name in dtypes] + [0] * (3 - len(dtypes))
     problem = Problem(
-        *pointers, *loop[1:], scale, prior_weight, beta, low, high, *codes,
+        *pointers, *loop[1:], scale, options.prior_weight, options.beta, low, high, *codes,
         loop.form, threads, instructions,
     )  # fmt: skip
     status = LIBRARY.ulfd_fused(ctypes.byref(problem))

@@ -140,24 +140,27 @@ inline Vector<float> scaled(Vector<float> x, Vector<float> n_and_round) {
 #endif
 }
 
-// exp to 1 ulp (2 where the result is subnormal): 2^n · exp(r) with |r| ≤ ln 2 / 2, exp(r) = 1 + r
-// + r²·q(r). The coefficients of q are the minimax fit of degree 4, relative error 3.1e-9.
-inline Vector<float> exp(Vector<float> x) {
+// exp(c·x) to 1 ulp (2 where the result is subnormal), c being a power of two or minus one: 2^n ·
+// exp(r) with |r| ≤ ln 2 / 2, exp(r) = 1 + r + r²·q(r). The coefficients of q are the minimax fit of
+// degree 4, relative error 3.1e-9. Everything is in units of 1/c, which rounds nothing otherwise, and
+// the factors are settled while compiling: c costs no operation.
+__attribute__((always_inline)) inline Vector<float> exp(Vector<float> x, float c = 1) {
   constexpr float LN2_HIGH = 0x1.63p-1f, LN2_LOW = -0x1.bd0106p-13f;  // n·LN2_HIGH is exact
-  x = limited(x, -104.0f, 89.0f);
-  const Vector<float> shifted = fma(x, all(0x1.715476p0f), all(ROUND));
+  x = limited(x, (c > 0 ? -104 : 89) / c, (c > 0 ? 89 : -104) / c);
+  const Vector<float> shifted = fma(x, all(0x1.715476p0f * c), all(ROUND));
   const Vector<float> n = shifted - ROUND;
-  const Vector<float> r = fma(n, all(-LN2_LOW), fma(n, all(-LN2_HIGH), x));
-  Vector<float> q = fma(all(0x1.6a23d0p-10f), r, all(0x1.123a20p-7f));
-  q = fma(q, r, all(0x1.5558f2p-5f));
-  q = fma(q, r, all(0x1.555492p-3f));
-  q = fma(q, r, all(0x1.fffffcp-2f));
-  q = fma(q, r, all(1.0f));
+  const Vector<float> r = fma(n, all(-LN2_LOW / c), fma(n, all(-LN2_HIGH / c), x));
+  const float c2 = c * c;
+  Vector<float> q = fma(all(0x1.6a23d0p-10f * c2 * c2 * c2), r, all(0x1.123a20p-7f * c2 * c2 * c));
+  q = fma(q, r, all(0x1.5558f2p-5f * c2 * c2));
+  q = fma(q, r, all(0x1.555492p-3f * c2 * c));
+  q = fma(q, r, all(0x1.fffffcp-2f * c2));
+  q = fma(q, r, all(c));
   return scaled(fma(q, r, all(1.0f)), shifted);
 }
 
-inline Vector<double> exp(Vector<double> x) {
-  for (int lane = 0; lane < LANES<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+inline Vector<double> exp(Vector<double> x, double c = 1) {
+  for (int lane = 0; lane < LANES<double>; ++lane) x[lane] = __builtin_exp(c * x[lane]);
   return x;
 }
 

@@ -15,9 +15,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import ulfd_torch
-from tests.kernels.cases import BETA_NLL, CASES, DTYPES, KERNEL, Case, Expected, expected, inputs
+from tests.ulfd.kernels.cases import (
+    BETA_NLL,
+    CASES,
+    DTYPES,
+    IMPLEMENTED,
+    KERNEL,
+    Case,
+    expected,
+    inputs,
+)
 from ulfd import FAMILY
 from ulfd.kernels import triton_configs
+from ulfd.options import LossOptions
 
 # Small tiles make small inputs cover several programs, the interior and the tail.
 SMALL = triton_configs.Config(256, 1, triton_configs.Columns(256, 1, width=64, programs=6))
@@ -86,7 +96,7 @@ def _tensor(array: Any) -> Any:
     return None if array is None else torch.as_tensor(array)
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", IMPLEMENTED)
 def test_every_member_of_the_family(name: str) -> None:
     member = FAMILY[name]
     shapes = {"none": [None], "channel": [(1, 6, 1, 1)], "any": [(2, 6, 7, 7), (2, 1, 7, 7), ()]}
@@ -143,7 +153,8 @@ def test_a_sum_over_nothing_is_zero(shape: tuple[int, ...]) -> None:
     assert torch.equal(sigma.grad, torch.zeros_like(sigma))
 
 
-HOSTILE = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, 3e38, -200.0, 200.0)
+# 2·1e38·√e is a float32: in whichever order the factors of a gradient are taken, none overflows.
+HOSTILE = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-45, 1e38, -200.0, 200.0)
 
 
 @pytest.mark.parametrize("clamp", [None, (-1.0, 1.0)])
@@ -251,7 +262,7 @@ def test_offsets_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     # Copying 4 GB onto itself is all that this would do for memory of the host.
     monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *arguments: None)
     over_rows = triton_fused.over_rows
-    constants = triton_fused.constants(launch, prior_weight=2.0, beta=0.0, clamp=None)
+    constants = triton_fused.constants(launch, LossOptions())
     over_rows[(3,)](
         student, teacher, sigma, None, by_student, None, by_sigma, losses,
         **launch.integers, scale_bits=triton_fused.scale_bits(1.0), **constants,
@@ -262,5 +273,4 @@ def test_offsets_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = dataclasses.replace(
         reference, values=(*reference.values[:2], None, reference.values[3])
     )
-    assert isinstance(reference, Expected)
     assert not reference.errors(results)

@@ -31,8 +31,9 @@ from jax import numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from ulfd.options import LossOptions
 from ulfd_jax import composite
-from ulfd_jax.composite import Array, Needs, Options
+from ulfd_jax.composite import Array, Needs
 
 
 class Implementation(NamedTuple):
@@ -63,7 +64,7 @@ class Call:
         platforms: (platform, implementation), as ("cuda", ...).
     """
 
-    options: Options
+    options: LossOptions
     default: Implementation | None
     platforms: tuple[tuple[str, Implementation], ...]
 

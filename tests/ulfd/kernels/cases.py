@@ -1,11 +1,4 @@
-"""Inputs, the float64 oracle and derived tolerances, shared by every test of a kernel.
-
-The tolerance is a rounding analysis, not a choice. With u = 2⁻²⁴, an exponential errs by at most
-e(x) = (|x| + 2)·2⁻²² relative (`triton_fused`), each multiplication and addition by u, a sum in
-which a term passes h additions by h·u of the sum of magnitudes, and the final store by half a unit
-in the last place of its dtype. Below the smallest normal float32 the hardware may flush to zero.
-The native kernel stays inside the same bounds: its exponential is exacter, its sums are shorter.
-"""
+"""Inputs in every shape, dtype and memory order, shared by every test of a kernel on tensors."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,25 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from array_api_compat import numpy as xp
 
-from ulfd import losses
-from ulfd.gradients import closed_form, sum_to
+from tests import oracle
+from tests.oracle import Expected
+from ulfd import FAMILY
+from ulfd.checks import dtype_name
+from ulfd.kernels import registry
+from ulfd.options import loss_options
 
 KERNEL = os.environ.get("ULFD_TEST_KERNEL", "triton")
 """The kernel that `numerics` and `operators` test in this process: "triton" or "native"."""
-U = 2.0**-24
-ADDITIONS = 64  # a thread's ≤ 16 + ≤ 8 tiles, trees of ≤ 10 + 13, and two loops of a few rounds
-STEPS = 12  # roundings of one element: inputs are exact, each formula has fewer than 12 operations
-TINY = 2.0**-126
 # Hardware rounds to the nearest bfloat16; Triton's interpreter truncates, a whole unit.
 TRUNCATES = os.environ.get("TRITON_INTERPRET") == "1"
-HALF_UNIT = {
-    torch.float32: U,
-    torch.bfloat16: 2.0**-7 if TRUNCATES else 2.0**-8,
-    torch.float16: 2.0**-11,
-}
-SMALLEST = {torch.float32: TINY, torch.bfloat16: TINY, torch.float16: 2.0**-24}
 
 
 @dataclass(frozen=True)
@@ -84,31 +70,6 @@ def exact(tensor: torch.Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.detach().cpu().double().numpy()
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Exact values and the largest permitted error of each, in float64."""
-
-    values: tuple[np.ndarray | None, ...]  # loss, by student, by teacher, by σ
-    bounds: tuple[np.ndarray | None, ...]
-
-    def errors(self, results: tuple[Any, ...]) -> list[str]:
-        """What exceeds its bound, in words; empty if nothing does."""
-        wrong = []
-        names = ("loss", "student", "teacher", "log_variance")
-        for name, value, bound, result in zip(
-            names, self.values, self.bounds, results, strict=True
-        ):
-            if value is None or bound is None:
-                continue
-            got = exact(result)
-            assert got is not None
-            assert got.shape == value.shape, (name, got.shape, value.shape)
-            excess = np.abs(got - value) - bound
-            if not np.all(excess <= 0):  # also where it is NaN
-                wrong.append(f"{name}: {np.max(np.abs(got - value))} with bound {np.min(bound)}")
-        return wrong
-
-
 def expected(
     student: torch.Tensor,
     teacher: torch.Tensor,
@@ -117,37 +78,11 @@ def expected(
     upstream: float = 1.0,
     **options: Any,
 ) -> Expected:
-    """The float64 oracle's loss and gradients with their error bounds."""
-    arrays = (exact(student), exact(teacher), exact(log_variance))
-    loss = np.asarray(losses.ulfd_loss(*arrays, xp=xp, **options))
-    gradients = closed_form(*arrays, upstream=upstream, **options)
-    scale = abs(options.get("weight", 1.0)) / losses.denominator(
-        tuple(student.shape), options.get("reduction", "mean")
-    )
-    squared = np.square(arrays[0] - arrays[1])
-    beta, prior = options.get("beta", 0.0), options.get("prior_weight", 2.0)
-    if arrays[2] is None:
-        sigma, beta, prior, slack = np.zeros_like(squared), 0.0, 0.0, STEPS * U
-    else:
-        sigma = losses.clamped(arrays[2], options.get("clamp"), xp=xp)
-        slack = (np.abs(sigma) + 2 + beta * np.abs(sigma) + 2) * 2.0**-22 + STEPS * U
-    balance, precision = np.exp(beta * sigma), np.exp(-sigma)
-    # What a flush to zero of exp(−σ) or exp(βσ) can change.
-    flush = TINY * (balance + 1) * (1 + squared + np.abs(sigma) + prior)
-    parts = balance * (precision * squared + prior * np.abs(sigma))
-    bounds = [np.asarray(scale * (np.sum(parts * (slack + ADDITIONS * U)) + np.sum(flush)) + TINY)]
-    factor = scale * abs(upstream)
-    for gradient, tensor in zip(gradients[:2], (student, teacher), strict=True):
-        rounding = np.abs(gradient) * (slack + HALF_UNIT[tensor.dtype])
-        bounds.append(rounding + SMALLEST[tensor.dtype] + factor * flush)
-    if log_variance is not None:
-        parts = factor * balance * (prior + precision * squared)
-        spread = sum_to(parts * (slack + ADDITIONS * U) + factor * flush, arrays[2].shape)
-        rounding = np.abs(gradients[2]) * HALF_UNIT[log_variance.dtype]
-        bounds.append(spread + rounding + SMALLEST[log_variance.dtype])
-    else:
-        bounds.append(None)
-    return Expected((loss, *gradients), tuple(bounds))
+    """`oracle.expected` of tensors."""
+    tensors = (student, teacher, log_variance)
+    names = ("float32" if t is None else dtype_name(t.dtype) for t in tensors)
+    case = oracle.Case(*map(exact, tensors))
+    return oracle.expected(case, upstream, stored=tuple(names), truncates=TRUNCATES, **options)
 
 
 FULL, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
@@ -195,3 +130,9 @@ CASES = [
     Case((), ()),
     Case((4, 3), (4, 3), None, DTYPES[2], {"weight": 1e-3}),
 ]
+IMPLEMENTED = [
+    name
+    for name, member in FAMILY.items()
+    if loss_options(**member.options).likelihood in (registry.KERNELS[KERNEL].likelihoods or ())
+]
+"""The members of the family that the kernel has; it refuses the others (tests/conformance)."""

@@ -212,7 +212,7 @@ def test_a_forked_child_begins_with_none():
     """Even if another thread of the parent was in the midst of the pool."""
     program = """
 import os
-from tests.kernels.test_buffers import by_numpy, inputs, np
+from tests.ulfd.kernels.test_buffers import by_numpy, inputs, np
 from ulfd.kernels.cpu import buffers
 kept, arrays = by_numpy(inputs()), inputs(1)
 expected = [np.array(one) for one in kept]

@@ -16,18 +16,13 @@ from triton.runtime.jit import JITFunction  # noqa: E402
 
 from ulfd.broadcasting import plan  # noqa: E402
 from ulfd.kernels import ahead_of_time, triton_configs, triton_fused  # noqa: E402
-from ulfd_torch import triton_launch  # noqa: E402
+from ulfd.options import LossOptions  # noqa: E402
+from ulfd_torch import triton  # noqa: E402
 
 if not hasattr(JITFunction, "_do_compile"):
     pytest.skip("Triton 3.3 compiles within the launch", allow_module_level=True)
 
-OPTIONS = {
-    "prior_weight": 2.0,
-    "weight": 0.1,
-    "reduction": "mean",
-    "beta": 0.0,
-    "clamp": None,
-}
+OPTIONS = LossOptions(weight=0.1)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Compiled = dict[str, tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]]
 
@@ -59,7 +54,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Any:
     caller = sys.modules[JITFunction.__module__]  # `triton.runtime.jit` is a function too
     monkeypatch.setattr(caller, "driver", SimpleNamespace(active=NoDriver()))
     monkeypatch.setattr(JITFunction, "_do_compile", record)
-    monkeypatch.setattr(triton_launch, "_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(triton, "_architecture", lambda device: "sm_90")
     kernels = (*triton_fused.KERNELS.values(), triton_fused.finish)
     for kernel in kernels:
         kernel.device_caches.clear()
@@ -85,7 +80,7 @@ def one_pass(sigma: str, dtype: str, layout: str, batch: int = 256, offset: int 
     """`value_and_grad` without the teacher's gradient, to the door of the compiler."""
     shape = (batch, *ahead_of_time.SHAPE[1:])
     narrow = tuple(batch if size == 256 else size for size in ahead_of_time.SIGMAS[sigma])
-    triton_launch.compute(
+    triton.compute(
         features(shape, DTYPES[dtype], layout, offset),
         features(shape, DTYPES[dtype], layout),
         features(narrow, DTYPES[dtype], layout),

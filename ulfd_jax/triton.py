@@ -1,8 +1,8 @@
 """The fused Triton kernels in JAX, through jax-triton: one pass over memory, on CUDA and ROCm.
 
-The functions are those of `ulfd_jax.composite` for one architecture; `ulfd_jax.rules` makes them
-differentiable. JAX's arrays are contiguous, so there is nothing to lay out: features are walked in
-the order of their axes, channels-last ones (B, H, W, C) just like (B, C, H, W).
+The functions are those of `ulfd_jax.composite` for one architecture; `ulfd_jax.derivatives` makes
+them differentiable. JAX's arrays are contiguous, so there is nothing to lay out: features are
+walked in the order of their axes, channels-last ones (B, H, W, C) just like (B, C, H, W).
 """
 
 import os
@@ -15,9 +15,11 @@ import jax
 from jax import numpy as jnp
 
 from ulfd.kernels import triton_configs
+from ulfd.losses import denominator
+from ulfd.options import LossOptions
 from ulfd_jax import composite
-from ulfd_jax.composite import Array, Needs, Options
-from ulfd_jax.rules import Implementation
+from ulfd_jax.composite import Array, Needs
+from ulfd_jax.derivatives import Implementation
 
 Shape = jax.ShapeDtypeStruct
 ABSENT = Shape((1,), jnp.float32)  # memory that stands in for an output that is not wanted
@@ -51,7 +53,7 @@ def _call(architecture: str, kernel: Any, *arrays: Array, **arguments: Any) -> l
 
 def _run(
     architecture: str,
-    options: Options,
+    options: LossOptions,
     needs: Needs,
     upstream: Array | None,
     student: Array,
@@ -78,10 +80,8 @@ def _run(
         direct = Shape(given.shape, jnp.float32 if expanded else given.dtype)
         if launch.sums is not None:
             direct = Shape((prod(launch.sums),), jnp.float32)
-    bits = triton_fused.scale_bits(options.scale)
-    constants = triton_fused.constants(
-        launch, prior_weight=options.prior_weight, beta=options.beta, clamp=options.clamp
-    )
+    bits = triton_fused.scale_bits(1 / denominator(student.shape, options.reduction))
+    constants = triton_fused.constants(launch, options)
     present = (given is not None, upstream is not None, *needs, value)
     *gradients, losses = _call(
         architecture,
@@ -139,14 +139,14 @@ def _sum_to(gradient: Array, like: Array) -> Array:
     return pull(gradient)[0].astype(like.dtype)
 
 
-def _value(architecture: str, options: Options, *inputs: Any) -> Array:
+def _value(architecture: str, options: LossOptions, *inputs: Any) -> Array:
     if inputs[0].size == 0:  # a sum over nothing
         return composite.value(options, *inputs)
     return _run(architecture, options, (False,) * 3, None, *inputs, value=True)[0]
 
 
 def _gradients(
-    architecture: str, options: Options, needs: Needs, upstream: Array, *inputs: Any
+    architecture: str, options: LossOptions, needs: Needs, upstream: Array, *inputs: Any
 ) -> tuple[Array | None, ...]:
     if inputs[0].size == 0:
         return composite.gradients(options, needs, upstream, *inputs)
@@ -154,7 +154,7 @@ def _gradients(
 
 
 def _value_and_gradients(
-    architecture: str, options: Options, needs: Needs, upstream: Array, *inputs: Any
+    architecture: str, options: LossOptions, needs: Needs, upstream: Array, *inputs: Any
 ) -> tuple[Array | None, ...]:
     if inputs[0].size == 0:
         return composite.value_and_gradients(options, needs, upstream, *inputs)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 INTERPRETED = {"ULFD_TEST_KERNEL": "triton", "TRITON_INTERPRET": "1"}
 NATIVE = {"ULFD_TEST_KERNEL": "native"}
 
@@ -36,7 +36,7 @@ def test_fused(name: str, environment: dict[str, str]) -> None:
         pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"tests/kernels/{name}.py"],
+        [*command, f"tests/ulfd/kernels/{name}.py"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,

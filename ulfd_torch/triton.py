@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from ulfd.broadcasting import memory_order
 from ulfd.kernels import triton_configs
 from ulfd.losses import denominator
+from ulfd.options import LossOptions
 from ulfd_torch.memory import dense, in_order, outputs, sigma_like
 
 
@@ -43,7 +43,7 @@ def _run(
     teacher: Tensor,
     log_variance: Tensor | None,
     upstream: Tensor | None,
-    options: dict[str, Any],
+    options: LossOptions,
     *,
     loss: Tensor | None,
     gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
@@ -85,10 +85,8 @@ def _run(
             loss=loss,
             losses=None if loss is None else scratch((launch.grid,)),
             sums=None if by_given is None or launch.sums is None else scratch(launch.sums),
-            scale=options["weight"] / denominator(student.shape, options["reduction"]),
-            prior_weight=options["prior_weight"],
-            beta=options["beta"],
-            clamp=options["clamp"],
+            scale=options.weight / denominator(student.shape, options.reduction),
+            options=options,
         )
     if by_sigma is not None and by_given is not None and expanded:
         by_sigma.copy_(by_given.sum_to_size(by_sigma.shape))
@@ -99,7 +97,7 @@ def compute(
     teacher: Tensor,
     log_variance: Tensor | None,
     upstream: Tensor | None,
-    options: dict[str, Any],
+    options: LossOptions,
     *,
     value: bool,
     needs: Sequence[bool],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).resolve().parents[2] / "ulfd" / "kernels" / "cpu"
+SOURCES = Path(__file__).resolve().parents[3] / "ulfd" / "kernels" / "cpu"
 CHECK = Path(__file__).with_name("native_check.cpp")
 COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 

@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton
 import triton
 
 from ulfd.kernels import ahead_of_time, machine_code
+from ulfd.options import loss_options
 
 PROBLEMS = [
     *((sigma, "NCHW") for sigma in ahead_of_time.SIGMAS),
@@ -59,7 +60,7 @@ def test_options_bring_no_float64_and_no_spills(options: Any, wanted: str) -> No
     runs = plan(ahead_of_time.SHAPE, ahead_of_time.SHAPE)
     launch = triton_configs.launch(25690112, runs, 4, triton_configs.config("sm_90", 4))
     kernel = triton.compile(
-        ahead_of_time.one_pass(launch, "fp32", **options),
+        ahead_of_time.one_pass(launch, "fp32", loss_options(**options)),
         target=ahead_of_time.TARGETS["sm_90"],
         options={"num_warps": launch.warps},
     )

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import ulfd_torch  # noqa: E402
 from ulfd.kernels import registry  # noqa: E402
+from ulfd.options import LossOptions  # noqa: E402
 
 NHWC = torch.channels_last
 SIGMAS = [(4, 8, 5, 5), (4, 1, 5, 5), (4, 1, 1, 1), (1, 8, 1, 1), (8, 5, 1), (), None]
@@ -42,7 +43,7 @@ def test_tensors_on_a_gpu_take_the_kernel() -> None:
     [
         ({"device": "cpu"}, "student is on cpu"),
         ({"dtypes": ("float64", "float32")}, "float64 inputs go to the composite form"),
-        ({"reduction": "none"}, "reduction='none'"),
+        ({"options": LossOptions(reduction="none")}, "reduction='none'"),
         ({"framework": "numpy"}, "it serves torch and jax"),
     ],
 )

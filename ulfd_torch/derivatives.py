@@ -1,138 +1,34 @@
-"""The fused kernels as torch operators: `torch.ops.ulfd.fused_*`, on GPUs and on CPUs.
+"""What makes the kernels' operators citizens of torch: their derivatives, vmap, torch.func.
 
-Three operators, of which each is one pass over memory: `fused_loss` (read 3), `fused_gradients`
-(read 3, write 2 or 3) and `fused_value_and_gradients` (the same, with the loss).
-
-Which one runs. Autograd does not know the upstream gradient while it computes the loss; a loss that
-is weighted or scaled afterwards has not 1. Saved gradients would have to be scaled later: 4 more
-words per element, out of reach of float16's range if stored unscaled. So `loss` runs `fused_loss`
-forward and `fused_gradients` backward, with the upstream gradient read on the device: 3 + 5 words,
-right for any upstream and any number of backward passes. Who knows the upstream gradient
-beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
+Which operator runs. Autograd does not know the upstream gradient while it computes the loss; a loss
+that is weighted or scaled afterwards has not 1. Saved gradients would have to be scaled later: 4
+more words per element, out of reach of float16's range if stored unscaled. So `loss` runs
+`fused_loss` forward and `fused_gradients` backward, with the upstream gradient read on the device:
+3 + 5 words, right for any upstream and any number of backward passes. Who knows the upstream
+gradient beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
 
 On CPUs the backward pass can look at the upstream gradient, which is 1 where λ is in `weight`
 and the loss is added to others. So there `_KeptLoss` computes the gradients with the loss and keeps
 them for the first backward pass: 5 words, or 9 under another upstream gradient.
 
-The second derivative goes through `composite`, and so does vmap. The kernel, an argument of every
-operator, is one of `KERNELS`; its module says what is copied and how memory is walked.
+The second derivative goes through `composite`, and so does vmap.
 """
 
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from array_api_compat import torch as xp
 from torch import Tensor
-from torch.library import custom_op
 
-from ulfd.losses import compute_dtype
-from ulfd_torch import composite, native_launch, triton_launch
-from ulfd_torch.memory import outputs
-
-KERNELS = MappingProxyType({"triton": triton_launch.compute, "native": native_launch.compute})
-"""What runs a kernel on tensors, by the kernel's name in `ulfd.kernels.registry`."""
-
-_INPUTS = "Tensor student, Tensor teacher, Tensor? log_variance"
-_OPTIONS = "str kernel, float prior_weight, float weight, str reduction, float beta, float[]? clamp"
-
-
-def _options(
-    kernel: str,
-    prior_weight: float,
-    weight: float,
-    reduction: str,
-    beta: float,
-    clamp: Sequence[float] | None,
-) -> dict[str, Any]:
-    """The options of the loss by name; `kernel`, which comes first, is none of them."""
-    return {
-        "prior_weight": prior_weight,
-        "weight": weight,
-        "reduction": reduction,
-        "beta": beta,
-        "clamp": None if clamp is None else (clamp[0], clamp[1]),
-    }
-
-
-# ---------------------------------------------------------------------------- the three operators
-
-
-def _loss(student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any) -> Tensor:
-    """The scalar loss. Arguments as in `ulfd.losses.ulfd_loss`, in the schema's order."""
-    inputs = (student, teacher, log_variance)
-    needs = (False, False, False)
-    return KERNELS[options[0]](*inputs, None, _options(*options), value=True, needs=needs)[0]
-
-
-def _gradients(
-    student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by student, teacher and σ under an upstream gradient on the device.
-
-    `needs` says which are computed; the others come back empty.
-    """
-    *most, needs = options
-    inputs = (student, teacher, log_variance, upstream)
-    _, *found = KERNELS[options[0]](*inputs, _options(*most), value=False, needs=needs)
-    return found[0], found[1], found[2]
-
-
-def _value_and_gradients(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    upstream: Tensor | None,
-    *options: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_loss` and `_gradients` in one pass; upstream None is 1."""
-    *most, needs = options
-    inputs = (student, teacher, log_variance, upstream)
-    return KERNELS[options[0]](*inputs, _options(*most), value=True, needs=needs)
-
-
-def _operator(name: str, function: Callable[..., Any], schema: str) -> Any:
-    return custom_op(f"ulfd::{name}", function, mutates_args=(), schema=schema)
-
-
-_GIVEN = f"{_OPTIONS}, bool[] needs) -> (Tensor, Tensor, Tensor"
-fused_loss = _operator("fused_loss", _loss, f"({_INPUTS}, {_OPTIONS}) -> Tensor")
-fused_gradients = _operator(
-    "fused_gradients", _gradients, f"({_INPUTS}, Tensor upstream, {_GIVEN})"
+from ulfd.options import LossOptions
+from ulfd_torch import composite, operators
+from ulfd_torch.operators import (
+    flat,
+    fused_gradients,
+    fused_loss,
+    fused_value_and_gradients,
+    named,
 )
-fused_value_and_gradients = _operator(
-    "fused_value_and_gradients",
-    _value_and_gradients,
-    f"({_INPUTS}, Tensor? upstream, {_GIVEN}, Tensor)",
-)
-
-
-@fused_loss.register_fake
-def _fake_loss(
-    student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
-) -> Tensor:
-    return student.new_empty((), dtype=compute_dtype(student, teacher, log_variance, xp=xp))
-
-
-@fused_gradients.register_fake
-def _fake_gradients(
-    student: Tensor, teacher: Tensor, log_variance: Tensor | None, upstream: Tensor, *options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    return outputs(student, teacher, log_variance, options[-1])
-
-
-@fused_value_and_gradients.register_fake
-def _fake_value_and_gradients(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    upstream: Tensor | None,
-    *options: Any,
-) -> tuple[Tensor, ...]:
-    loss = _fake_loss(student, teacher, log_variance)
-    return loss, *outputs(student, teacher, log_variance, options[-1])
-
 
 # ------------------------------------------------------- the same in plain torch, for derivatives
 
@@ -140,7 +36,7 @@ def _fake_value_and_gradients(
 def _plain_loss(
     student: Tensor, teacher: Tensor, log_variance: Tensor | None, *options: Any
 ) -> Tensor:
-    return composite.loss(student, teacher, log_variance, **_options(*options))
+    return composite.loss(student, teacher, log_variance, named(*options))
 
 
 def _plain_gradients(
@@ -151,7 +47,7 @@ def _plain_gradients(
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     *most, needs = options
-    given = composite.gradients(upstream, student, teacher, log_variance, **_options(*most))
+    given = composite.gradients(upstream, student, teacher, log_variance, named(*most))
     first, second, third = (
         gradient if need and gradient is not None else student.new_empty(0)
         for gradient, need in zip(given, needs, strict=True)
@@ -230,21 +126,21 @@ fused_value_and_gradients.register_vmap(_batched(_plain_value_and_gradients))
 
 
 class _Loss(torch.autograd.Function):
-    forward = staticmethod(_loss)
+    forward = staticmethod(operators.loss)
     setup_context = staticmethod(_keep(3))
     backward = staticmethod(_loss_backward)
     vmap = staticmethod(_batched(_plain_loss))
 
 
 class _Gradients(torch.autograd.Function):
-    forward = staticmethod(_gradients)
+    forward = staticmethod(operators.gradients)
     setup_context = staticmethod(_keep(4))
     backward = staticmethod(_second_backward(_plain_gradients))
     vmap = staticmethod(_batched(_plain_gradients))
 
 
 class _ValueAndGradients(torch.autograd.Function):
-    forward = staticmethod(_value_and_gradients)
+    forward = staticmethod(operators.value_and_gradients)
     setup_context = staticmethod(_keep(4))
     backward = staticmethod(_second_backward(_plain_value_and_gradients))
     vmap = staticmethod(_batched(_plain_value_and_gradients))
@@ -276,8 +172,9 @@ class _KeptLoss(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         _Loss.setup_context(ctx, arguments, None)
         inputs, options = arguments[:3], arguments[3:]
-        loss, *ctx.kept = _value_and_gradients(*inputs, None, *options, ctx.needs_input_grad[:3])
-        return loss
+        needs = ctx.needs_input_grad[:3]
+        value, *ctx.kept = operators.value_and_gradients(*inputs, None, *options, needs)
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -329,7 +226,11 @@ def _call(operator: Any, function: Any, *arguments: Any, eager: Any = None) -> A
 
 
 def loss(
-    kernel: str, student: Tensor, teacher: Tensor, log_variance: Tensor | None, **options: Any
+    kernel: str,
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    options: LossOptions,
 ) -> Tensor:
     """`ulfd_torch.ulfd_loss` by a fused kernel."""
     inputs = (student, teacher, log_variance)
@@ -337,7 +238,7 @@ def loss(
     half = any(one is not None and one.dtype == torch.float16 for one in inputs)
     keeps = kernel == "native" and torch.is_grad_enabled() and not half
     eager = _KeptLoss if keeps else None
-    return _call(fused_loss, _Loss, *inputs, *_flat(kernel, **options), eager=eager)
+    return _call(fused_loss, _Loss, *inputs, *flat(kernel, options), eager=eager)
 
 
 def value_and_gradients(
@@ -346,9 +247,9 @@ def value_and_gradients(
     teacher: Tensor,
     log_variance: Tensor | None,
     upstream: Tensor | None,
+    options: LossOptions,
     *,
     teacher_gradient: bool = True,
-    **options: Any,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """`ulfd_torch.value_and_grad` by a fused kernel, in one pass."""
     needs = [True, teacher_gradient, log_variance is not None]
@@ -359,7 +260,7 @@ def value_and_gradients(
         teacher,
         log_variance,
         upstream,
-        *_flat(kernel, **options),
+        *flat(kernel, options),
         needs,
     )
     return (
@@ -368,17 +269,3 @@ def value_and_gradients(
         by_teacher if teacher_gradient else None,
         None if log_variance is None else by_sigma,
     )
-
-
-def _flat(
-    kernel: str,
-    *,
-    prior_weight: float,
-    weight: float,
-    reduction: str,
-    beta: float,
-    clamp: tuple[float, float] | None,
-) -> tuple[Any, ...]:
-    """The options in the operators' order."""
-    bounds = None if clamp is None else [float(clamp[0]), float(clamp[1])]
-    return kernel, float(prior_weight), float(weight), reduction, float(beta), bounds

@@ -13,12 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import ulfd_torch
-from tests.kernels.cases import DTYPES, KERNEL, NHWC, Case, expected, inputs
+from tests.ulfd.kernels.cases import DTYPES, KERNEL, NHWC, Case, expected, inputs
 from ulfd.kernels import triton_configs
-from ulfd_torch import fused_ops
+from ulfd.options import loss_options
+from ulfd_torch import operators
 
-OPTIONS = (KERNEL, 2.0, 0.1, "mean", 0.5, [-2.0, 2.0])
 NAMED = {"weight": 0.1, "beta": 0.5, "clamp": (-2.0, 2.0)}
+OPTIONS = operators.flat(KERNEL, loss_options(**NAMED))
 CASE = Case((2, 6, 4, 4), (2, 1, 4, 4), options=NAMED)
 SHAPES = [(2, 6, 4, 4), (2, 1, 4, 4), (1, 6, 1, 1), (), None]
 
@@ -65,10 +66,10 @@ def test_opcheck(sigma: Any, order: Any) -> None:
     tensors = leaves(Case(CASE.shape, sigma, order))
     upstream = torch.tensor(0.5, requires_grad=True)
     needs = [True, True, sigma is not None]
-    torch.library.opcheck(fused_ops.fused_loss, (*tensors, *OPTIONS))
-    torch.library.opcheck(fused_ops.fused_gradients, (*tensors, upstream, *OPTIONS, needs))
+    torch.library.opcheck(operators.fused_loss, (*tensors, *OPTIONS))
+    torch.library.opcheck(operators.fused_gradients, (*tensors, upstream, *OPTIONS, needs))
     torch.library.opcheck(
-        fused_ops.fused_value_and_gradients, (*tensors, upstream, *OPTIONS, needs)
+        operators.fused_value_and_gradients, (*tensors, upstream, *OPTIONS, needs)
     )
 
 
@@ -88,14 +89,14 @@ def test_value_and_grad_is_one_pass(count: Count) -> None:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, ...]]:
     """The gradients that every launch from now on writes: by student, by teacher, by σ."""
     seen: list[tuple[bool, ...]] = []
-    compute = fused_ops.KERNELS[KERNEL]
+    compute = operators.KERNELS[KERNEL]
 
     def record(*arguments: Any, needs: Any, **options: Any) -> Any:
         results = compute(*arguments, needs=needs, **options)
         seen.append(tuple(gradient.numel() > 0 for gradient in results[1:]))
         return results
 
-    monkeypatch.setattr(fused_ops, "KERNELS", {KERNEL: record})
+    monkeypatch.setattr(operators, "KERNELS", {KERNEL: record})
     return seen
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ulfd import checks
 from ulfd.broadcasting import memory_order
 from ulfd.kernels.cpu import library
-from ulfd.losses import denominator
+from ulfd.options import LossOptions
 from ulfd_torch.memory import NAMES, dense, in_order, outputs, reused_like, sigma_like
 
 
@@ -26,7 +25,7 @@ def compute(
     teacher: Tensor,
     log_variance: Tensor | None,
     upstream: Tensor | None,
-    options: dict[str, Any],
+    options: LossOptions,
     *,
     value: bool,
     needs: Sequence[bool],
@@ -62,10 +61,8 @@ def compute(
             *(out.data_ptr() if want else None for out, want in zip(results, wanted, strict=True)),
         ],
         dtypes=names,
-        scale=options["weight"] / denominator(student.shape, options["reduction"]),
-        prior_weight=options["prior_weight"],
-        beta=options["beta"],
-        clamp=options["clamp"],
+        shape=student.shape,
+        options=options,
         threads=torch.get_num_threads(),
     )
     if wanted[3] and by_given is not gradients[2]:

@@ -1,7 +1,7 @@
 """The native CPU kernel in JAX, through XLA's foreign function interface: one pass, no copies.
 
-The functions are those of `ulfd_jax.composite`; `ulfd_jax.rules` makes them differentiable. XLA
-hands over its own buffers, contiguous in the order of the axes, and the number of its threads.
+The functions are those of `ulfd_jax.composite`; `ulfd_jax.derivatives` makes them differentiable.
+XLA hands over its own buffers, contiguous in the order of the axes, and the number of its threads.
 """
 
 from functools import cache, partial
@@ -13,8 +13,10 @@ import numpy as np
 from jax import numpy as jnp
 
 from ulfd.kernels.cpu import library
-from ulfd_jax.composite import Array, Needs, Options, compute_dtype
-from ulfd_jax.rules import Implementation, aligned
+from ulfd.losses import denominator
+from ulfd.options import LossOptions
+from ulfd_jax.composite import Array, Needs, compute_dtype
+from ulfd_jax.derivatives import Implementation, aligned
 
 Shape = jax.ShapeDtypeStruct
 TARGET, SCALE = "ulfd_fused", "ulfd_scale"
@@ -30,7 +32,7 @@ def _register() -> None:
 
 
 def _run(
-    options: Options,
+    options: LossOptions,
     needs: Needs,
     upstream: Array | None,
     student: Array,
@@ -66,7 +68,7 @@ def _run(
         present=np.array([given is not None, upstream is not None, *wanted], np.int64),
         runs=np.array(loop[1:], np.int64),
         form=np.int64(loop.form),
-        scale=np.float64(options.scale),
+        scale=np.float64(1 / denominator(student.shape, options.reduction)),
         prior_weight=np.float64(options.prior_weight),
         beta=np.float64(options.beta),
         low=np.float64(low),
@@ -80,21 +82,23 @@ def _run(
     return value_out, *gradients
 
 
-def _value(options: Options, *inputs: Any) -> Any:
+def _value(options: LossOptions, *inputs: Any) -> Any:
     return _run(options, (False, False, False), None, *inputs, value=True)[0]
 
 
-def _gradients(options: Options, needs: Needs, upstream: Array, *inputs: Any) -> tuple[Any, ...]:
+def _gradients(
+    options: LossOptions, needs: Needs, upstream: Array, *inputs: Any
+) -> tuple[Any, ...]:
     return _run(options, needs, upstream, *inputs, value=False)[1:]
 
 
 def _value_and_gradients(
-    options: Options, needs: Needs, upstream: Array, *inputs: Any
+    options: LossOptions, needs: Needs, upstream: Array, *inputs: Any
 ) -> tuple[Any, ...]:
     return _run(options, needs, upstream, *inputs, value=True)
 
 
-def _scaled(options: Options, upstream: Array, *gradients: Array | None) -> Any:
+def _scaled(options: LossOptions, upstream: Array, *gradients: Array | None) -> Any:
     """In place; not at all for the constant 1, of which XLA folds the condition."""
     _register()
     present = [gradient for gradient in gradients if gradient is not None]

@@ -1,0 +1,21 @@
+"""For all tests, those in the packages' docstrings too: what is tested is this checkout."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ("ulfd", "ulfd_torch", "ulfd_jax", "reference_training")
+
+
+def pytest_configure() -> None:
+    """An environment in which another checkout is installed would have that one tested."""
+    for package in PACKAGES:
+        spec = find_spec(package)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or ROOT not in found.parents:
+            raise pytest.UsageError(
+                f"{package} is {found or 'not installed'}, not the one of this checkout ({ROOT}); "
+                "install this one: pip install --no-deps --editable ."
+            )

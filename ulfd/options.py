@@ -1,0 +1,135 @@
+"""The options of the loss as one object: checked here, and nowhere else.
+
+Every adapter makes it of its keyword arguments, `ulfd.kernels.registry.Problem` carries it to the
+kernels, which refuse what they do not implement, and JAX compiles it in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ulfd.losses import FAMILY, LIKELIHOODS
+
+Likelihood = str | tuple[str | float, ...]
+"""How a likelihood is given: its name, or a tuple of the name and its parameters."""
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
+
+
+class LossOptions(NamedTuple):
+    """All of the loss that is no array; frozen and hashable. `loss_options` makes checked ones.
+
+    Args:
+        prior_weight: k; 2 with Jeffreys' prior (Eq. 9), 1 for the Gaussian likelihood alone.
+        weight: λ of Eq. 10.
+        reduction: "mean" over all elements after broadcasting; "batchmean", their sum divided by
+            the number of samples (Eq. 9 taken literally); "sum"; "none", the elements themselves.
+        beta: β of the β-weighted likelihood (Seitzer et al. 2022); 0 turns the weighting off.
+        clamp: (low, high) limits of σ; where they act, σ has no gradient.
+        likelihood: a name of `ulfd.losses.LIKELIHOODS`.
+        parameters: its fixed parameters, as (ν,) of "student_t".
+    """
+
+    prior_weight: float = 2.0
+    weight: float = 1.0
+    reduction: str = "mean"
+    beta: float = 0.0
+    clamp: tuple[float, float] | None = None
+    likelihood: str = "gaussian"
+    parameters: tuple[float, ...] = ()
+
+
+DEFAULT = LossOptions()
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises TypeError unless an option is a number."""
+    if isinstance(value, (int, float)):
+        return
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"ulfd_loss: {name} is a tensor that requires gradients, but gets none: they go to "
+            f"the features and σ. Give {name} as a number; a factor to be learned multiplies the "
+            "loss."
+        )
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"ulfd_loss: {name} is {value!r}, but must be a number.")
+
+
+def _limits(clamp: Any) -> tuple[float, float]:
+    if not (isinstance(clamp, Sequence) and len(clamp) == 2 and clamp[0] < clamp[1]):
+        raise ValueError(
+            f"ulfd_loss: clamp is {clamp}, but must be (low, high) with low < high, "
+            "such as (-10.0, 10.0)."
+        )
+    return float(clamp[0]), float(clamp[1])
+
+
+def _likelihood(given: Any) -> tuple[str, tuple[float, ...]]:
+    """The name and its parameters, of "laplace" or ("student_t", 4.0)."""
+    name, *parameters = (given,) if isinstance(given, str) else given
+    if name not in LIKELIHOODS:
+        raise ValueError(
+            f"ulfd_loss: unknown likelihood {name!r}; use one of {sorted(LIKELIHOODS)}."
+        )
+    needed = LIKELIHOODS[name].parameters
+    if len(parameters) != len(needed) or not all(value > 0 for value in parameters):
+        example = (name, *(4.0 for _ in needed)) if needed else name
+        raise ValueError(
+            f"ulfd_loss: likelihood is {given!r}, but {name!r} has the parameters "
+            f"{list(needed)}, each > 0; give it as {example!r}."
+        )
+    return name, tuple(float(value) for value in parameters)
+
+
+def loss_options(
+    *,
+    prior_weight: float = DEFAULT.prior_weight,
+    weight: float = DEFAULT.weight,
+    reduction: str = DEFAULT.reduction,
+    beta: float = DEFAULT.beta,
+    clamp: Sequence[float] | None = DEFAULT.clamp,
+    likelihood: Likelihood = DEFAULT.likelihood,
+) -> LossOptions:
+    """The options, checked, with plain Python numbers.
+
+    >>> loss_options(weight=1, clamp=[-5, 5])[:5]
+    (2.0, 1.0, 'mean', 0.0, (-5.0, 5.0))
+
+    Args:
+        likelihood: a name, or a tuple of the name and its parameters, as ("student_t", 4.0).
+        others: as in `LossOptions`.
+    Raises:
+        ValueError: an option is unknown or outside its range.
+        TypeError: an option is no number.
+    """
+    for name, value in (("prior_weight", prior_weight), ("weight", weight), ("beta", beta)):
+        check_number(name, value)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
+    if not beta >= 0:  # nor NaN
+        raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
+    name, parameters = _likelihood(likelihood)
+    return LossOptions(
+        float(prior_weight),
+        float(weight),
+        reduction,
+        float(beta),
+        None if clamp is None else _limits(clamp),
+        name,
+        parameters,
+    )
+
+
+def member_options(name: str, weight: float = 1.0) -> dict[str, Any]:
+    """The arguments of `ulfd_loss` that make a member of the family, under the weight λ.
+
+    >>> member_options("beta_nll", weight=0.1)
+    {'prior_weight': 1.0, 'weight': 0.05, 'beta': 0.5}
+
+    Args:
+        name: of `ulfd.FAMILY`.
+        weight: λ; it multiplies the member's own factor, as the ½ of a likelihood.
+    Raises:
+        KeyError: there is no such member; the message lists them.
+    """
+    options: Mapping[str, Any] = FAMILY[name].options
+    return {**options, "weight": weight * options.get("weight", 1.0)}

@@ -1,7 +1,6 @@
 """Clean images in class folders, as ImageNet's validation set: `ROOT/n01440764/*.JPEG`.
 
-The classes are the sorted names of the folders, the images the sorted names in them, so an image
-has the same label and position on every machine.
+An image has the same label and position on every machine, see `image_files`.
 """
 
 from __future__ import annotations
@@ -12,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from reference_training.data.image_files import class_names, list_images, open_rgb, stated_size
 from reference_training.data.samples import CLEAN, Samples
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import reading
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -48,8 +50,13 @@ PREPARATIONS: dict[str, dict[str, Transform | None]] = {
 """How the images of a folder are prepared; corruptions are made from the first of each."""
 
 
-# What Pillow raises for a file that is cut off, damaged, enormous, or no image at all.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+IMAGENET_NAMES = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+"""SHA-256 of the 1,000 names n01440764 to n15075141 of ImageNet-1K's class folders, one a line."""
+
+
+def are_imagenets(names: Sequence[str]) -> bool:
+    """Whether class folders are ImageNet-1K's; 1,000 others are other classes."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest() == IMAGENET_NAMES
 
 
 class ImageFiles:
@@ -83,17 +90,10 @@ class ImageFiles:
 
     def __getitem__(self, position: int) -> Tensor:
         """The image; raises RunError if its file is unreadable or has another size."""
-        from torchvision.transforms.functional import pil_to_tensor
-
         path = self.root / self.files[position]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except UNREADABLE as error:
-            raise RunError(
-                f"the image {path} cannot be read ({error}). {self.remedy}, and run the same "
-                "command again; the sets that are finished are kept."
-            ) from error
+        remedy = f"{self.remedy}, and run the same command again; the finished sets are kept"
+        with reading(f"the image {path}", "cannot be read", remedy):
+            image = open_rgb(path)
         if self.transform is not None:
             image = self.transform(image)
         if self.size is not None and image.size != self.size:
@@ -102,7 +102,7 @@ class ImageFiles:
                 f"the image {path} has {image.width}x{image.height} pixels, but all images of "
                 f"this set must have {width}x{height}. {self.remedy}."
             )
-        return pil_to_tensor(image)
+        return torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -111,50 +111,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         RunError: it is no image.
     """
-    try:
-        with Image.open(path) as file:
-            return file.size
-    except UNREADABLE as error:
-        raise RunError(f"the image {path} cannot be read ({error}); copy it anew.") from error
-
-
-def subfolders(root: Path) -> list[str]:
-    """The sorted names of the folders in `root`.
-
-    Raises:
-        RunError: `root` is not a folder.
-    """
-    try:
-        return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    except OSError as error:
-        raise RunError(f"the folder {root} cannot be read: {error.strerror}.") from error
-
-
-def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The images in the class folders, relative to `root`, and their labels int64 (N,).
-
-    Raises:
-        RunError: a class folder is missing or has no image.
-    """
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-    indices = {name: at for at, name in enumerate(classes)}
-    found = make_dataset(root, indices, IMG_EXTENSIONS, allow_empty=True)
-    labels = torch.tensor([label for _, label in found], dtype=torch.int64)
-    counts = labels.bincount(minlength=len(classes)).tolist()
-    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-    if empty:
-        raise RunError(
-            f"no image in the class folders {some(empty)} of {root}; were all files copied or "
-            "extracted?"
-        )
-    return [str(Path(path).relative_to(root)) for path, _ in found], labels
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    with reading(f"the image {path}", "cannot be read", "Copy it anew"):
+        return stated_size(path)
 
 
 def listing_sha256(root: Path, files: Sequence[str]) -> str:
@@ -178,7 +136,7 @@ class ClassFolders:
     """
 
     def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
-        names = subfolders(root)
+        names = class_names(root)
         if len(names) != classes:
             raise RunError(
                 f"{root} has {len(names)} class folders, but the network has {classes} outputs. "
@@ -190,7 +148,7 @@ class ClassFolders:
         self.classes = classes
         self.preparation = preparation
         self.clean_sets = tuple(PREPARATIONS[preparation])
-        self.is_imagenet = preparation == "imagenet" and classes == 1000
+        self.is_imagenet = preparation == "imagenet" and are_imagenets(names)
         self.files, self.labels = list_images(root, names)
 
     @cached_property

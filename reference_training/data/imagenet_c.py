@@ -16,13 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.data.class_folders import (
-    ImageFiles,
-    image_size,
-    list_images,
-    some,
-    subfolders,
-)
+from reference_training.data.class_folders import ImageFiles, are_imagenets, image_size
+from reference_training.data.image_files import class_names, list_images, some
 from reference_training.data.samples import (
     CleanImages,
     EvaluationSet,
@@ -81,7 +76,7 @@ def corruption_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     level = [root]
     for _ in range(DEPTH):
-        folders = [above / name for above in level for name in subfolders(above)]
+        folders = [above / name for above in level for name in class_names(above)]
         for path in folders:
             if path.name in found:
                 raise RunError(
@@ -122,7 +117,7 @@ class PublishedFolders:
         # so another corruption says which the classes are.
         first = min(self.folders, key=lambda name: (name == "frost", CORRUPTIONS.index(name)))
         folder = self._severities(first)[0]
-        self.names = subfolders(folder)
+        self.names = class_names(folder)
         if len(self.names) != classes:
             raise RunError(
                 f"{folder} has {len(self.names)} class folders, but the network has {classes} "
@@ -139,7 +134,7 @@ class PublishedFolders:
         self.name = self.published.name + (
             "" if whole else f" ({classes} classes, {width}x{height})"
         )
-        self.is_imagenet = whole and self.published is IMAGENET_C
+        self.is_imagenet = whole and self.published is IMAGENET_C and are_imagenets(self.names)
         if clean:
             check_same_labels(clean, self.name, self.labels)
 
@@ -176,7 +171,7 @@ class PublishedFolders:
                 self._check_classes(folder)
 
     def _check_classes(self, folder: Path) -> None:
-        found = subfolders(folder)
+        found = class_names(folder)
         missing = sorted(set(self.names) - set(found))
         extra = sorted(set(found) - set(self.names))
         if extra and self.published is TINY_IMAGENET_C:

@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import reading
 from reference_training.runtime.workers import bar
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+LABEL_BYTES = 20  # of a decimal number in 64 bits
 
 
 class Photographs(Protocol):
@@ -51,37 +53,19 @@ def _compact(names: list[str]) -> np.ndarray:
 
 
 class ImageFolder:
-    """root/<class>/**/<image>: the layout of torchvision's ImageFolder, classes in sorted order.
+    """root/<class>/**/<image>: the layout of torchvision's ImageFolder; see `image_files`.
 
     Args:
         root: the folder of the class folders.
     Raises:
-        RunError: it has no class folders, or one of them no image.
+        RunError: a class folder has no image.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
-        names: list[str] = []
-        labels: list[int] = []
-        with bar(len(self.classes), "class", "listing images") as progress:
-            for label, folder in enumerate(self.classes):
-                found = sorted(self._images(folder))
-                if not found:
-                    raise RunError(
-                        f"the class folder {root / folder} has no image ({', '.join(EXTENSIONS)}). "
-                        "Fill or remove it; the labels follow the sorted folder names."
-                    )
-                names += found
-                labels += [label] * len(found)
-                progress.update(1)
-        self.labels = torch.tensor(labels)
+        self.classes = tuple(class_names(root))
+        names, self.labels = list_images(root, self.classes)
         self._names = _compact(names)
-
-    def _images(self, folder: str) -> Iterator[str]:
-        for where, _, files in os.walk(self.root / folder):
-            inside = os.path.relpath(where, self.root)
-            yield from (f"{inside}/{file}" for file in files if file.lower().endswith(EXTENSIONS))
 
     def name(self, sample: int) -> str:
         return os.fsdecode(self._names[sample])
@@ -111,7 +95,7 @@ class Shards:
     Args:
         root: the folder of the shards, which are not compressed.
     Raises:
-        RunError: a shard is no tar file, or an image has no label.
+        RunError: a shard is no tar file, an image has no label, or its key is not its own.
     """
 
     def __init__(self, root: Path) -> None:
@@ -132,27 +116,44 @@ class Shards:
     def _index(path: Path, number: int) -> Iterator[_Entry]:
         images: dict[str, tarfile.TarInfo] = {}
         labels: dict[str, int] = {}
-        try:
-            with tarfile.open(path, "r:") as shard:
-                for member in shard:
-                    folder, _, file = member.name.rpartition("/")
-                    key, _, extension = file.partition(".")  # WebDataset's rule: the first dot
-                    key = f"{folder}/{key}" if folder else key
-                    if f".{extension.lower()}" in EXTENSIONS:
-                        images[key] = member
-                    elif extension == "cls":
-                        content = shard.extractfile(member)
-                        labels[key] = int(content.read()) if content else -1
-        except (tarfile.TarError, ValueError, EOFError) as error:
-            raise RunError(
-                f"{path} is no plain tar file in WebDataset's form ({error}); fetch or make it "
-                "again, uncompressed."
-            ) from error
+        remedy = "Fetch or make it again, uncompressed"
+        with (
+            reading(path, "is no plain tar file in WebDataset's form", remedy),
+            tarfile.open(path, "r:") as shard,
+        ):
+            for member in shard:
+                folder, _, file = member.name.rpartition("/")
+                key, _, extension = file.partition(".")  # WebDataset's rule: the first dot
+                key = f"{folder}/{key}" if folder else key
+                if is_image(file):
+                    Shards._check(path, member, key in images, f".{extension.lower()}")
+                    images[key] = member
+                elif extension == "cls":
+                    Shards._check(path, member, key in labels)
+                    content = shard.extractfile(member)
+                    labels[key] = int(content.read()) if content else -1
         for key in images.keys() - labels.keys():
             raise RunError(f"{path}: {images[key].name} has no {key}.cls with its label.")
         for key, member in images.items():
             place = (number, member.offset_data, member.size)
             yield _Entry(f"{path.name}/{member.name}", labels[key], *place)
+
+    @staticmethod
+    def _check(
+        path: Path, member: tarfile.TarInfo, again: bool, extension: str = EXTENSIONS[0]
+    ) -> None:
+        """Raises RunError for a member that would be lost or mistaken for another."""
+        why = ""
+        if again:
+            why = "its key is there twice; number the keys"
+        elif extension not in EXTENSIONS:
+            why = "a key ends at the first dot; take the others out of the name"
+        elif not member.isreg() or member.issparse():
+            why = "it is a link or no plain file; store the file itself"
+        elif member.name.endswith(".cls") and member.size > LABEL_BYTES:
+            why = f"a label has at most {LABEL_BYTES} bytes"
+        if why:
+            raise RunError(f"{path}: {member.name} cannot be taken: {why}.")
 
     def name(self, sample: int) -> str:
         return os.fsdecode(self._names[sample])

@@ -6,10 +6,10 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from reference_training.data.image_files import open_rgb
 from reference_training.data.second_images import Corruptions
 
 MEAN = (0.485, 0.456, 0.406)
@@ -31,11 +31,7 @@ class Views:
 
 def decode(content: bytes) -> Tensor:
     """An image file as uint8 (H, W, 3) RGB."""
-    try:
-        with Image.open(BytesIO(content)) as image:
-            return torch.from_numpy(np.array(image.convert("RGB")))
-    except UnidentifiedImageError:  # whose message is an address in memory
-        raise ValueError("no image of a known format") from None
+    return torch.from_numpy(np.array(open_rgb(BytesIO(content))))
 
 
 def resized(images: list[Tensor], side: int) -> Tensor:

@@ -20,8 +20,9 @@ from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 from reference_training.data.views import Views
 from reference_training.experiments import final_evaluation, plan
 from reference_training.experiments.job import STAGES, Job, resolve
-from reference_training.networks.backbones import fill, load_weights
+from reference_training.networks.backbones import load_weights
 from reference_training.networks.resnet import Classifier
+from reference_training.networks.weights import fill_from_file
 from reference_training.reporting.evaluation_tables import metric_table
 from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
@@ -237,7 +238,8 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
         raise RunError(
             f"{run.experiment} needs a trained {name}, and {file} is not there. {remedy}"
         )
-    return fill(needed, f"trained {name}", file, remedy)
+    kind = f"trained {name} with {needed.fc.out_features} classes"
+    return fill_from_file(needed, file, kind, remedy)
 
 
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:

@@ -10,7 +10,7 @@ from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.methods.base import Method
 from reference_training.methods.trainings import Training, label, training
-from reference_training.networks.backbones import ARCHITECTURES, Architecture
+from reference_training.networks.backbones import ARCHITECTURES, Backbone
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.runtime.errors import RunError
 from reference_training.training.export import MODEL, Heading
@@ -26,7 +26,7 @@ class Job:
     run: PaperRun
     row: Row
     training: Training
-    backbone: Architecture
+    backbone: Backbone
     corruptions: Corruptions
 
     @property

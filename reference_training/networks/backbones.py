@@ -1,15 +1,9 @@
 """The paper's backbones: torchvision's networks, and where their pretrained weights come from."""
 
-import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, ResNeXt101_32X8D_Weights
 from torchvision.models._api import WeightsEnum
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -18,6 +12,7 @@ from torchvision.models.resnet import ResNet as TorchvisionBase
 from reference_training.config import Network
 from reference_training.data.views import MEAN, STD
 from reference_training.networks.resnet import Classifier, ResNet
+from reference_training.networks.weights import cached_file, check_name, fill_from_file
 from reference_training.runtime.errors import RunError
 
 
@@ -40,7 +35,7 @@ class SmallResNet(ResNet):
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Backbone:
     """How to make a backbone for a number of classes, and its pretrained weights if there are."""
 
     make: Callable[[int], Classifier]
@@ -49,14 +44,14 @@ class Architecture:
 
 def _torchvision(
     block: type[BasicBlock | Bottleneck], layers: list[int], pretrained: WeightsEnum, **options: int
-) -> Architecture:
+) -> Backbone:
     def make(classes: int) -> Classifier:
         return TorchvisionResNet(block, layers, num_classes=classes, **options)
 
-    return Architecture(make, pretrained)
+    return Backbone(make, pretrained)
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+ARCHITECTURES: dict[str, Backbone] = {
     "resnet50": _torchvision(Bottleneck, [3, 4, 6, 3], ResNet50_Weights.IMAGENET1K_V1),
     "resnext101_32x8d": _torchvision(
         Bottleneck,
@@ -67,7 +62,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     # Not in the paper: small enough to try everything out.
     "resnet18": _torchvision(BasicBlock, [2, 2, 2, 2], ResNet18_Weights.IMAGENET1K_V1),
-    "resnet8": Architecture(lambda classes: SmallResNet(Network(), classes)),
+    "resnet8": Backbone(lambda classes: SmallResNet(Network(), classes)),
 }
 """The names are torchvision's where it has the network. A new backbone is one entry."""
 
@@ -81,8 +76,7 @@ def _pretrained(name: str) -> WeightsEnum:
 
 def pretrained_file(name: str) -> Path:
     """Where torchvision keeps the pretrained weights of the architecture `name`."""
-    file = _pretrained(name).url.rpartition("/")[2]
-    return Path(torch.hub.get_dir()) / "checkpoints" / file
+    return cached_file(_pretrained(name).url)
 
 
 def download_command(name: str) -> str:
@@ -94,15 +88,6 @@ def download_command(name: str) -> str:
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    named = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)  # torchvision's files carry their hash
-    if named and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(named[1]):
-        raise ValueError("its SHA-256 is not the one in its name")
-    return torch.load(path, weights_only=True, map_location="cpu")
-
-
 def load_weights(model: Classifier, name: str, weights: str) -> str:
     """Fills a network; nothing is downloaded.
 
@@ -110,7 +95,7 @@ def load_weights(model: Classifier, name: str, weights: str) -> str:
         model: changed in place.
         name: of its architecture.
         weights: "pretrained" (torchvision's V1 weights from its cache), "random" (leaves the model
-            as it is), or a file: .safetensors, or .pth with a plain state dict.
+            as it is), or a file as `weights.read_tensors` reads it.
 
     Returns:
         The SHA-256 of the file, or "random".
@@ -120,26 +105,13 @@ def load_weights(model: Classifier, name: str, weights: str) -> str:
     """
     if weights == "random":
         return weights
-    path = pretrained_file(name) if weights == "pretrained" else Path(weights)
-    if not path.is_file():
-        how = f" Get it with\n    {download_command(name)}" if weights == "pretrained" else ""
-        raise RunError(f"the weights {path} are not there.{how}")
-    return fill(model, name, path, "Fetch it again, or train from --weights random.")
-
-
-def fill(model: Classifier, name: str, path: Path, remedy: str) -> str:
-    """Fills a network, in place, from a file that exists; returns the file's SHA-256.
-
-    Raises:
-        RunError: the file is damaged, or belongs to another network; ends with `remedy`.
-    """
-    try:
-        model.load_state_dict(_read(path))
-    except (SafetensorError, RuntimeError, ValueError, EOFError, AttributeError) as error:
-        raise RunError(
-            f"{path} does not hold the weights of a {name} with {model.fc.out_features} classes: "
-            f"{error}. {remedy}"
-        ) from error
-    except Exception as error:  # torch.load raises pickle's own errors too
-        raise RunError(f"{path} cannot be read ({error}). {remedy}") from error
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    path = Path(weights)
+    if weights == "pretrained":
+        path = pretrained_file(name)
+        if not path.is_file():
+            raise RunError(
+                f"the weights {path} are not there. Get it with\n    {download_command(name)}"
+            )
+        check_name(path)
+    kind = f"{name} with {model.fc.out_features} classes"
+    return fill_from_file(model, path, kind, "Fetch it again, or train from --weights random.")

@@ -1,17 +1,15 @@
 """Where networks come from by name: torchvision, timm, and this project's runs.
 
-A library is one class here, an `Architecture`, and one line in `LIBRARIES`.
+A library is one class here, a `LibraryNetwork`, and one line in `LIBRARIES`.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +18,9 @@ from torch import nn
 from reference_training.config import PRESETS
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import ResNet
-from reference_training.networks.weights import first_line
+from reference_training.networks.weights import cached_file, check_name
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import reading
 from ulfd.extras import require
 
 WEIGHTS = "IMAGENET1K_V1"
@@ -37,7 +36,7 @@ class Loaded:
     preprocessing: Preprocessing
 
 
-class Architecture(Protocol):
+class LibraryNetwork(Protocol):
     """A network that a library can build."""
 
     preprocessing: Preprocessing
@@ -106,21 +105,18 @@ class Torchvision:
                 f"from {', '.join(names)}."
             )
         chosen = self.weights[wanted]
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(chosen.url).name
+        file = cached_file(chosen.url)
         if not download and not file.is_file():
             raise RunError(
                 f"torchvision's weights {chosen} are not on this machine ({file}). Fetch them "
                 f"with --download, or put {chosen.url} there, or give weights of your own with "
                 "--checkpoint."
             )
-        try:
-            with _tensors_only():
-                model = self.models.get_model(self.name, weights=chosen)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise RunError(
-                f"torchvision's weights {file} cannot be loaded ({first_line(error)}). Delete the "
-                "file if it is there, and fetch it anew with --download."
-            ) from error
+        if file.is_file():
+            check_name(file)
+        remedy = "Delete the file if it is there, and fetch it anew with --download"
+        with reading(f"torchvision's weights {file}", "cannot be loaded", remedy), _tensors_only():
+            model = self.models.get_model(self.name, weights=chosen)
         classes = len(chosen.meta["categories"])
         return Loaded(f"{self.name} ({chosen.name})", model, classes, self._preprocessing(chosen))
 
@@ -201,7 +197,7 @@ class RunNetwork:
         )
 
 
-LIBRARIES: Mapping[str, Callable[[str], Architecture]] = {
+LIBRARIES: Mapping[str, Callable[[str], LibraryNetwork]] = {
     "torchvision": Torchvision,
     "timm": Timm,
     "run": RunNetwork,
@@ -216,7 +212,7 @@ def unknown(library: str, name: str, known: list[str]) -> RunError:
     return RunError(f"{library} has no network {name!r}; {guess}")
 
 
-def find(name: str) -> Architecture:
+def find(name: str) -> LibraryNetwork:
     """The architecture called `library:name`, or the first library's that has the name.
 
     Raises:

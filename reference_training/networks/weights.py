@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import reading
 
 EXTRAS = ("inserted.", "enhancer.")
 """Modules that stand beside a backbone in a network of `methods`, and belong to it."""
+
+
+def cached_file(url: str) -> Path:
+    """Where torchvision keeps a file that it fetched from `url`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_name(path: Path) -> None:
+    """Raises RunError unless a file of torchvision's has the hash that ends its name."""
+    if not sha256(path).startswith(path.stem.rpartition("-")[2]):
+        raise RunError(
+            f"{path} is damaged: its SHA-256 is not the one in its name. Delete it and fetch it "
+            "again."
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -25,22 +45,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         RunError: no such file, not readable, or it holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise RunError(f"the checkpoint {path} does not exist; check --checkpoint.")
-    try:
+        raise RunError(f"the weights {path} are not there; check the file's name.")
+    remedy = (
+        "It must be .safetensors, or a .pth of tensors alone; other objects are never unpickled. "
+        "Save model.state_dict() with safetensors.torch.save_file"
+    )
+    with reading(path, "is not readable as weights", remedy):
         if path.suffix == ".safetensors":
             return load_file(path)
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise RunError(
-            f"{path} is not readable as weights ({first_line(error)}). It must be .safetensors, or "
-            "a .pth of tensors alone; other objects are never unpickled. Save model.state_dict() "
-            "with safetensors.torch.save_file."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without what follows its first line."""
-    return str(error).strip().split("\n")[0]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -67,9 +80,9 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     first = names[0]
     prefixes = [name.removesuffix(first) for name in tensors if name.endswith(first)]
-    fitting = [one for one in prefixes if all(one + name in tensors for name in names)]
+    fitting = [start for start in prefixes if all(start + name in tensors for name in names)]
     if prefix is not None:
-        fitting = [one for one in fitting if one == prefix]
+        fitting = [found for found in fitting if found == prefix]
     if not fitting:
         best = prefix if prefix is not None else max(prefixes, key=len, default="")
         missing = [name for name in names if best + name not in tensors]
@@ -141,3 +154,26 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"the checkpoint is of another architecture: it lacks {missing[:3]} and has "
             f"{unexpected[:3]} besides."
         )
+
+
+def fill_from_file(model: nn.Module, path: Path, name: str, remedy: str) -> str:
+    """Fills a network, in place, from a file of the same number of classes.
+
+    Args:
+        model: whose weights are replaced.
+        path: the file, as for `read_tensors`.
+        name: of the network, for the message.
+        remedy: ends the message.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        RunError: the file is damaged, or belongs to another network.
+    """
+    tensors = read_tensors(path)
+    try:
+        fill(model, find_weights(model, tensors, None))
+    except RunError as error:
+        raise RunError(f"{path} does not hold the weights of a {name}: {error} {remedy}") from error
+    return sha256(path)

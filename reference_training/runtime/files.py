@@ -3,10 +3,42 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reference_training.runtime.errors import RunError
+
+
+def reason(error: BaseException) -> str:
+    """An error's first line, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def reading(what: object, complaint: str, remedy: str) -> Iterator[None]:
+    """Turns whatever a reader raises for a damaged file into one clear error.
+
+    Damaged bytes make decoders raise anything: UnicodeDecodeError, KeyError, struct.error,
+    RecursionError, AssertionError.
+
+    Args:
+        what: the file, for the message.
+        complaint: what is wrong with it, as "cannot be read".
+        remedy: how to go on.
+
+    Raises:
+        RunError: "<what> <complaint> (<reason>). <remedy>."
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"{what} {complaint} ({reason(error)}). {remedy}.") from error
+
+
+DAMAGED = "is damaged", "Delete it and run the same command again"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -43,12 +75,8 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: the file is not JSON.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(
-            f"{path} is damaged ({error}); delete it and run the same command again."
-        ) from error
+    with reading(path, *DAMAGED):
+        return json.loads(path.read_bytes())
 
 
 class JsonLines:
@@ -66,12 +94,8 @@ class JsonLines:
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]
-        try:
+        with reading(self.path, *DAMAGED):
             return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise RunError(
-                f"{self.path} is damaged ({error}); delete it and run the same command again."
-            ) from error
 
     def resume(self) -> list[Any]:
         """All whole lines, after cutting off a torn last one, to which the next would be glued."""

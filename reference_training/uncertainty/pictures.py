@@ -7,26 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from reference_training.data.image_files import EXTENSIONS, is_image, open_rgb
 from reference_training.runtime.errors import RunError
-
-# An EPS file is a program, which Pillow would have Ghostscript run.
-REFUSED = frozenset({"EPS"})
-
-
-@cache
-def readable() -> tuple[frozenset[str], tuple[str, ...]]:
-    """The file name extensions and the formats that Pillow opens here."""
-    extensions = Image.registered_extensions()  # also loads the plugins
-    formats = tuple(name for name in Image.OPEN if name not in REFUSED)
-    return frozenset(end for end, name in extensions.items() if name in formats), formats
 
 
 def list_pictures(root: Path) -> list[str]:
@@ -37,17 +26,16 @@ def list_pictures(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise RunError(f"{root} is not a folder; give the folder that holds the images.")
-    extensions, _ = readable()
     found = [
         os.path.relpath(os.path.join(where, file), root)
         for where, _, files in os.walk(root)
         for file in files
-        if os.path.splitext(file)[1].lower() in extensions
+        if is_image(file)
     ]
     if not found:
         raise RunError(
-            f"no file below {root} has the name of an image that Pillow reads (.png, .jpg, .webp, "
-            ".tif and others); give the folder that holds the images."
+            f"no file below {root} has the name of an image ({', '.join(EXTENSIONS)}); give the "
+            "folder that holds the images."
         )
     return sorted(found)
 
@@ -61,22 +49,6 @@ def fingerprint(root: Path, files: Sequence[str]) -> str:
         digest.update(os.fsencode(file) + b"\0")
         digest.update(f"{about and (about.st_size, about.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
-
-
-def open_rgb(path: Path) -> Image.Image:
-    """The image, upright and in 8-bit RGB.
-
-    Raises:
-        Exception: whatever a decoder raises for damaged bytes.
-    """
-    with Image.open(path, formats=readable()[1]) as file:
-        image = ImageOps.exif_transpose(file)
-    if image.mode.startswith(("F", "I")):  # 16-bit grey, which convert() would clip, and others
-        levels = np.asarray(image)
-        if image.mode == "F" or levels.min() < 0 or levels.max() >= 2**16:
-            raise ValueError("its pixels have no fixed range; save it with 8 or 16 bits")
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -131,10 +103,8 @@ class Unreadable:
 def read(root: Path, file: str, view: View) -> Picture | Unreadable:
     """One file; nothing in it can end the program."""
     try:
-        image = open_rgb(root / file)
+        image = open_rgb(root / file, upright=True)
         pixels, done = view(image)
-    except UnidentifiedImageError:  # whose message is a path on this machine
-        return Unreadable(file, "no image of a known format")
     except Exception as error:  # damaged bytes make decoders raise whatever they like
         return Unreadable(file, f"{type(error).__name__}: {error}"[:200])
     return Picture(file, pixels, image.size, done)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from reference_training.data.image_files import open_rgb
 from reference_training.reporting.blocks import Block, Heading, Paragraph, html_document
 from reference_training.runtime.files import write_atomically
 from reference_training.runtime.workers import bar
-from reference_training.uncertainty.pictures import open_rgb, shown
+from reference_training.uncertainty.pictures import shown
 from reference_training.uncertainty.ranking import Ranking, Scored
 from reference_training.uncertainty.scores import STATISTICS
 
@@ -57,7 +58,7 @@ def _uri(kind: str, content: bytes) -> str:
 
 
 def _tile(ranking: Ranking, one: Scored) -> Tile:
-    image = open_rgb(ranking.root / one.file)
+    image = open_rgb(ranking.root / one.file, upright=True)
     pixels, _ = ranking.meter.view(image)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     encoded = []

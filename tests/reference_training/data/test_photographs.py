@@ -84,7 +84,7 @@ def test_shards_hold_the_same_photographs(folder, shards):
 
 def tar(path, files, mode="w"):
     with tarfile.open(path, mode) as shard:
-        for name, content in files.items():
+        for name, content in files.items() if isinstance(files, dict) else files:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
@@ -96,7 +96,7 @@ def test_layouts_that_are_none(tmp_path):
     with pytest.raises(RunError, match=r"neither class folders nor \*.tar"):
         open_photographs(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(RunError, match=r"class folder .*cat has no image"):
+    with pytest.raises(RunError, match=r"no image in the class folders cat of"):
         open_photographs(tmp_path)
     for files, message in (
         ({"a/x.jpg": b"", "a/y.cls": b"1"}, "a/x.jpg has no a/x.cls"),
@@ -110,6 +110,33 @@ def test_layouts_that_are_none(tmp_path):
     tar(tmp_path / "x.tar", {"x.jpg": b"", "x.cls": b"1"}, "w:gz")
     with pytest.raises(RunError, match=r"no plain tar file.*uncompressed"):
         open_photographs(tmp_path)
+
+
+def link(path, name):
+    with tarfile.open(path, "w") as shard:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        shard.addfile(member)
+
+
+def test_a_shard_in_which_an_image_would_be_lost_is_refused(tmp_path):
+    path = tmp_path / "x.tar"
+    for files, message in (
+        ([("b.v2.jpg", b""), ("b.v2.cls", b"1")], r"b\.v2\.jpg cannot be taken: .*first dot"),
+        ([("c.jpg", b""), ("c.cls", b"1"), ("c.jpg", b"")], r"c\.jpg cannot be taken: .*twice"),
+        ([("c.jpg", b""), ("c.png", b""), ("c.cls", b"1")], r"c\.png cannot be taken: .*twice"),
+        ([("c.jpg", b""), ("c.cls", b"1"), ("c.cls", b"2")], r"c\.cls cannot be taken: .*twice"),
+        ([("c.jpg", b""), ("c.cls", b"1" * 99)], r"c\.cls cannot be taken: .*at most 20 bytes"),
+    ):
+        tar(path, files)
+        with pytest.raises(RunError, match=message):
+            open_photographs(tmp_path)
+    for name in ("a.jpg", "a.cls"):
+        link(path, name)
+        with pytest.raises(RunError, match=rf"{name} cannot be taken: it is a link"):
+            open_photographs(tmp_path)
+    tar(path, [("._a.jpg", b"macOS"), ("a.jpg", b"1"), ("a.cls", b"0")])
+    assert [open_photographs(tmp_path).read(0)] == [b"1"]
 
 
 def test_resizing_is_pillows():

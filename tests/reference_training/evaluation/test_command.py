@@ -162,7 +162,7 @@ BAD = {
     "adaptation": (["--adaptation", "tent"], "use one of none, bn, bn_prior, rpl"),
     "data": (["--data", "no/such"], "neither a folder nor one of"),
     "model": (["--corruptions", "fogg"], "did you mean 'fog'"),
-    "checkpoint": (["--checkpoint", "no.pth"], "does not exist; check --checkpoint"),
+    "checkpoint": (["--checkpoint", "no.pth"], "are not there; check the file"),
     "subset": (["--subset", "501"], "--subset is 501"),
     "seed": (["--seed", "-1"], "--seed is -1"),
     "frost": (["--frost", "snowy"], "frost: 'snowy' is unknown"),

@@ -43,6 +43,17 @@ def test_only_1000_classes_of_224_pixels_are_normalised_by_alexnet(published_fol
     assert not data.is_imagenet
 
 
+def test_only_imagenets_own_classes_are_normalised_by_alexnet(tmp_path):
+    info = pytest.importorskip("timm.data").ImageNetInfo("imagenet-1k")
+    for name in info.label_names():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").touch()
+    assert ClassFolders(tmp_path, 1000).is_imagenet
+    assert not ClassFolders(tmp_path, 1000, "as_is").is_imagenet
+    (tmp_path / "n01440764").rename(tmp_path / "n01440765")
+    assert not ClassFolders(tmp_path, 1000).is_imagenet
+
+
 def test_another_number_of_classes_is_refused(published_folder, clean_folder):
     with pytest.raises(RunError, match=r"has 3 class folders, but the network has 1000 outputs"):
         PublishedFolders(published_folder, 1000)
@@ -113,6 +124,14 @@ def test_a_damaged_file_is_named(published_folder, damage):
     message = "224x200 pixels.*224x224" if damage == "size" else "cannot be read"
     with pytest.raises(RunError, match=rf"saturate/3/n01443537/ILSVRC2012_val_00000003.*{message}"):
         images[3]
+
+
+def test_hidden_folders_are_no_classes_of_a_published_set(published_folder):
+    for folder in published_folder.rglob("[1-5]"):
+        (folder / ".ipynb_checkpoints").mkdir()
+    data = PublishedFolders(published_folder, 3)
+    data.check(ALL)
+    assert data.names == list(CLASSES)
 
 
 def test_the_same_corruption_twice_is_ambiguous(published_folder):

@@ -164,7 +164,7 @@ def test_a_set_copied_from_elsewhere_and_a_damaged_one_are_refused(tmp_path):
         evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
     for content in ("{", "[]", '{"images": 3}'):
         stray.write_text(content)
-        with pytest.raises(RunError, match=r"contrast-1.json is damaged.*delete it"):
+        with pytest.raises(RunError, match=r"contrast-1.json is damaged.*[Dd]elete it"):
             evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
 
 

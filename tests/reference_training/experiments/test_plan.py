@@ -91,11 +91,8 @@ def test_more_memory_than_the_gpu_has_is_said(capsys):
     assert main([*arguments, "--plan-gpu", "abacus"]) == 1
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "cannot be read|does not hold"),
-    (b"cos\nsystem\n(S'touch pwned'\ntR.", "cannot be read|does not hold"),
-])  # fmt: skip
-def test_weights_that_are_none(tmp_path, monkeypatch, content, message):
+@pytest.mark.parametrize("content", [b"", b"cos\nsystem\n(S'touch pwned'\ntR."])
+def test_weights_that_are_none(tmp_path, monkeypatch, content):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     model = ARCHITECTURES["resnet18"].make(1000)
     with pytest.raises(RunError, match=r"are not there. Get it with\n.*ResNet18_Weights"):
@@ -105,12 +102,10 @@ def test_weights_that_are_none(tmp_path, monkeypatch, content, message):
     path.write_bytes(content)
     with pytest.raises(RunError, match="SHA-256 is not the one in its name"):
         load_weights(model, "resnet18", "pretrained")
-    (tmp_path / "own.pth").write_bytes(content)
-    with pytest.raises(RunError, match=message):
-        load_weights(model, "resnet18", str(tmp_path / "own.pth"))
-    (tmp_path / "own.safetensors").write_bytes(content)
-    with pytest.raises(RunError, match="does not hold the weights of a resnet18"):
-        load_weights(model, "resnet18", str(tmp_path / "own.safetensors"))
+    for name in ("own.pth", "own.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RunError, match=f"{name} is not readable as weights"):
+            load_weights(model, "resnet18", str(tmp_path / name))
     torch.save(ARCHITECTURES["resnet18"].make(10).state_dict(), tmp_path / "ten.pth")
     with pytest.raises(RunError, match="of a resnet18 with 1000 classes"):
         load_weights(model, "resnet18", str(tmp_path / "ten.pth"))

@@ -1,5 +1,6 @@
 """Networks by name and weights from files."""
 
+import hashlib
 import pickle
 import re
 
@@ -10,9 +11,11 @@ from torchvision import models
 
 from reference_training.config import SHORT, Network, UEMOptions
 from reference_training.methods import METHODS
+from reference_training.networks import libraries
+from reference_training.networks.backbones import ARCHITECTURES, load_weights
 from reference_training.networks.models import load_model
 from reference_training.networks.resnet import ResNet
-from reference_training.networks.weights import find_weights
+from reference_training.networks.weights import find_weights, read_tensors
 from reference_training.runtime.errors import RunError
 
 NAME = "shufflenet_v2_x0_5"
@@ -107,9 +110,45 @@ def test_nothing_is_ever_unpickled(tmp_path, cache, monkeypatch):
             load_model(NAME, checkpoint=path)
     weights = models.get_model_weights(NAME).IMAGENET1K_V1
     torch.save(trapped, cache / weights.url.rpartition("/")[2])
+    with pytest.raises(RunError, match="SHA-256 is not the one in its name"):
+        load_model(NAME)
+    monkeypatch.setattr(libraries, "check_name", lambda path: None)
     with pytest.raises(RunError, match=r"weights .* cannot be loaded .*--download"):
         load_model(NAME)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "step.model."])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_run_begins_from_the_files_that_are_evaluated(tmp_path, prefix, ending):
+    torch.manual_seed(3)
+    tensors = models.resnet18(num_classes=4).state_dict()
+    path = tmp_path / f"mine{ending}"
+    save = save_file if ending == ".safetensors" else torch.save
+    save({prefix + name: value for name, value in tensors.items()}, path)
+    begun = ARCHITECTURES["resnet18"].make(4)
+    digest = load_weights(begun, "resnet18", str(path))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert same(begun, load_model("resnet18", checkpoint=path).model.state_dict())
+    assert same(begun, tensors)
+
+
+def test_a_file_with_any_flipped_bit_is_read_or_named(tmp_path):
+    """Decoders raise UnicodeDecodeError, KeyError, IndexError, AssertionError and others."""
+    path = tmp_path / "mine.pth"
+    torch.save({"fc.weight": torch.ones(2), "epoch": 3, "names": ["a", "b"]}, path)
+    content = path.read_bytes()
+    refused = []
+    for place in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except RunError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all("mine.pth is not readable as weights" in message for message in refused)
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):
@@ -118,11 +157,12 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:10_000])
     with pytest.raises(RunError, match=r"cut.safetensors is not readable as weights"):
         load_model(NAME, checkpoint=path)
-    with pytest.raises(RunError, match="does not exist; check --checkpoint"):
+    with pytest.raises(RunError, match="are not there; check the file"):
         load_model(NAME, checkpoint=tmp_path / "no.pth")
 
 
-def test_torchvisions_weights_come_from_its_cache_alone(cache):
+def test_torchvisions_weights_come_from_its_cache_alone(cache, monkeypatch):
+    monkeypatch.setattr(libraries, "check_name", lambda path: None)  # random ones stand there
     with pytest.raises(RunError, match=r"not on this machine .*--download") as caught:
         load_model(NAME)
     entry = models.get_model_weights(NAME).IMAGENET1K_V1

@@ -1,0 +1,138 @@
+"""Image files: the one reader of them, and the class folders in which they lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.workers import bar
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
+"""What is read, whatever a file's name says. EPS must not be: Pillow would run it by Ghostscript,
+for it is a program."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+def open_rgb(file: Path | BinaryIO, *, upright: bool = False) -> Image.Image:
+    """The image in 8-bit RGB; of 16 bits, the upper 8 are kept.
+
+    Args:
+        file: its path, or its content.
+        upright: whether the camera's note on how it was held is followed. The published accuracies
+            on ImageNet ignore it.
+
+    Raises:
+        ValueError: no image of `FORMATS`, or its pixels have no fixed range.
+        Exception: whatever a decoder raises for damaged bytes.
+    """
+    with _open(file) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith(("F", "I")):
+            image = _eight_bits(image, opened.format)
+        return image.convert("RGB")
+
+
+def _open(file: Path | BinaryIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:  # whose message is an address in memory or a path
+        raise ValueError(f"no image of a known format: {', '.join(FORMATS)}") from None
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Grey levels of 16 bits, which `convert` would clip to white, as 8 bits."""
+    levels = np.asarray(image)
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))
+    if not sixteen or levels.min() < 0 or levels.max() >= 2**16:
+        raise ValueError("its pixels have no fixed range; save it with 8 or 16 bits")
+    return Image.fromarray((levels >> 8).astype(np.uint8))
+
+
+def stated_size(file: Path) -> tuple[int, int]:
+    """The width and height that an image file states; raises as `open_rgb`."""
+    with _open(file) as opened:
+        return opened.size
+
+
+def class_names(root: Path) -> list[str]:
+    """The class folders in `root`, in the order of their labels.
+
+    Names that are exactly 0, 1, ..., N − 1 are numbers (ImageNetV2's published form); others are
+    sorted. Hidden folders, as .ipynb_checkpoints, are none.
+
+    Raises:
+        RunError: `root` is not a folder.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise RunError(f"the folder {root} cannot be read: {error.strerror}.") from error
+    names = [name for name in names if not name.startswith(".")]
+    numbers = [str(label) for label in range(len(names))]
+    return numbers if set(names) == set(numbers) else names
+
+
+def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The images in the class folders, relative to `root`, and their labels int64 (N,).
+
+    The order is torchvision's: by class, folder and name. Files that are no images are left out,
+    which is said.
+
+    Raises:
+        RunError: a class folder is missing or has no image.
+    """
+    files: list[str] = []
+    counts: list[int] = []
+    others: Counter[str] = Counter()
+    with bar(len(classes), "class", "listing images") as progress:
+        progress.leave = False
+        for name in classes:
+            before = len(files)
+            for file in _files(root / name):
+                if is_image(file):
+                    files.append(f"{name}/{file}")
+                else:
+                    others["hidden" if Path(file).name[0] == "." else Path(file).suffix] += 1
+            counts.append(len(files) - before)
+            progress.update(1)
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if empty:
+        raise RunError(
+            f"no image in the class folders {some(empty)} of {root}; were all files copied or "
+            f"extracted? Images end in {', '.join(EXTENSIONS)}; convert others, or remove the "
+            "folder."
+        )
+    if others:
+        kinds = ", ".join(f"{count} {kind or 'without ending'}" for kind, count in others.items())
+        tqdm.write(f"{root}: {kinds} left out, as no images", file=sys.stderr)
+    return files, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
+
+
+def is_image(file: str) -> bool:
+    """Whether a file has an image's name; hidden ones, as macOS's ._x.png, have not."""
+    return file.lower().endswith(EXTENSIONS) and not os.path.basename(file).startswith(".")
+
+
+def _files(root: Path) -> Iterator[str]:
+    """All files below a folder, relative to it, in torchvision's order."""
+    for folder, _, names in sorted(os.walk(root, followlinks=True)):
+        inside = os.path.relpath(folder, root)
+        for name in sorted(names):
+            yield name if inside == "." else f"{inside}/{name}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -4,7 +4,6 @@ Which sample, crop, flip and corruption: all of it is computed from the seed and
 in `pairs`. A file that cannot be decoded is replaced by another draw.
 """
 
-import sys
 from collections.abc import Iterator
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from reference_training.corruptions.random import Random
 from reference_training.data.augmented import AugmentedFolders
@@ -208,8 +206,6 @@ class PhotographPairs:
                 with self.clock.waiting("data"):
                     decoded = next(arriving)
                 if isinstance(decoded, RunError):
-                    if not self.world.main:  # this rank fails alone, and rank 0 would say nothing
-                        tqdm.write(f"error on rank {self.world.rank}: {decoded}", file=sys.stderr)
                     raise decoded
                 self._new |= dict(decoded.unreadable)
                 with self.clock.part("degradation"):

@@ -1,7 +1,7 @@
 """What is said elsewhere in the repository, put into a page while it is built, never pasted.
 
 `{measured} NAME` is a table or section made from data, a key of `MEASURED`. `{repository} FILE` is
-a Markdown file; where it is not there yet, the directive's own content stands instead.
+a Markdown file.
 """
 
 import json
@@ -18,7 +18,7 @@ from ulfd import FAMILY
 from ulfd.kernels import jax_versions
 
 ROOT = Path(__file__).parents[2]
-PAPER = ROOT / "reference_training" / "paper_results.json"
+PAPER = ROOT / "reference_training" / "paper" / "paper_results.json"
 
 
 def _section(title: str) -> str:
@@ -90,14 +90,11 @@ class Repository(SphinxDirective):
     """`{repository} FILE`."""
 
     required_arguments = 1
-    has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """The file's nodes below the page's own heading, or those of the content."""
+        """The file's nodes below the page's own heading."""
         path = ROOT / self.arguments[0]
         self.env.note_dependency(str(path))
-        if not path.is_file():
-            return self.parse_content_to_nodes()
         text = path.read_text(encoding="utf-8")
         _, _, body = text.partition("\n") if text.startswith("# ") else ("", "", text)
         return self.parse_text_to_nodes(body, allow_section_headings=True)

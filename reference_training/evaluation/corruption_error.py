@@ -1,4 +1,4 @@
-"""Accuracies over corruptions, condensed to the paper's numbers, and their spread over seeds.
+"""Accuracies over corruptions, condensed to the paper's numbers.
 
 Everything is a fraction (0.25 is 25 %); multiply by 100 to print. Accuracies and errors come as
 {corruption: [severity 1, ..., severity 5]}, with more corruptions than a function needs allowed.
@@ -9,10 +9,10 @@ and Perturbations", Sec. 4, and Table 1 of the ULFD paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from statistics import correlation, fmean, stdev
+from statistics import correlation, fmean
 from types import MappingProxyType
 
 import numpy as np
@@ -183,26 +183,6 @@ def relative_normalised_corruption_error(
             errors, clean_error, reference_errors, reference_clean_error
         ).values()
     )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (n − 1) over seeds; None where one seed has none."""
-
-    mean: float
-    deviation: float | None
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        """Of the seeds' values.
-
-        Raises:
-            ValueError: there is no value.
-        """
-        values = list(values)
-        if not values:
-            raise ValueError("Spread.of: no values given; at least one seed is needed.")
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -13,14 +13,14 @@ from reference_training.reporting.comparison import (
     MCE_NOTE,
     MEASURES,
     by_seed,
-    cell,
     mce_by_vanilla,
     measured_columns,
-    seen_differences,
+    seen,
 )
 from reference_training.reporting.finished import FinishedRun
 from reference_training.reporting.one_run import settings
 from reference_training.reporting.paper_columns import NOTE, paper_columns
+from reference_training.reporting.statistics import RULE, cell, gain, paired
 
 BASELINE = "cross_entropy"
 AGAINST = "Seen − that of CE ↑"
@@ -64,8 +64,8 @@ def run_table(runs: Sequence[FinishedRun]) -> Table:
         rows += zip(map(label, methods), *words, seeds, *columns, strict=True)
     if baseline:
         notes[
-            f"{AGAINST.removesuffix(' ↑')}: paired by seed with “{label(BASELINE)}” of the same "
-            "run, in points."
+            f"{AGAINST.removesuffix(' ↑')}: in points, CE is “{label(BASELINE)}” of the same run. "
+            f"{RULE}"
         ] = None
     if beside:
         notes[NOTE] = None
@@ -89,18 +89,21 @@ def difference_table(group: Sequence[FinishedRun]) -> Table | None:
     rows = []
     for run in others:
         for method in run.metrics["methods"]:
-            columns = [_differences(run, first, method, title) for title in titles]
-            if columns[0]:
-                cells = (cell(column, signed=True) for column in columns)
-                rows.append((label(method), run.name, str(len(columns[0])), *cells))
+            columns = [
+                [by_seed(side.metrics, method, MEASURES[title]) for side in (run, first)]
+                for title in titles
+            ]
+            if seeds := paired(*columns[0]):
+                cells = (gain(*column) for column in columns)
+                rows.append((label(method), run.name, str(len(seeds)), *cells))
     if not rows:
         return None
     return Table(
         header=("Method", "Run", "Seeds", *titles),
         rows=tuple(rows),
         caption=f"Difference from the same method and seed in {first.name}, points of top-1, "
-        "mean ± sample standard deviation over the seeds that both have",
-        notes=("Paired by seed, on the same test images.",),
+        "on the same test images",
+        notes=(RULE,),
         words=2,
     )
 
@@ -152,10 +155,4 @@ def _apart(groups: dict[tuple[str, ...], list[FinishedRun]]) -> str:
 def _against_baseline(run: FinishedRun, method: str) -> str:
     if method == BASELINE:
         return ABSENT
-    return cell(seen_differences(run.metrics, method, BASELINE), signed=True)
-
-
-def _differences(run: FinishedRun, first: FinishedRun, method: str, title: str) -> dict[str, float]:
-    """{seed: the measure in `run` minus that in `first`, points}."""
-    ours, theirs = (by_seed(one.metrics, method, MEASURES[title]) for one in (run, first))
-    return {seed: round(ours[seed] - theirs[seed], 9) for seed in ours if seed in theirs}
+    return gain(*(by_seed(run.metrics, name, seen) for name in (method, BASELINE)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reference_training.reporting.charts import attributes, colour, panels_figure
-from reference_training.reporting.comparison import number
+from reference_training.reporting.statistics import number
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from reference_training.corruptions import SEVERITIES
 from reference_training.reporting.blocks import escape_markdown
-from reference_training.reporting.comparison import number
 from reference_training.reporting.figures import DASH, Curve, Look, Theme, png, severity_figure
+from reference_training.reporting.statistics import number
 
 # Paths around a point, for the markers that `figures` gives to matplotlib.
 MARKS = {

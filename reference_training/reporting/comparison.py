@@ -1,6 +1,6 @@
 """metrics.json → the report's comparisons of methods: tables of numbers, and the verdict.
 
-The verdict comes from the paired differences by seed and their spread alone.
+Whether a method is better than another is for `statistics` to say.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation import corruption_error as ce
 from reference_training.methods.trainings import label
 from reference_training.paper.results import PAPER
+from reference_training.reporting import statistics
 from reference_training.reporting.blocks import ABSENT, Table
 from reference_training.reporting.paper_columns import NOTE, paper_columns
+from reference_training.reporting.statistics import cell, gain, paired
 
 Json = Mapping[str, Any]
 Measure = Callable[[Json], float]
@@ -26,7 +28,6 @@ PAIRS = (
     ("ulfd", "cross_entropy", "ULFD", "cross entropy alone"),
     ("feature_distillation", "cross_entropy", "feature distillation", "cross entropy alone"),
 )
-FEW_SEEDS = 5
 MOST_COLUMNS = 8  # methods side by side
 MEASURES: dict[str, Measure] = {
     "Clean ↑": lambda result: result["clean"],
@@ -76,7 +77,7 @@ def measured_columns(metrics: Json) -> dict[str, list[str]]:
 
 
 def difference_table(metrics: Json) -> Table:
-    """Rows: pairs of methods. Columns: Seen points, mean ± sd, each seed's, the paper's."""
+    """Rows: pairs of methods. Columns: the gain in Seen, each seed's, the paper's; in points."""
     seeds = [str(seed) for seed in metrics["seeds"]]
     printed = {row["key"]: row["top1"] for row in PAPER["table_6a"]["rows"] if "key" in row}
     printed["feature_distillation"] = next(
@@ -84,53 +85,29 @@ def difference_table(metrics: Json) -> Table:
     )
     rows = []
     for first, second, _, _ in compared_pairs(metrics):
-        points = seen_differences(metrics, first, second)
+        ours, theirs = (by_seed(metrics, name, seen) for name in (first, second))
+        points = paired(ours, theirs)
         each = (
             cell({seed: points[seed]}, signed=True) if seed in points else ABSENT for seed in seeds
         )
         paper = cell({"paper": printed[first] - printed[second]}, signed=True)
-        rows.append((f"{first} − {second}", cell(points, signed=True), *each, paper))
+        rows.append((f"{first} − {second}", gain(ours, theirs), *each, paper))
     return Table(
         header=("Difference", "Mean", *(f"Seed {seed}" for seed in seeds), "Paper"),
         rows=tuple(rows),
-        caption=f"Paired differences in seen top-1, points, {seeds_phrase(metrics)}",
-        notes=("Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed number each, no spread.",),
+        caption="Paired differences in seen top-1, points",
+        notes=(
+            statistics.RULE,
+            "Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed number each, no spread.",
+        ),
         aside=1,
     )
 
 
-def seen_differences(metrics: Json, first: str, second: str) -> dict[str, float]:
-    """{seed: Seen of `first` minus Seen of `second`, in points}, for the seeds that have both."""
-    ours, theirs = (by_seed(metrics, name, seen) for name in (first, second))
-    # Rounded, so that a difference of 1e-15 is not a gain.
-    return {seed: round(ours[seed] - theirs[seed], 9) for seed in ours if seed in theirs}
-
-
 def verdict(metrics: Json, first: str, second: str, subject: str, rival: str) -> str:
-    """One plain sentence: did `first` beat `second` in Seen beyond the spread of the seeds?
-
-    A gain counts when the mean of the paired differences exceeds their sample standard deviation;
-    anything else is "did not beat", and one seed proves nothing.
-    """
-    points = seen_differences(metrics, first, second)
-    if not points:
-        return f"No verdict on {first} against {second}: no seed of this run has both."
-    spread = ce.Spread.of(points.values())
-    amount = f"{cell(points, signed=True)} points of seen top-1"
-    if spread.deviation is None:
-        if spread.mean <= 0:
-            return f"On this data {subject} did not beat {rival}: {amount} in one seed, no spread."
-        return (
-            f"On this data {subject} was ahead of {rival} by {amount}, but in one seed only: "
-            "without a spread over seeds that does not show a gain."
-        )
-    size = f"{amount} over {len(points)} seeds"
-    few = " So few seeds give an indication, not a test." if len(points) < FEW_SEEDS else ""
-    if spread.mean > spread.deviation:
-        return f"On this data {subject} beat {rival}: {size}, beyond the seeds' spread.{few}"
-    worse = spread.mean < -spread.deviation
-    how = "worse beyond the seeds' spread" if worse else "within the seeds' spread"
-    return f"On this data {subject} did not beat {rival}: {size}, {how}.{few}"
+    """One plain sentence: did `first` beat `second` in Seen, by the rule of `statistics`?"""
+    ours, theirs = (by_seed(metrics, name, seen) for name in (first, second))
+    return statistics.verdict(ours, theirs, subject, rival, "points of seen top-1")
 
 
 def corruption_table(metrics: Json) -> Table:
@@ -194,7 +171,8 @@ def _mean_top1(metrics: Json, method: str, corruption: str) -> float:
 
 
 def compared_pairs(metrics: Json) -> list[tuple[str, str, str, str]]:
-    return [pair for pair in PAIRS if seen_differences(metrics, *pair[:2])]
+    results = metrics["results"]
+    return [pair for pair in PAIRS if set(results.get(pair[0], ())) & set(results.get(pair[1], ()))]
 
 
 def seeds_phrase(metrics: Json) -> str:
@@ -226,19 +204,3 @@ def mce_by_vanilla(metrics: Json, method: str) -> dict[str, float]:
         for seed, result in metrics["results"][method].items()
         if seed in vanilla
     }
-
-
-def cell(values: Mapping[str, float], *, signed: bool = False) -> str:
-    """The seeds' values as "63.4 ± 0.3"; signed ones, which are differences, as "+0.21 ± 0.30"."""
-    if not values:
-        return ABSENT
-    spread = ce.Spread.of(values.values())
-    return number(spread.mean, spread.deviation, 2 if signed else 1, signed=signed)
-
-
-def number(mean: float, deviation: float | None, digits: int = 1, *, signed: bool = False) -> str:
-    """A mean and its sample standard deviation, if it has one; a minus is a minus sign."""
-    text = f"{mean:{'+' if signed else ''}.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−") + ("" if deviation is None else f" ± {deviation:.{digits}f}")

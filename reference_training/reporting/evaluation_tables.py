@@ -8,10 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from reference_training.corruptions import SEVERITIES
-from reference_training.reporting.blocks import Table
+from reference_training.reporting.blocks import ABSENT, Table
 
 Json = Mapping[str, Any]
-ABSENT = "–"
 
 
 def corruption_table(result: Json) -> Table:

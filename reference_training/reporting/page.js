@@ -2,7 +2,7 @@
 // Tables sort by their headers, and the reader chooses the methods of the figures.
 
 const ABSENT = "–";
-const NUMBER = /^[+−-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?)?$/;
+const NUMBER = /^[+−-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?)?( [▲▼])?$/;
 
 const textOf = (row, column) => row.cells[column].textContent.trim();
 const numberOf = (text) => parseFloat(text.replace("−", "-"));

@@ -7,13 +7,13 @@ from functools import partial
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
-from reference_training.evaluation import corruption_error as ce
 from reference_training.methods.trainings import LABELS, label
 from reference_training.reporting.bars import Bar, Bars
 from reference_training.reporting.blocks import Block
 from reference_training.reporting.charts import SMALL, Chooser, Curves
 from reference_training.reporting.comparison import Json, by_seed, seeds_phrase, seen
 from reference_training.reporting.figures import Curve
+from reference_training.reporting.statistics import Spread
 
 MOST = 8  # methods that a figure can show at once
 FIRST = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
@@ -90,7 +90,7 @@ def _curves(
     curves = []
     for method in metrics["methods"]:
         seeds = [row for result in metrics["results"][method].values() if (row := values(result))]
-        spreads = [ce.Spread.of(at_severity) for at_severity in zip(*seeds, strict=True)]
+        spreads = [Spread.of(at_severity) for at_severity in zip(*seeds, strict=True)]
         if spreads:
             deviations = [s.deviation for s in spreads if s.deviation is not None]
             curves.append(
@@ -114,7 +114,7 @@ def _bars(
 ) -> Bars:
     def bar(method: str, corruption: str) -> Bar:
         top1 = by_seed(metrics, method, lambda result: fmean(result["corruptions"][corruption]))
-        spread = ce.Spread.of(top1.values())
+        spread = Spread.of(top1.values())
         return Bar(label(method), numbers[method], spread.mean, spread.deviation, method in chosen)
 
     return Bars(

@@ -17,8 +17,8 @@ from reference_training.evaluation.adaptation import NONE
 from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import Experiment, Row
 from reference_training.paper.results import PAPER
-from reference_training.reporting.blocks import Table
-from reference_training.reporting.comparison import ABSENT, cell
+from reference_training.reporting.blocks import ABSENT, Table
+from reference_training.reporting.statistics import RULE, cell, gain
 
 Json = Mapping[str, Any]
 Results = Mapping[str, Json]
@@ -130,8 +130,8 @@ def _explanations(*, exact: bool) -> Sequence[str]:
     if exact:
         return ["mCE is normalised by AlexNet's published errors, as the paper's."]
     return [
-        "Δ: difference to the first row of the same network, paired by seed; Δ paper: the same of "
-        "the paper's numbers. Other data and other networks: compare the signs and the order.",
+        "Δ: difference to the first row of the same network, Δ paper: the same of the paper's "
+        f"numbers. {RULE} Other data and other networks: compare the signs and the order.",
         "mCE is normalised by the vanilla network of the same seed; the paper's by AlexNet.",
     ]
 
@@ -156,10 +156,10 @@ def _cells(
             cells.append(cell(both, signed=True))
             continue
         before = values(column, results.get(first.key, {}), normalisers.get(row.arch, {}))
-        gains = {seed: at - before[seed] for seed, at in ours.items() if seed in before}
         start = printed(experiment, first, column)
         known = theirs is not None and start is not None and row is not first
-        cells.append(ABSENT if row is first else cell(gains, signed=True))
+        lower = column.title.endswith("↓")
+        cells.append(ABSENT if row is first else gain(ours, before, lower_is_better=lower))
         cells.append(f"{theirs - start:+.2f}".replace("-", "−") if known else ABSENT)  # type: ignore[operator]
     return cells
 

@@ -1,14 +1,15 @@
 """The data of the study → its page: what holds up, what does not, how large against the spread."""
 
 from collections.abc import Iterable, Mapping
-from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation import corruption_error as ce
 from reference_training.methods.trainings import label, network_of
+from reference_training.reporting import statistics
 from reference_training.reporting.blocks import (
+    ABSENT,
     Block,
     Code,
     Heading,
@@ -16,13 +17,11 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
-from reference_training.reporting.comparison import ABSENT, cell
+from reference_training.reporting.statistics import EFFECT, cell
 
 Json = Mapping[str, Any]
 HIGH = (4, 5)
 BASELINE, MSE = "cross_entropy", "feature_distillation"
-EFFECT = 2.0
-"""Standard errors that a mean paired difference must exceed to count as an effect."""
 
 
 def page(
@@ -112,14 +111,8 @@ COLUMNS = {
 
 def gain(ours: Json, theirs: Json, measure: Any) -> str:
     """The mean paired difference in points with its standard error, marked if it is an effect."""
-    points = [
-        100 * (measure(ours[seed]) - measure(theirs[seed])) for seed in ours if seed in theirs
-    ]
-    if len(points) < 2:
-        return ABSENT
-    mean, error = fmean(points), stdev(points) / sqrt(len(points))
-    mark = "" if abs(mean) <= EFFECT * error else " ▲" if mean > 0 else " ▼"
-    return f"{mean:+.2f} ± {error:.2f}{mark}".replace("-", "−")
+    points = ({seed: 100 * measure(result) for seed, result in of.items()} for of in (ours, theirs))
+    return statistics.gain(*points)
 
 
 def uncertainty_table(metrics: Json) -> Table:

@@ -53,7 +53,7 @@ def full():
         vanilla=(0.2, 0.4),
         cross_entropy=(0.6, 0.6),
         feature_distillation=(0.70, 0.70),
-        ulfd=(0.71, 0.73),
+        ulfd=(0.715, 0.725),
     )
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference_training.experiments.roofline import Device
 
 from benchmarks import cpu_data_sheet, step_profile
 from benchmarks.timed import Timed
 from reference_training.experiments import plan
-from reference_training.experiments.roofline import Device
 
 DATA = Path(step_profile.__file__).parent / "results" / "step_profile_cpu.json"
 PROFILES = json.loads(DATA.read_text())["profiles"]

@@ -129,13 +129,6 @@ def test_a_perfect_reference_is_refused():
         ce.relative_corruption_errors(constant(0.5), 0.1, constant(0.3), 0.3)
 
 
-def test_spread_is_the_sample_deviation_and_absent_for_one_seed():
-    assert ce.Spread.of([1.0, 3.0]) == ce.Spread(2.0, pytest.approx(math.sqrt(2)))
-    assert ce.Spread.of([4.0]) == ce.Spread(4.0, None)
-    with pytest.raises(ValueError, match="at least one seed"):
-        ce.Spread.of([])
-
-
 def test_rank_correlation():
     assert ce.rank_correlation([1, 2, 3, 4, 5], [0.1, 0.2, 5, 6, 90]) == pytest.approx(1)
     assert ce.rank_correlation([1, 2, 3, 4, 5], [9, 7, 5, 3, 1]) == pytest.approx(-1)

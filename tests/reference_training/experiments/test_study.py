@@ -92,7 +92,7 @@ def test_an_effect_is_more_than_two_standard_errors(points, mark):
     mean = sum(points) / 3
     error = sqrt(sum((at - mean) ** 2 for at in points) / 2 / 3)
     assert shown == f"{mean:+.2f} ± {error:.2f}{mark}".replace("-", "−")
-    assert study_page.gain({"0": 1.0}, theirs, lambda accuracy: accuracy) == "–"
+    assert study_page.gain({"0": 1.0}, theirs, lambda accuracy: accuracy) == "+50.00"
 
 
 def test_a_part_runs_and_its_page_is_made_again_from_its_data(tmp_path, monkeypatch, capsys):

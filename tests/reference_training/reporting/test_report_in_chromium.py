@@ -66,7 +66,7 @@ def test_a_click_sorts_by_number_and_another_turns_it_round(browser, page, title
     numbers = [number(cell) for cell in before if cell != "–"]
     missing = len(before) - len(numbers)
     assert missing == (41 if title == AGAINST else 0)
-    assert title != AGAINST or "−90.00 ± 2.83" in before
+    assert title != AGAINST or "−90.00 ± 2.00 ▼" in before
     for falling in (falling_first, not falling_first):
         browser.click(f"{header}.querySelector('button')")
         _, after = column(browser, title)

@@ -37,7 +37,7 @@ def first(tmp_path):
 @pytest.fixture
 def second(tmp_path):
     """The first's test images and methods; a third seed, and ULFD two points better."""
-    seen = {"cross_entropy": (0.6, 0.6, 0.6), "ulfd": (0.73, 0.75, 0.8), "mine": (0.9,)}
+    seen = {"cross_entropy": (0.6, 0.6, 0.6), "ulfd": (0.735, 0.745, 0.8), "mine": (0.9,)}
     config = {"frost": "procedural", "recipe": {"iterations": 20}, "out": "elsewhere"}
     return write_run(tmp_path / "two", metrics(**seen), config=config)
 
@@ -53,14 +53,14 @@ def test_all_methods_of_all_runs_stand_in_one_table(first, second):
     table = across.run_table(read_runs([first, second]))
     assert column(table, "Run") == ["one"] * 4 + ["two"] * 3
     assert column(table, "Seeds") == ["2"] * 4 + ["3", "3", "1"]
-    assert column(table, "Seen ↑")[3:6] == ["72.0 ± 1.4", "60.0 ± 0.0", "76.0 ± 3.6"]
-    assert column(table, "Mean corruption error ↓")[3] == "28.0 ± 1.4"
+    assert column(table, "Seen ↑")[3:6] == ["72.0 ± 0.7", "60.0 ± 0.0", "76.0 ± 3.5"]
+    assert column(table, "Mean corruption error ↓")[3] == "28.0 ± 0.7"
     mce = column(table, "mCE (vanilla = 100) ↓")
     assert mce[:2] == ["100.0 ± 0.0", "58.3 ± 11.8"]
     assert mce[4:] == ["–"] * 3  # the second run has no vanilla network
     assert any(note.startswith("two has no normalised mCE") for note in table.notes)
     against = column(table, "Seen − that of CE ↑")
-    assert against[1:4] == ["–", "+10.00 ± 0.00", "+12.00 ± 1.41"]
+    assert against[1:4] == ["–", "+10.00 ± 0.00 ▲", "+12.00 ± 0.50 ▲"]
     assert against[6] == "+30.00"
     assert column(table, "Paper: Seen ↑")[3:] == ["63.44", "58.43", "63.44", "–"]
     assert "Data" not in table.header
@@ -73,7 +73,7 @@ def test_the_same_test_images_are_subtracted_by_seed(first, second):
     zero = "0.00 ± 0.00"
     assert table.rows == (
         ("CE on clean + degraded", "two", "2", zero, zero, zero),
-        ("+ uncertainty (ULFD)", "two", "2", zero, "+2.00 ± 0.00", zero),
+        ("+ uncertainty (ULFD)", "two", "2", zero, "+2.00 ± 0.00 ▲", zero),
     )
 
 

@@ -53,9 +53,9 @@ def test_small_data_is_compared_by_differences_paired_by_seed():
     found = cells("table5", RESULTS, "digits")
     # clean 80 and 81; mCE = error / 0.5
     assert found["cross_entropy"][:4] == ["80.0 ± 0.0", "75.11", "–", "–"]
-    assert found["ulfd"][:4] == ["81.0 ± 0.0", "76.23", "+1.00 ± 0.00", "+1.12"]
+    assert found["ulfd"][:4] == ["81.0 ± 0.0", "76.23", "+1.00 ± 0.00 ▲", "+1.12"]
     # 80 and 76 against 70 and 70
-    assert found["ulfd"][4:] == ["70.0 ± 0.0", "46.37", "−8.00 ± 2.83", "−4.94"]
+    assert found["ulfd"][4:] == ["70.0 ± 0.0", "46.37", "−8.00 ± 2.00 ▲", "−4.94"]
     assert found["feature_distillation"][0] == "–"
 
 

@@ -17,7 +17,6 @@ from reference_training.config import PRESETS, SHORT, Pretraining, Run
 from reference_training.experiments import small
 from reference_training.methods.trainings import canonical
 from reference_training.reporting import study_page
-from reference_training.reporting.comparison import seen
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically, write_json
 from reference_training.runtime.stop import Interrupted
@@ -157,7 +156,7 @@ def chosen_weights(validation: Mapping[str, Any]) -> dict[str, float]:
     """{candidate: the λ with the best mean seen top-1}, from the data of the part `validation`."""
 
     def score(name: str) -> float:
-        return fmean(map(seen, validation["results"][name].values()))
+        return fmean(map(study_page.seen, validation["results"][name].values()))
 
     return {
         candidate: max(weights, key=lambda weight: score(with_lambda(name, weight)))

@@ -28,7 +28,7 @@ from reference_training.evaluation.on_the_fly import SEEDS, CorruptionOptions
 from reference_training.evaluation.sets import chosen_corruptions
 from reference_training.evaluation.trained import test_images
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import named_device
+from reference_training.runtime.ranks import choose_device
 from reference_training.uncertainty import measure as measuring
 from reference_training.uncertainty.meter import Meter, load_meter
 from reference_training.uncertainty.pictures import Picture, list_pictures, read_batches, shown
@@ -144,7 +144,7 @@ def execute(given: Options) -> None:
             f"{', '.join(meter.statistics)}, or, for those of the UEM, a network that was trained "
             "with one, as by ulfd."
         )
-    meter = meter.to(named_device(given.device))
+    meter = meter.to(choose_device(given.device))
     if given.measure:
         images, source = clean_images(given, meter)
         result = measuring.measure(

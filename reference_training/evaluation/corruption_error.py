@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
-from statistics import correlation, fmean, stdev
+from math import isfinite
+from statistics import fmean, stdev
 from types import MappingProxyType
-
-import numpy as np
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
 
@@ -203,23 +201,6 @@ class Spread:
         if not values:
             raise ValueError("Spread.of: no values given; at least one seed is needed.")
         return cls(fmean(values), stdev(values) if len(values) > 1 else None)
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's ρ: Pearson's correlation of the ranks, ties sharing their mean rank.
-
-    Returns:
-        ρ in [−1, 1], or NaN where one side is constant and has no order.
-    """
-    if len(set(first)) < 2 or len(set(second)) < 2:
-        return nan
-    return correlation(_ranks(first), _ranks(second))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place].tolist()
 
 
 def _mean(accuracies: PerSeverity, corruptions: Sequence[str]) -> float:

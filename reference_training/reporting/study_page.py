@@ -7,6 +7,7 @@ from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation import corruption_error as ce
+from reference_training.evaluation.ranking_metrics import rank_correlation
 from reference_training.methods.trainings import label, network_of
 from reference_training.reporting.blocks import (
     Block,
@@ -152,7 +153,7 @@ def _mean_of(results: list[Json], read: Any) -> str:
 def _order(names: tuple[str, ...]) -> Any:
     def read(result: Json) -> float | None:
         rows = [result["uncertainty"]["corruptions"][name] for name in names]
-        values = [ce.rank_correlation(SEVERITIES, row) for row in rows]
+        values = [rank_correlation(SEVERITIES, row) for row in rows]
         defined = [value for value in values if value == value]
         return fmean(defined) if defined else None
 

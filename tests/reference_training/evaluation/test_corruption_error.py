@@ -136,16 +136,6 @@ def test_spread_is_the_sample_deviation_and_absent_for_one_seed():
         ce.Spread.of([])
 
 
-def test_rank_correlation():
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [0.1, 0.2, 5, 6, 90]) == pytest.approx(1)
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [9, 7, 5, 3, 1]) == pytest.approx(-1)
-    # 1 − 6·Σd²/(n(n² − 1)) with d = (1, −1, 0, 0, 0).
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [2, 1, 3, 4, 5]) == pytest.approx(0.9)
-    # Tied ranks are shared: (1.5, 1.5, 3).
-    assert ce.rank_correlation([1, 2, 3], [4, 4, 7]) == pytest.approx(math.sqrt(3) / 2)
-    assert math.isnan(ce.rank_correlation([1, 2, 3], [4, 4, 4]))
-
-
 def test_the_papers_numbers_agree_with_each_other():
     paper = PAPER
     unseen = {(r["method"], r["architecture"]): r["unseen"] for r in paper["table_1"]["rows"]}

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
-from reference_training.evaluation import corruption_error as ce
+from reference_training.evaluation.ranking_metrics import rank_correlation
 from reference_training.methods.trainings import label, network_of
 from reference_training.paper.study import PARTS
 from reference_training.reporting.blocks import (
@@ -130,7 +130,7 @@ def uncertainty_table(metrics: Json) -> Table:
 def _measured(result: Json) -> dict[str, Json]:
     """{measure: {corruption: its values}}, ρ among them."""
     theta = result["uncertainty"]["corruptions"]
-    order = {name: [ce.rank_correlation(SEVERITIES, row)] for name, row in theta.items()}
+    order = {name: [rank_correlation(SEVERITIES, row)] for name, row in theta.items()}
     return {"order": order} | {key: of["corruptions"] for key, of in result["calibration"].items()}
 
 

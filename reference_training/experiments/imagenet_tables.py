@@ -17,7 +17,8 @@ from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.reporting.blocks import Block, Heading, html_document, markdown_document
-from reference_training.reporting.result_tables import Json, Results, table
+from reference_training.reporting.measures import Json, Results
+from reference_training.reporting.result_tables import table
 from reference_training.runtime import ranks
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically

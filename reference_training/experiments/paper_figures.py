@@ -23,7 +23,7 @@ from reference_training.methods.trainings import method_of
 from reference_training.networks.resnet import ResNet
 from reference_training.paper.experiments import Experiment, Row
 from reference_training.reporting.blocks import Block, Paragraph, Picture, Table
-from reference_training.reporting.figures import DARK, LIGHT, Theme, png
+from reference_training.reporting.figures import Theme, picture
 from reference_training.runtime.files import write_atomically, write_json
 from ulfd_torch import FeatureTap
 
@@ -40,10 +40,10 @@ def _networks(experiment: Experiment, run: Run) -> list[tuple[Row, Trained]]:
     return [(row, stages.trained(run, run.seeds[0], method_of(row))) for row in experiment.rows]
 
 
-def _picture(path: Path, caption: str, draw: Callable[[Theme], Figure]) -> Picture:
-    picture = Picture(path.name, caption, png(draw(LIGHT)), png(draw(DARK)))
-    write_atomically(path, picture.light)
-    return picture
+def _picture(path: Path, caption: str, draw: Callable[..., Figure]) -> Picture:
+    drawn = picture(path.name, caption, draw)
+    write_atomically(path, drawn.light)
+    return drawn
 
 
 def _figure(theme: Theme, rows: int, columns: int, size: float) -> tuple[Figure, Any]:
@@ -166,12 +166,12 @@ def differences(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
     def draw(theme: Theme) -> Figure:
         titles = ("clean", "degraded, vanilla", "degraded, this network", "|difference|")
         figure, grid = _figure(theme, len(maps), 1 + len(titles), 1.9)
-        for line, (label, pictures) in zip(grid, maps.items(), strict=True):
+        for line, (label, features) in zip(grid, maps.items(), strict=True):
             line[0].imshow(torch.cat([image[0], shown[0]], 2).permute(1, 2, 0).numpy())
             line[0].set_title("clean and blurred", fontsize=8)
             line[0].set_ylabel(label, color=theme.ink)
-            for axes, title, picture in zip(line[1:], titles, pictures, strict=True):
-                axes.imshow(picture.numpy(), cmap="viridis")
+            for axes, title, feature in zip(line[1:], titles, features, strict=True):
+                axes.imshow(feature.numpy(), cmap="viridis")
                 axes.set_title(title, fontsize=8)
             for axes in line:
                 axes.set_xticks([])
@@ -241,12 +241,12 @@ def uncertainty(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
         ),
         f"The numbers, {len(test.labels)} images each",
     )
-    picture = _picture(
+    histograms = _picture(
         folder / "uncertainty.png",
         "Predicted uncertainty by severity. The paper's axis is rescaled: only the order counts.",
         draw,
     )
-    return [picture, Paragraph(_rising(means)), table]
+    return [histograms, Paragraph(_rising(means)), table]
 
 
 def _rising(means: Mapping[str, float]) -> str:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from reference_training.config import BUDGETS, PRESETS, PaperTables, Run
-from reference_training.evaluation import corruption_error as ce
 from reference_training.experiments import small, stages
 from reference_training.experiments.paper_figures import FIGURES
 from reference_training.methods.base import VANILLA
@@ -26,7 +25,8 @@ from reference_training.reporting.blocks import (
     html_document,
     markdown_document,
 )
-from reference_training.reporting.result_tables import Json, table
+from reference_training.reporting.measures import Json, vanilla_errors
+from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically, write_json
 from reference_training.training import record
@@ -106,13 +106,7 @@ def _table(
     experiment: Experiment, runs: Mapping[str, Run], metrics: Mapping[str, Json], dataset: str
 ) -> Table:
     results = {row.key: metrics[row.arch]["results"][method_of(row)] for row in experiment.rows}
-    normalisers = {
-        arch: {
-            seed: ce.errors_of(result["corruptions"])
-            for seed, result in found["results"][VANILLA].items()
-        }
-        for arch, found in metrics.items()
-    }
+    normalisers = {arch: vanilla_errors(found) for arch, found in metrics.items()}
     names = {arch: describe(run.network) for arch, run in runs.items()}
     return table(experiment, results, normalisers, networks=names, dataset=dataset)
 

@@ -17,7 +17,7 @@ from reference_training.experiments import small
 from reference_training.methods.trainings import canonical
 from reference_training.paper.study import CANDIDATES, COMMON, PARTS, with_lambda
 from reference_training.reporting import study_page
-from reference_training.reporting.comparison import by_seed, seen
+from reference_training.reporting.measures import MEASURES
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
 from reference_training.runtime.stop import Interrupted
@@ -30,7 +30,8 @@ def chosen_weights(validation: Mapping[str, Any]) -> dict[str, float]:
     """{candidate: the λ with the best mean seen top-1}, from the data of the part `validation`."""
 
     def score(name: str) -> float:
-        return fmean(by_seed(validation, canonical(name), seen).values())
+        results = validation["results"][canonical(name)]
+        return fmean(MEASURES["seen"].by_seed(results).values())
 
     return {
         candidate: max(weights, key=lambda weight: score(with_lambda(name, weight)))

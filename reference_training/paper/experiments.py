@@ -33,7 +33,7 @@ class Experiment:
     title: str
     rows: tuple[Row, ...]
     columns: tuple[str, ...] = ()
-    """What its table shows: keys of `result_tables.COLUMNS`."""
+    """What its table shows: keys of `reporting.measures.MEASURES`."""
     paper: str | None = None
     """Its key in paper_results.json."""
     figure: str | None = None

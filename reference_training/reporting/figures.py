@@ -7,10 +7,9 @@ Okabe & Ito's (2008), distinguishable by colour-blind readers; markers differ as
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from operator import attrgetter
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from reference_training.reporting.blocks import Picture
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
@@ -54,32 +54,14 @@ DARK = Theme(
 class Curve:
     """One line of a figure: its values at severity 0 (the clean images) to 5, and their spread.
 
-    `style` numbers the method and picks its look, the same in every figure; `spreads` holds sample
-    standard deviations over seeds, or None where one seed has none; what is not `shown` is left to
-    a reader who asks for it.
+    `style` numbers the method and picks its look: 49 differ in colour or marker. `spreads` holds
+    sample standard deviations over seeds, or None where one seed has none.
     """
 
     label: str
     style: int
     values: Sequence[float]
     spreads: Sequence[float] | None = None
-    shown: bool = True
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn: 49 differ in colour or marker."""
-
-    colour: int
-    """Of a theme's curves."""
-    marker: str
-    dashed: bool
-
-    @classmethod
-    def of(cls, style: int) -> Look:
-        """Of the method with this number."""
-        rounds, colour = divmod(style, len(MARKERS))
-        return cls(colour, MARKERS[(colour + rounds) % len(MARKERS)], bool(style % 2))
 
 
 def severity_figure(
@@ -114,7 +96,7 @@ def severity_figure(
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
         _decorate(axes, theme)
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
-        for curve in filter(attrgetter("shown"), curves):
+        for curve in curves:
             _draw(axes, curve, theme)
     for index, axes in enumerate(grid.flat):
         if index >= len(panels):
@@ -197,6 +179,17 @@ def corruption_sheet(
     return figure
 
 
+def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:
+    """What `draw` makes of either theme, as a block.
+
+    Args:
+        path: of the PNG file that Markdown shows, relative to the page.
+        caption: what stands under it.
+        draw: called with `theme=LIGHT` and `theme=DARK`.
+    """
+    return Picture(path, caption, png(draw(theme=LIGHT)), png(draw(theme=DARK)))
+
+
 def png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as the bytes of a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
@@ -217,16 +210,15 @@ def _strip(images: Sequence[Tensor]) -> np.ndarray:
 
 
 def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:
-    look = Look.of(curve.style)
-    colour = theme.curves[look.colour]
+    rounds, colour = divmod(curve.style, len(MARKERS))
     axes.errorbar(
         range(len(curve.values)),
         curve.values,
         yerr=curve.spreads,
-        color=colour,
-        marker=look.marker,
+        color=theme.curves[colour],
+        marker=MARKERS[(colour + rounds) % len(MARKERS)],
         markersize=4.5,
-        linestyle=(0, DASH) if look.dashed else "-",
+        linestyle=(0, DASH) if curve.style % 2 else "-",
         linewidth=1.5,
         elinewidth=1.2,
         capsize=2.5,

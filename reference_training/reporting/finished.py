@@ -11,9 +11,9 @@ from typing import Any
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.evaluation import corruption_error as ce
 from reference_training.reporting.blocks import Picture
-from reference_training.reporting.comparison import Json
+from reference_training.reporting.measures import Json
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json
+from reference_training.runtime.files import read_json, write_atomically
 
 SHEET = "corruptions"
 CAPTIONS = {SHEET: "One test image under every corruption, severity 1 to 5 from left to right."}
@@ -97,21 +97,30 @@ def _what_is_there(folder: Path) -> str:
             f"{folder} holds the evaluation of one network, not a run; a report is of the folders "
             "that `python -m reference_training.run` leaves."
         )
-    if below := sorted(path.parent for path in folder.glob("*/metrics.json")):
-        return f"{folder} holds runs, and is none: give {' '.join(map(str, below))}."
+    if runs := sorted(path.parent for path in folder.glob("*/metrics.json")):
+        return f"{folder} holds runs, and is none: give {' '.join(map(str, runs))}."
     return f"no {folder / 'metrics.json'}: run `python -m reference_training.run` to its end first."
+
+
+def write_picture(folder: Path, picture: Picture) -> None:
+    """Writes the PNG file that Markdown shows, and its dark twin."""
+    path = folder / picture.path
+    write_atomically(path, picture.light)
+    write_atomically(_twin(path), picture.dark)
+
+
+def _twin(path: Path) -> Path:
+    return path.with_stem(path.stem + DARK)
 
 
 def _pictures(folder: Path) -> tuple[Picture, ...]:
     """The PNG files in figures/, with their dark twins where there are."""
     pictures = []
     for path in sorted((folder / "figures").glob("*.png")):
-        name = path.stem
-        light = path.read_bytes()
+        name, light = path.stem, path.read_bytes()
         if name in REDRAWN or name.endswith(DARK) or not light.startswith(PNG):
             continue
-        twin = path.with_name(f"{name}{DARK}.png")
-        dark = twin.read_bytes() if twin.is_file() else light
+        dark = _twin(path).read_bytes() if _twin(path).is_file() else light
         caption = CAPTIONS.get(name, f"{name.replace('_', ' ')}.")
         pictures.append(Picture(f"figures/{path.name}", caption, light, dark))
     return tuple(pictures)

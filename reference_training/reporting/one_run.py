@@ -9,7 +9,6 @@ from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
 from reference_training.reporting.comparison import (
     PAIRS,
-    Json,
     compared_pairs,
     corruption_table,
     difference_table,
@@ -17,8 +16,10 @@ from reference_training.reporting.comparison import (
     severity_table,
     verdict,
 )
+from reference_training.reporting.finished import FinishedRun
+from reference_training.reporting.measures import Json
 from reference_training.reporting.paper_columns import paper_doubts
-from reference_training.reporting.plots import plots, styles
+from reference_training.reporting.plots import plots
 from reference_training.reporting.sections import Details
 from reference_training.reporting.uncertainty_tables import uncertainty_tables
 
@@ -26,38 +27,34 @@ MOST_TABLES = 2
 
 
 def report_blocks(
-    metrics: Json,
-    run: Json,
+    found: FinishedRun,
     pictures: Sequence[Block],
     *,
     title: str | None = None,
-    numbers: Mapping[str, int] | None = None,
 ) -> list[Block]:
     """All that is said of one run.
 
     Args:
-        metrics: the content of metrics.json.
-        run: the content of run.json.
+        found: the run.
         pictures: those that stand before the figures.
         title: of a section in a report of several runs; None makes it the whole report.
-        numbers: the look of each method there.
     """
-    level = 2 if title is None else 3
+    metrics, level = found.metrics, 2 if title is None else 3
     return [
         Heading(f"Report: {metrics['dataset']}", 1) if title is None else Heading(title),
-        Paragraph(summary(metrics, run)),
-        main_table(metrics),
+        Paragraph(summary(metrics, found.run)),
+        main_table({found.name: metrics}),
         Paragraph(verdict(metrics, *PAIRS[0]), callout=True),
         *_doubts(metrics),
-        *(_differences(metrics, level) if compared_pairs(metrics) else []),
+        *_differences(metrics, level),
         Heading("Each corruption", level),
         corruption_table(metrics),
         severity_table(metrics),
         *_uncertainty(metrics, level),
         Heading("Figures", level),
         *pictures,
-        *plots(metrics, numbers or styles(metrics)),
-        *_facts(run, level),
+        *plots(metrics),
+        *_facts(found.run, level),
     ]
 
 
@@ -83,14 +80,12 @@ def _doubts(metrics: Json) -> Iterator[Block]:
         yield Details("Doubts about the paper's numbers", tuple(map(Paragraph, doubts)))
 
 
-def _differences(metrics: Json, level: int) -> list[Block]:
-    # The first pair's verdict already stands below the main table.
-    others = [pair for pair in compared_pairs(metrics) if pair != PAIRS[0]]
-    return [
-        Heading("Differences between the methods", level),
-        difference_table(metrics),
-        *(Paragraph(verdict(metrics, *pair)) for pair in others),
-    ]
+def _differences(metrics: Json, level: int) -> Iterator[Block]:
+    if pairs := compared_pairs(metrics):
+        yield Heading("Differences between the methods", level)
+        yield difference_table(metrics)
+        # The first pair's verdict already stands below the main table.
+        yield from (Paragraph(verdict(metrics, *pair)) for pair in pairs if pair != PAIRS[0])
 
 
 def _uncertainty(metrics: Json, level: int) -> Iterator[Block]:
@@ -120,12 +115,11 @@ def _facts(run: Json, level: int) -> list[Block]:
         "Commit": f"{git['commit']}{changes}" if git else "not recorded: no git repository",
         "Wall time": f"{minutes} min {seconds} s of all starts together",
     }
+    rows = tuple((name, str(value)) for name, value in facts.items())
     every = Table(("Setting", "Value"), tuple(settings(run).items()), "Settings", text=True)
     return [
         Heading("Where these numbers come from", level),
-        Table(
-            ("What", "Value"), tuple((k, str(v)) for k, v in facts.items()), "The run", text=True
-        ),
+        Table(("What", "Value"), rows, "The run", text=True),
         Heading("Make it again", level),
         Paragraph("At the commit and with the versions above; finished parts are not repeated:"),
         Code(str(run.get("command"))),

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from reference_training.methods.trainings import method_of
 from reference_training.paper.experiments import EXPERIMENTS, RESNET50
-from reference_training.paper.results import PAPER
+from reference_training.paper.results import entry, printed
 from reference_training.reporting.blocks import ABSENT
+from reference_training.reporting.measures import MEASURES, Measure
 
-# A value is looked for in this order, under the names that the tables give it.
-TABLES = ("table_1", "table_5", "table_6a", "table_3")
-COLUMNS = {
-    "Paper: clean ↑": ("hq", "clean"),
-    "Paper: Seen ↑": ("seen", "top1"),
-    "Paper: Unseen ↑": ("unseen",),
-    "Paper: mCE (AlexNet = 100) ↓": ("mce",),
-}
+# A number is looked for in this order.
+TABLES = ("table1", "table5", "table6a", "table3")
+COLUMNS = ("clean", "seen", "unseen", "mce")
+TITLE = "Paper: "
 NOTE = (
     "Paper: Tables 1, 3, 5 and 6a, on ImageNet with ResNet-50, mCE normalised by AlexNet. Other "
     "data, another network, another normaliser: compare the order of the rows, not the values. "
@@ -26,33 +22,35 @@ NOTE = (
 )
 
 
-def paper_columns(methods: Sequence[str]) -> dict[str, list[str]]:
-    """{title: the printed number of each method}, empty where the paper has none of them."""
-    if not any(list(_rows(method)) for method in methods):
-        return {}
-    return {
-        title: [_printed(method, names) for method in methods] for title, names in COLUMNS.items()
-    }
+def paper_cells(method: str) -> dict[str, str]:
+    """{title: the printed number of a method, or a dash}."""
+    cells = {}
+    for key in COLUMNS:
+        value = paper_number(method, MEASURES[key])
+        title = TITLE + MEASURES[key].heading("AlexNet")
+        cells[title] = ABSENT if value is None else f"{value:.2f}"
+    return cells
+
+
+def paper_number(method: str, measure: Measure) -> float | None:
+    """The printed number of a method in %, from the first of `TABLES` that has it."""
+    found = (printed(table, row, measure.printed) for table, row in _rows(method))
+    return next((value for value in found if value is not None), None)
 
 
 def paper_doubts(methods: Sequence[str]) -> list[str]:
     """What is doubtful about the printed numbers of these methods."""
-    doubts = {
-        f"{table.replace('_', ' ').capitalize()}, {row.get('method', 'λ = 0')}: {note}": None
-        for method in methods
-        for table, row in _rows(method)
-        for note in row.get("notes", [])
-    }
-    return list(doubts)
+    doubts = []
+    for table, row in (place for method in methods for place in _rows(method)):
+        found = entry(table, row)
+        where = f"{table.replace('_', ' ').capitalize()}, {found.get('method', 'λ = 0')}"
+        doubts += [f"{where}: {note}" for note in found.get("notes", ())]
+    return list(dict.fromkeys(doubts))
 
 
-def _rows(method: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for table in TABLES:
-        for row in EXPERIMENTS[table.replace("_", "")].rows:
-            if row.arch == RESNET50 and method_of(row) == method:
-                yield from ((table, one) for one in PAPER[table]["rows"] if one["row"] == row.key)
-
-
-def _printed(method: str, names: tuple[str, ...]) -> str:
-    values = (row.get(name) for _, row in _rows(method) for name in names)
-    return next((f"{value:.2f}" for value in values if value is not None), ABSENT)
+def _rows(method: str) -> Iterator[tuple[str, str]]:
+    """(table, row) of each place where the paper has the method."""
+    for experiment in (EXPERIMENTS[name] for name in TABLES):
+        for row in experiment.rows:
+            if experiment.paper and row.arch == RESNET50 and method_of(row) == method:
+                yield experiment.paper, row.key

@@ -26,10 +26,11 @@ RULE = (
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (n − 1) over seeds; None where one seed has none."""
+    """Mean and sample standard deviation s (n − 1) over seeds; None where one seed has none."""
 
     mean: float
     deviation: float | None
+    seeds: int
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
@@ -41,38 +42,19 @@ class Spread:
         values = list(values)
         if not values:
             raise ValueError("Spread.of: no values given; at least one seed is needed.")
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
-
-@dataclass(frozen=True)
-class Difference:
-    """A mean paired difference d̄ and its standard error s/√n; None where one seed has none."""
-
-    mean: float
-    error: float | None
-    seeds: int
-
-    @classmethod
-    def of(cls, points: Iterable[float]) -> Difference:
-        """Of the seeds' differences, as `paired` gives them.
-
-        Raises:
-            ValueError: there is no difference.
-        """
-        points = list(points)
-        spread = Spread.of(points)
-        error = None if spread.deviation is None else spread.deviation / sqrt(len(points))
-        return cls(spread.mean, error, len(points))
+    @property
+    def error(self) -> float | None:
+        """The standard error of the mean, s/√n."""
+        return None if self.deviation is None else self.deviation / sqrt(self.seeds)
 
     @property
     def effect(self) -> int:
-        """The sign of a difference beyond `EFFECT` standard errors, else 0; 0 for one seed."""
+        """The sign of a mean beyond `EFFECT` standard errors, else 0; 0 for one seed."""
         if self.error is None or abs(self.mean) <= EFFECT * self.error:
             return 0
         return 1 if self.mean > 0 else -1
-
-    def __str__(self) -> str:
-        return number(self.mean, self.error, 2, signed=True)
 
 
 def paired(ours: Values, theirs: Values) -> dict[str, float]:
@@ -91,9 +73,9 @@ def gain(ours: Values, theirs: Values, *, lower_is_better: bool = False) -> str:
     points = paired(ours, theirs)
     if not points:
         return ABSENT
-    difference = Difference.of(points.values())
-    better = -difference.effect if lower_is_better else difference.effect
-    return f"{difference}{('', ' ▲', ' ▼')[better]}"
+    spread = Spread.of(points.values())
+    better = -spread.effect if lower_is_better else spread.effect
+    return number(spread.mean, spread.error, 2, signed=True) + ("", " ▲", " ▼")[better]
 
 
 def verdict(ours: Values, theirs: Values, subject: str, rival: str, unit: str) -> str:
@@ -107,8 +89,8 @@ def verdict(ours: Values, theirs: Values, subject: str, rival: str, unit: str) -
     points = paired(ours, theirs)
     if not points:
         return f"No verdict on {subject} against {rival}: no seed of this run has both."
-    found = Difference.of(points.values())
-    amount = f"{found} {unit}"
+    found = Spread.of(points.values())
+    amount = f"{number(found.mean, found.error, 2, signed=True)} {unit}"
     if found.error is None:
         how = "was ahead of" if found.mean > 0 else "did not beat"
         return (

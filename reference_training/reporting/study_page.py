@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from statistics import fmean
-from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation import corruption_error as ce
@@ -18,10 +17,9 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
-from reference_training.reporting.comparison import MEASURES, by_seed, seen
+from reference_training.reporting.measures import MEASURES, Json
 from reference_training.reporting.statistics import RULE, cell, gain
 
-Json = Mapping[str, Any]
 BASELINE, MSE = "cross_entropy", "feature_distillation"
 
 
@@ -36,9 +34,10 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
     blocks: list[Block] = [
         Heading("The data"),
         Paragraph(
-            "Made by the command at the end from the data beside this page (of each part a CSV with "
-            "a row for each network and measure of it, where correct counts images, and a JSON "
-            "file that says what was run); the plan was written before the runs (PLAN.md). Top-1 in %, mean ± sample standard deviation over seeds. "
+            "Made by the command at the end from the data beside this page (of each part a CSV "
+            "with a row for each network and measure of it, where correct counts images, and a "
+            "JSON file that says what was run); the plan was written before the runs (PLAN.md). "
+            "Top-1 in %, mean ± sample standard deviation over seeds. "
             f"{RULE}"
         ),
     ]
@@ -60,16 +59,8 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
-def high(result: Json) -> float:
-    """Mean top-1 over the seen corruptions at severities 4 and 5."""
-    return fmean(share for name in SEEN for share in result["corruptions"][name][3:])
-
-
 COLUMNS = {
-    "clean": MEASURES["Clean ↑"],
-    "seen": seen,
-    "unseen": MEASURES["Unseen ↑"],
-    "high severities": high,
+    MEASURES[key].title.lower(): MEASURES[key] for key in ("clean", "seen", "unseen", "high")
 }
 
 
@@ -77,19 +68,20 @@ def accuracy_table(metrics: Json) -> Table:
     """Rows: methods. Columns: clean, seen, unseen, high severities, gains over CE and over MSE."""
     mse = next((name for name in metrics["methods"] if name.startswith(MSE)), MSE)
     gains = {
-        "seen − CE": (seen, BASELINE),
-        "seen − MSE": (seen, mse),
-        "high − CE": (high, BASELINE),
+        "seen − CE": (MEASURES["seen"], BASELINE),
+        "seen − MSE": (MEASURES["seen"], mse),
+        "high − CE": (MEASURES["high"], BASELINE),
     }
     rows = []
     for method in metrics["methods"]:
-        cells = [cell(by_seed(metrics, method, measure)) for measure in COLUMNS.values()]
+        results = metrics["results"][method]
+        cells = [cell(measure.by_seed(results)) for measure in ACCURACIES]
         for measure, base in gains.values():
-            ours, theirs = (by_seed(metrics, name, measure) for name in (method, base))
-            cells.append(ABSENT if method == base else gain(ours, theirs))
+            pair = map(measure.by_seed, (results, metrics["results"].get(base, {})))
+            cells.append(ABSENT if method == base else gain(*pair))
         rows.append((label(method), *cells))
     return Table(
-        ("Method", *COLUMNS, *gains),
+        ("Method", *(measure.title.lower() for measure in ACCURACIES), *gains),
         tuple(rows),
         f"{metrics['dataset']}, {metrics['evaluation_images']} images, "
         f"{len(metrics['seeds'])} seeds",

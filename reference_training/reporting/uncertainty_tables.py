@@ -7,8 +7,10 @@ from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.evaluation import corruption_error as ce
+from reference_training.methods.trainings import label
 from reference_training.reporting.blocks import ABSENT, Block, Paragraph, Table
-from reference_training.reporting.comparison import Json, label, seeds_phrase
+from reference_training.reporting.comparison import seeds_phrase
+from reference_training.reporting.measures import Json
 from reference_training.reporting.statistics import cell
 
 

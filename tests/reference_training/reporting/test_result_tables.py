@@ -5,7 +5,9 @@ import pytest
 from reference_training.corruptions import SEEN, UNSEEN
 from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
-from reference_training.reporting.result_tables import COLUMNS, PAPER, printed, table
+from reference_training.paper.results import PAPER, printed
+from reference_training.reporting.measures import MEASURES
+from reference_training.reporting.result_tables import table
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -20,7 +22,7 @@ def test_every_printed_row_has_its_entry(key):
     for entry in PAPER[key]["rows"]:
         row = rows[entry["row"]]
         assert row.arch == entry["architecture"].lower().replace("-", "_")
-        shown = [printed(EXPERIMENTS[name], row, COLUMNS[at]) for at in EXPERIMENTS[name].columns]
+        shown = [printed(key, row.key, MEASURES[at].printed) for at in EXPERIMENTS[name].columns]
         numbers = [value for value in entry.values() if isinstance(value, float)]
         assert set(shown) - {None} == set(numbers) - {entry.get("lambda")}
 
@@ -70,8 +72,8 @@ def test_unseen_is_the_mean_of_table_2():
         mean = sum(entry[name] for name in UNSEEN) / len(UNSEEN)
         whole = next(row for row in PAPER["table_1"]["rows"] if row["row"] == entry["row"])
         assert mean == pytest.approx(whole["unseen"], abs=0.0101)
-    column = COLUMNS["unseen"]
-    assert column.measure(result(0.1, 0.4, 0.9), {}) == pytest.approx(0.4)
+    measure = MEASURES["unseen"]
+    assert measure.value(result(0.1, 0.4, 0.9), {}) == pytest.approx(0.4)
 
 
 def test_a_row_is_its_training_and_its_adaptation():

@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 
-from reference_training.reporting.statistics import Difference, Spread, cell, gain, paired, verdict
+from reference_training.reporting.statistics import Spread, cell, gain, paired, verdict
 
 
 def by_seed(*values: float) -> dict[str, float]:
@@ -12,8 +12,8 @@ def by_seed(*values: float) -> dict[str, float]:
 
 
 def test_spread_is_the_sample_deviation_and_absent_for_one_seed():
-    assert Spread.of([1.0, 3.0]) == Spread(2.0, pytest.approx(sqrt(2)))
-    assert Spread.of([4.0]) == Spread(4.0, None)
+    assert Spread.of([1.0, 3.0]) == Spread(2.0, pytest.approx(sqrt(2)), 2)
+    assert Spread.of([4.0]) == Spread(4.0, None, 1)
     with pytest.raises(ValueError, match="at least one seed"):
         Spread.of([])
 
@@ -26,7 +26,7 @@ def test_only_seeds_of_both_are_paired_and_rounding_is_no_difference():
 
 
 def test_the_error_is_the_deviation_over_the_root_of_the_seeds():
-    found = Difference.of([1.0, 2.0, 6.0])
+    found = Spread.of([1.0, 2.0, 6.0])
     assert (found.mean, found.seeds) == (3.0, 3)
     assert found.error == pytest.approx(sqrt((4 + 1 + 9) / 2) / sqrt(3))
 

@@ -1,0 +1,90 @@
+"""Tables of methods from fabricated numbers: cells to the letter."""
+
+import pytest
+
+from reference_training.corruptions import CORRUPTIONS
+from reference_training.reporting import comparison
+from tests.reference_training.fabricated import full, metrics
+
+
+def column(table, name):
+    return [row[table.header.index(name)] for row in table.rows]
+
+
+def test_main_table_cells():
+    table = comparison.main_table({"run": full()})
+    assert column(table, "Method") == [
+        "Vanilla (clean only)",
+        "CE on clean + degraded",
+        "+ feature distillation (MSE)",
+        "+ uncertainty (ULFD)",
+    ]
+    assert column(table, "Clean ↑") == ["90.0 ± 0.0"] * 4
+    # Sample deviations: √2 · 10 and √2 / 2.
+    assert column(table, "Seen ↑") == ["30.0 ± 14.1", "60.0 ± 0.0", "70.0 ± 0.0", "72.0 ± 0.7"]
+    assert column(table, "Unseen ↑") == ["50.0 ± 0.0"] * 4
+    assert column(table, "Mean corruption error ↓")[3] == "28.0 ± 0.7"
+    # Each seed by its own vanilla network: 0.4/0.8 and 0.4/0.6.
+    assert column(table, "mCE (vanilla = 100) ↓")[:2] == ["100.0 ± 0.0", "58.3 ± 11.8"]
+    assert column(table, "Paper: Clean ↑") == ["76.82", "75.11", "75.81", "76.23"]
+    assert column(table, "Paper: Seen ↑") == ["39.17", "58.43", "61.65", "63.44"]
+    assert column(table, "Paper: Unseen ↑") == ["47.11", "–", "60.23", "62.90"]
+    assert column(table, "Paper: mCE (AlexNet = 100) ↓") == ["76.50", "51.31", "49.50", "46.37"]
+    assert "over 2 seeds" in table.caption
+    assert "ImageNet with ResNet-50" in table.notes[1]
+
+
+def test_missing_vanilla_leaves_the_normalised_column_out_and_says_why():
+    table = comparison.main_table({"mine": metrics(ulfd=(0.7,), my_method=(0.6,))})
+    assert not [title for title in table.header if title.startswith("mCE")]
+    assert table.notes[0].startswith("mine has no normalised mCE: it divides by")
+    assert not [note for note in table.notes if note.startswith("mCE:")]
+    assert column(table, "Method") == ["+ uncertainty (ULFD)", "my method"]
+
+
+def test_perfect_vanilla_leaves_the_normalised_column_out_too():
+    table = comparison.main_table({"run": metrics(vanilla=(1.0,), ulfd=(0.7,))})
+    assert "makes no error on" in table.notes[0]
+
+
+def test_one_seed_has_no_spread():
+    table = comparison.main_table({"run": metrics(ulfd=(0.7,))})
+    assert column(table, "Seen ↑") == ["70.0"]
+    assert table.caption.endswith("one seed, no spread")
+
+
+def test_difference_table_cells():
+    table = comparison.difference_table(full())
+    assert table.header == ("Difference", "Mean", "Seed 0", "Seed 1", "Paper")
+    assert table.rows == (
+        ("ulfd − feature_distillation", "+2.00 ± 0.50 ▲", "+1.50", "+2.50", "+1.79"),
+        ("ulfd − cross_entropy", "+12.00 ± 0.50 ▲", "+11.50", "+12.50", "+5.01"),
+        ("feature_distillation − cross_entropy", "+10.00 ± 0.00 ▲", "+10.00", "+10.00", "+3.22"),
+    )
+
+
+def test_the_verdict_is_that_of_seen():
+    data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.60, 0.61))
+    said = comparison.verdict(data, *comparison.PAIRS[0])
+    assert "uncertainty weighting did not beat plain MSE: −9.50 ± 0.50 points of seen top-1" in said
+    assert "No verdict" in comparison.verdict(data, *comparison.PAIRS[1])
+
+
+def test_corruption_table_has_every_corruption():
+    table = comparison.corruption_table(full())
+    names = [name.removesuffix(" (unseen)").replace(" ", "_") for name in table.header[1:]]
+    assert names == list(CORRUPTIONS)
+    assert column(table, "gaussian noise") == ["30.0", "60.0", "70.0", "72.0"]
+    assert column(table, "saturate (unseen)") == ["50.0"] * 4
+    # The shade goes from the table's lowest value, 30, to its highest, 72.
+    shades = [row[0] for row in table.shades]
+    assert shades == pytest.approx((0, 30 / 42, 40 / 42, 1))
+
+
+def test_severity_table():
+    data = metrics(ulfd=(0.5,))
+    data["results"]["ulfd"]["0"]["corruptions"]["fog"] = [0.5, 0.5, 0.5, 0.5, 0.2]
+    table = comparison.severity_table(data)
+    assert table.header[1::5] == ("Seen 1", "Unseen 1")
+    # 14 of the 15 seen corruptions stay at 50.
+    assert table.rows == (("+ uncertainty (ULFD)", *["50.0"] * 4, "48.0", *["50.0"] * 5),)

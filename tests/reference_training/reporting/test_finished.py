@@ -1,0 +1,112 @@
+"""Folders of finished runs: their names and pictures, and what is said of other folders."""
+
+import json
+
+import pytest
+
+from reference_training import report
+from reference_training.reporting import finished, pages
+from reference_training.reporting.finished import read_runs
+from tests.reference_training.fabricated import RUN, full, write_run
+
+PNG = finished.PNG + b"not decoded here"
+
+
+def test_runs_with_the_same_name_are_told_apart(tmp_path):
+    folders = [write_run(tmp_path / name / "digits", full()) for name in ("a", "b")]
+    assert [run.name for run in read_runs(folders)] == ["a/digits", "b/digits"]
+
+
+def test_pictures_are_found_with_their_dark_twins_and_shown_once(first, second):
+    for folder in (first, second):
+        (folder / "figures").mkdir()
+        for name in ("corruptions", "corruptions-dark", "accuracy", "false"):
+            content = b"<script>" if name == "false" else PNG + name.encode()
+            (folder / "figures" / f"{name}.png").write_bytes(content)
+    (picture,) = read_runs([first])[0].pictures
+    assert (picture.light, picture.dark) == (PNG + b"corruptions", PNG + b"corruptions-dark")
+    page = pages.page_of_runs(read_runs([first, second]))
+    assert page.count("<img") == 1 + 2 * 2  # the others are drawn
+    assert "The picture is the same as in one." in page
+    (second / "figures" / "corruptions-dark.png").unlink()
+    (picture,) = read_runs([second])[0].pictures
+    assert picture.dark == picture.light
+
+
+def damage(folder, change):
+    content = json.loads((folder / "metrics.json").read_text())
+    change(content)
+    (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def _drop_corruption(content):
+    del content["results"]["ulfd"]["0"]["corruptions"]["fog"]
+
+
+def _percent(content):
+    content["results"]["ulfd"]["0"]["corruptions"]["fog"][2] = 71.0
+
+
+def _not_a_number(content):
+    content["results"]["ulfd"]["0"]["clean"] = float("nan")
+
+
+def _drop_method(content):
+    del content["results"]["ulfd"]
+
+
+def _short_uncertainty(content):
+    content["results"]["ulfd"]["0"]["uncertainty"]["corruptions"]["snow"] = [0.1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_drop_corruption, "'fog' is missing"),
+        (_percent, "divide percentages by 100"),
+        (_not_a_number, "clean accuracy nan of ulfd"),
+        (_drop_method, "no 'ulfd'"),
+        (_short_uncertainty, "an uncertainty is missing"),
+        (lambda content: content.update(results=[]), "list indices"),
+        (lambda content: content.update(methods=[]), "no method"),
+        (lambda content: content.pop("seeds"), "no 'seeds'"),
+    ],
+)
+def test_damaged_numbers_are_explained(first, change, why, tmp_path, capsys):
+    damage(first, change)
+    out = tmp_path / "page.html"
+    assert report.main([str(first), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {first} does not hold what a run leaves")
+    assert why in error
+    assert "delete metrics.json and give the run's command again" in error
+    assert not out.exists()
+
+
+def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys):
+    unfinished, evaluation = tmp_path / "unfinished", tmp_path / "evaluation"
+    for folder, name in ((unfinished, "run.json"), (evaluation, "result.json")):
+        folder.mkdir()
+        (folder / name).write_text(json.dumps(RUN))
+    (tmp_path / "empty").mkdir()
+    cut = write_run(tmp_path / "cut", full())
+    (cut / "metrics.json").write_text('{"dataset": ')
+    lone = write_run(tmp_path / "lone", full())
+    (lone / "run.json").unlink()
+    for arguments, why in (
+        ([unfinished], f"not finished; continue it with: {RUN['command']}"),
+        ([evaluation], "holds the evaluation of one network, not a run"),
+        ([tmp_path / "empty"], "metrics.json: run `python -m reference_training.run` to its end"),
+        ([tmp_path / "absent"], "give the folders of finished runs"),
+        ([first / "metrics.json"], f"is a file; give the run's folder, here {first}"),
+        ([tmp_path], f"holds runs, and is none: give {cut} {lone} {first}"),
+        ([cut], "metrics.json is damaged"),
+        ([lone], "run.json: it says how the run was made"),
+        ([first, first], "is named twice"),
+        ([first, "--out", str(tmp_path)], f"cannot write {tmp_path}"),
+    ):
+        assert report.main(list(map(str, arguments))) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert why in error, error
+        assert "Traceback" not in error

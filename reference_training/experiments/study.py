@@ -30,7 +30,8 @@ def chosen_weights(validation: Mapping[str, Any]) -> dict[str, float]:
     """{candidate: the λ with the best mean seen top-1}, from the data of the part `validation`."""
 
     def score(name: str) -> float:
-        return fmean(MEASURES["seen"].by_seed(validation["results"][canonical(name)]).values())
+        results = validation["results"][canonical(name)]
+        return fmean(MEASURES["seen"].by_seed(results).values())
 
     return {
         candidate: max(weights, key=lambda weight: score(with_lambda(name, weight)))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from statistics import fmean
-from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation.ranking_metrics import rank_correlation
@@ -18,10 +17,9 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
-from reference_training.reporting.measures import MEASURES
+from reference_training.reporting.measures import MEASURES, Json
 from reference_training.reporting.statistics import RULE, cell, gain
 
-Json = Mapping[str, Any]
 BASELINE, MSE = "cross_entropy", "feature_distillation"
 
 
@@ -62,16 +60,12 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
 
 
 COLUMNS = {
-    "clean": MEASURES["clean"],
-    "seen": MEASURES["seen"],
-    "unseen": MEASURES["unseen"],
-    "high severities": MEASURES["high"],
+    MEASURES[key].title.lower(): MEASURES[key] for key in ("clean", "seen", "unseen", "high")
 }
 
 
 def accuracy_table(metrics: Json) -> Table:
     """Rows: methods. Columns: clean, seen, unseen, high severities, gains over CE and over MSE."""
-    everyone = metrics["results"]
     mse = next((name for name in metrics["methods"] if name.startswith(MSE)), MSE)
     gains = {
         "seen − CE": (MEASURES["seen"], BASELINE),
@@ -80,13 +74,14 @@ def accuracy_table(metrics: Json) -> Table:
     }
     rows = []
     for method in metrics["methods"]:
-        cells = [cell(measure.by_seed(everyone[method])) for measure in COLUMNS.values()]
+        results = metrics["results"][method]
+        cells = [cell(measure.by_seed(results)) for measure in ACCURACIES]
         for measure, base in gains.values():
-            ours, theirs = (measure.by_seed(everyone.get(name, {})) for name in (method, base))
-            cells.append(ABSENT if method == base else gain(ours, theirs))
+            pair = map(measure.by_seed, (results, metrics["results"].get(base, {})))
+            cells.append(ABSENT if method == base else gain(*pair))
         rows.append((label(method), *cells))
     return Table(
-        ("Method", *COLUMNS, *gains),
+        ("Method", *(measure.title.lower() for measure in ACCURACIES), *gains),
         tuple(rows),
         f"{metrics['dataset']}, {metrics['evaluation_images']} images, "
         f"{len(metrics['seeds'])} seeds",

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 
-def case(*values: Any, group: str, name: str, by_default: bool, **options: Any) -> Any:
+def case(*values: Any, group: str, row: str, by_default: bool, **options: Any) -> Any:
     """A parameter set: one row of the group's table.
 
     Args:
         values: of the test's parameters.
         group: the title of the table, a problem.
-        name: of the row, an implementation.
+        row: its name, an implementation.
         by_default: whether it is measured without --everything.
         options: of pytest-benchmark's marker.
     """
     marks = [pytest.mark.benchmark(group=group, **options)]
     if not by_default:
         marks.append(pytest.mark.extended)
-    identifier = f"{group}: {name}".replace("×", "x")  # which -k does not take
+    identifier = f"{group}: {row}".replace("×", "x")  # which -k does not take
     return pytest.param(*values, id=identifier, marks=marks)
 
 

@@ -39,7 +39,7 @@ def cases(problems, candidates, by_default, **options):
             problem,
             candidate,
             group=str(problem),
-            name=candidate.name,
+            row=candidate.name,
             by_default=problem in by_default,
             **options,
         )

@@ -43,7 +43,7 @@ docs: $(VENV)/.docs   ## the documentation, build/docs/index.html; its code bloc
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 # Medians are printed; Min is what pytest-benchmark can sort by.
-SUITE := -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds
+SUITE := -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds
 
 bench: $(VENV)/.bench ## the suite: each case beside its peers, saved in .benchmarks/ (ARGS=--everything)
 	$(BIN)/python $(SUITE) --benchmark-sort=min --benchmark-autosave $(ARGS)

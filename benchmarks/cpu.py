@@ -18,6 +18,7 @@ from tqdm import tqdm
 from benchmarks import measure
 from benchmarks.losses import COMPILED, ON_CPU, Oracle, serving, tensors
 from benchmarks.problems import CPU_LOSSES, LossProblem
+from benchmarks.tables import problem_of
 from ulfd.env import versions
 from ulfd.kernels.cpu import buffers, library
 
@@ -46,11 +47,7 @@ def earlier(path: Path, setting: dict[str, Any]) -> dict[LossProblem, dict[str, 
             f"{path} was measured on another machine or with other versions; name a new file with "
             "--out, or leave --cases out to measure all anew."
         )
-    names = LossProblem.__dataclass_fields__
-    return {
-        LossProblem(**{name: row[name] for name in names} | {"shape": tuple(row["shape"])}): row
-        for row in found["rows"]
-    }
+    return {problem_of(row): row for row in found["rows"]}
 
 
 def main() -> None:

@@ -132,14 +132,16 @@ class UEMProblem:
         return f"UEM {self.structure}, {shape}: {self.task}"
 
 
-UEMS_BY_DEFAULT = tuple(
-    UEMProblem(512, 8, structure, task)
+UEMS = tuple(
+    UEMProblem(channels, 8, structure, task)
+    for channels in (512, 2048)
     for structure in ("official", "pointwise")
     for task in (FORWARD, BOTH)
 )
-UEMS = (
-    *UEMS_BY_DEFAULT,
-    *(UEMProblem(2048, 8, structure) for structure in ("official", "pointwise")),
+UEMS_BY_DEFAULT = (
+    UEMProblem(512, 8, "official", BOTH),
+    UEMProblem(512, 8, "pointwise", FORWARD),
+    UEMProblem(512, 8, "pointwise", BOTH),
 )
 
 PHOTOGRAPH = (500, 375)  # width and height, as of most of ImageNet's files

@@ -195,7 +195,7 @@ def one_by_one(folder: Path) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
             image = Image.open(io.BytesIO(content)).convert("RGB")
             small = np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
             clean.append(transform(small))
-            degraded.append(transform(imagecorruptions.corrupt(small, severity, name)))
+            degraded.append(transform(np.array(imagecorruptions.corrupt(small, severity, name))))
         return torch.stack(clean), torch.stack(degraded)
 
     return run

@@ -114,7 +114,13 @@ def check(results: tuple[Any, ...], truths: tuple[np.ndarray, ...]) -> None:
 @pytest.mark.parametrize(
     ("problem", "make"),
     [
-        case(problem, make, group=str(problem), row=row, by_default=problem in UEMS_BY_DEFAULT)
+        case(
+            problem,
+            make,
+            group=str(problem),
+            row=row,
+            by_default=problem in UEMS_BY_DEFAULT and "channels last" not in row,
+        )
         for problem in UEMS
         for row, make in CANDIDATES.items()
     ],

@@ -10,7 +10,7 @@ NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help run test test-lowest test-newest check format docs bench test-gpu bench-gpu package clean
+.PHONY: help run test test-lowest test-newest check format docs bench bench-compare bench-published test-gpu bench-gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -42,13 +42,23 @@ format: $(VENV)/.dev  ## mends what ruff can mend
 docs: $(VENV)/.docs   ## the documentation, build/docs/index.html; its code blocks are among the tests
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-bench: $(VENV)/.bench ## the loss on this CPU against torch eager, torch.compile and NumPy
+# Medians are printed; Min is what pytest-benchmark can sort by.
+SUITE := -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds
+
+bench: $(VENV)/.bench ## the suite: each case beside its peers, saved in .benchmarks/ (ARGS=--everything)
+	$(BIN)/python $(SUITE) --benchmark-sort=min --benchmark-autosave $(ARGS)
+
+bench-compare: $(VENV)/.bench ## the suite again, with the ratio of each case to the last saved run
+	$(BIN)/python $(SUITE) --benchmark-sort=name --benchmark-group-by=group,name \
+		--benchmark-compare $(ARGS)
+
+bench-published: $(VENV)/.bench ## the published measurement of the loss on this CPU, candidates by turns
 	$(BIN)/python -m benchmarks.cpu --out runs/benchmarks/cpu.json $(ARGS)
 
 test-gpu: $(VENV)/.test ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
-bench-gpu: $(VENV)/.bench ## the fused kernels on this GPU
+bench-gpu: $(VENV)/.bench ## the published measurement of the fused kernels on this GPU
 	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
 
 package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used, with the lowest NumPy; and without a compiler
@@ -91,7 +101,7 @@ $(VENV)/.%: pyproject.toml $(NATIVE) | $(BIN)/python
 # newer Triton than the lowest torch is tied to, hence two of the lowest.
 TOOLS := pytest pytest-xdist hypothesis array-api-strict scikit-image optax
 VERSION_TESTS := tests/ulfd tests/ulfd_torch tests/ulfd_jax tests/conformance \
-	tests/test_parity.py tests/test_imports.py tests/reference_training/training/test_checkpoint.py \
+	tests/benchmarks/test_parity.py tests/test_imports.py tests/reference_training/training/test_checkpoint.py \
 	tests/reference_training/corruptions/test_sheet.py
 $(LOWEST)/.installed $(NEWEST)/.installed: EXTRAS := train,triton,timm,jax
 $(LOWEST)-jax-gpu/.installed: EXTRAS := jax-gpu

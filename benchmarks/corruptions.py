@@ -41,12 +41,10 @@ from skimage import data
 from sklearn.datasets import load_sample_images
 from tqdm import tqdm
 
+from benchmarks.problems import CORRUPTED_BATCH, PEER_IMAGES, SIDE
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, corrupt
 from ulfd.env import versions
 
-BATCH = 32
-SIDE = 224
-PEER_IMAGES = 4  # in a round; they are worked on one by one anyway
 IMAUG, WHEEL = "imagecorruptions-imaug 1.1.5", "imagecorruptions 1.1.2, mended"
 DEFAULT, SAME = "ulfd", "ulfd, the package's semantics"
 PIXELWISE = {
@@ -70,17 +68,26 @@ MENDED = {
 Candidate = Callable[..., np.ndarray]
 
 
-def photographs() -> np.ndarray:
-    """Photographs that come with scikit-image and scikit-learn: uint8 (BATCH, SIDE, SIDE, 3)."""
+def photographs(count: int, width: int, height: int) -> np.ndarray:
+    """Photographs that come with scikit-image and scikit-learn: uint8 (count, height, width, 3)."""
     full = [data.astronaut(), data.chelsea(), data.coffee(), *load_sample_images().images]
-    squares = []
-    for number in range(BATCH):
+    made = []
+    for number in range(count):
         picture = Image.fromarray(full[number % len(full)])
-        side, step = min(picture.size), number // len(full)
-        left = (picture.width - side) * step // (BATCH // len(full) + 1)
-        box = (left, 0, left + side, side)
-        squares.append(np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)))
-    return np.stack(squares)
+        scale = min(picture.width / width, picture.height / height)
+        across, down = round(width * scale), round(height * scale)
+        left = (picture.width - across) * (number // len(full)) // (count // len(full) + 1)
+        box = (left, 0, left + across, down)
+        made.append(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box)))
+    return np.stack(made)
+
+
+def single_thread() -> None:
+    """Has torch and OpenCV compute in this thread alone."""
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def from_wheel(wheel: Path, folder: Path) -> ModuleType:
@@ -109,7 +116,7 @@ def candidates(images: np.ndarray, wheel: Path | None, folder: Path) -> dict[str
     import imagecorruptions
 
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    seeds = torch.arange(BATCH)
+    seeds = torch.arange(len(images))
 
     def ours(semantics: str) -> Candidate:
         def run(name: str, severity: int, every: bool = True) -> np.ndarray:
@@ -134,23 +141,23 @@ def candidates(images: np.ndarray, wheel: Path | None, folder: Path) -> dict[str
     return found
 
 
-def check(run: dict[str, Candidate], images: np.ndarray) -> None:
-    """Exits unless the candidates agree."""
-    for name in CORRUPTIONS:
-        # Random ones once, on all images: a few would differ by chance.
-        for severity in SEVERITIES if name in PIXELWISE else SEVERITIES[2:3]:
-            ours = run[SAME](name, severity).astype(int)
-            for peer in (IMAUG, WHEEL):
-                if peer not in run:
-                    continue
-                theirs = run[peer](name, severity, every=name not in PIXELWISE).astype(int)
-                if name in PIXELWISE:
-                    right = np.abs(ours[: len(theirs)] - theirs).max() <= 1
-                else:
-                    near, far = sorted(np.abs(each - images).mean() for each in (ours, theirs))
-                    right = far < 1.3 * near
-                if not right:
-                    raise SystemExit(f"{name} {severity}: not what {peer} makes")
+def check(
+    run: dict[str, Candidate], peer: str, name: str, severity: int, images: np.ndarray
+) -> None:
+    """Raises AssertionError unless a peer makes what we make by its semantics.
+
+    Pixel by pixel where nothing is random; else by the mean distance from all the clean images, for
+    a few would differ by chance.
+    """
+    ours = run[SAME](name, severity).astype(int)
+    theirs = run[peer](name, severity, every=name not in PIXELWISE).astype(int)
+    if name in PIXELWISE:
+        right = np.abs(ours[: len(theirs)] - theirs).max() <= 1
+    else:
+        near, far = sorted(np.abs(each - images).mean() for each in (ours, theirs))
+        right = far < 1.3 * near
+    if not right:
+        raise AssertionError(f"{name} {severity}: not what {peer} makes")
 
 
 def measure(run: dict[str, Candidate], rounds: int) -> list[dict[str, Any]]:
@@ -190,16 +197,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the raw JSON goes")
     arguments = parser.parse_args()
 
-    import cv2
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    single_thread()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    images = photographs()
+    images = photographs(CORRUPTED_BATCH, SIDE, SIDE)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         run = candidates(images, arguments.wheel, Path(folder))
-        check(run, images)
+        for peer in run.keys() & {IMAUG, WHEEL}:
+            for name in CORRUPTIONS:
+                for severity in SEVERITIES if name in PIXELWISE else SEVERITIES[2:3]:
+                    check(run, peer, name, severity, images)
         rows = measure(run, arguments.rounds)
     totals = {who: total(rows, who) for who in run}
     for who, milliseconds in totals.items():
@@ -215,7 +222,7 @@ def main() -> None:
             },
             "versions": {**versions(), **packages},
             "image": [SIDE, SIDE],
-            "batch": BATCH,
+            "batch": CORRUPTED_BATCH,
             "rounds": arguments.rounds,
             "rows": rows,
         }

@@ -1,11 +1,12 @@
 """GPU benchmark of the fused kernels: `python -m benchmarks.gpu --out FILE [--tune]`.
 
 Method. Device time by CUDA events around CALLS calls that the host enqueues while the device is
-kept busy, so that neither launch gaps nor Python's time enter; the median of ROUNDS such rounds.
-Inputs rotate between SETS sets, each larger than the second-level cache, so that every call finds
-it cold. Bytes are what the algorithm must move, each input read and each output written once per
-pass; the share of the datasheet's bandwidth and that of a copy with the same mix of reads and
-writes, measured here on the same card, follow from them. Host time is a call with a wait after it.
+kept busy, so that neither launch gaps nor Python's time enter; the median of ROUNDS such rounds
+(`benchmarks.device_clock`). Inputs rotate between SETS sets, each larger than the second-level
+cache, so that every call finds it cold. Bytes are what the algorithm must move, each input read and
+each output written once per pass; the share of the datasheet's bandwidth and that of a copy with
+the same mix of reads and writes, measured here on the same card, follow from them. Host time is a
+call with a wait after it. Every candidate is checked against the float64 closed form first.
 """
 
 import argparse
@@ -15,63 +16,24 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 import ulfd
-import ulfd_torch
+from benchmarks.device_clock import Run, device_time, host_time
+from benchmarks.losses import ON_GPU, Oracle, serving, tensors, triton_one_pass
+from benchmarks.problems import BOTH, GPU_COLUMNS, GPU_LOSSES, GPU_SHAPE, ITEMSIZES, LossProblem
 from ulfd.kernels import triton_configs
+from ulfd.kernels.ahead_of_time import BANDWIDTHS
 
-SHAPE = (256, 2048, 7, 7)  # ResNet-50's last feature, batch 256
-SIGMAS = {
-    "full": SHAPE,
-    "spatial": (256, 1, 7, 7),
-    "sample": (256, 1, 1, 1),
-    "channel": (1, 2048, 1, 1),
-}
-CALLS, ROUNDS, SETS = 8, 15, 2
-DATASHEET = {"H100": 3.35, "H200": 4.8, "A100": 2.039, "B200": 8.0}  # TB/s; see ahead_of_time
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def device_time(
-    function: Callable[[Inputs], Any], sets: list[Inputs], rounds: int = ROUNDS
-) -> float:
-    """Seconds of one call on the device, the median of the rounds."""
-    rotation = itertools.cycle(sets)
-    for _ in range(3):
-        function(next(rotation))
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        torch.cuda._sleep(50_000_000)  # about 30 ms, in which the host enqueues all calls
-        start.record()
-        for _ in range(CALLS):
-            function(next(rotation))
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1e3 / CALLS)
-    return statistics.median(times)
-
-
-def host_time(function: Callable[[Inputs], Any], one: Inputs) -> float:
-    """Seconds of one call and the wait for it, the median."""
-    times = []
-    for _ in range(30):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        function(one)
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+SETS = 2
 
 
 @triton.jit
@@ -90,162 +52,84 @@ def _mix(a, b, c, x, y, BLOCK: tl.constexpr, READS: tl.constexpr, WRITES: tl.con
         tl.store(x + tl.program_id(0), tl.sum(value * other))
 
 
-def ceilings(dtype: torch.dtype) -> dict[str, Any]:
+def ceilings(dtype: str) -> dict[str, Any]:
     """The fastest copy of each mix over several block sizes, and torch's own copy."""
-    size = triton.next_power_of_2(SHAPE[0] * SHAPE[1]) * 49
-    arrays = [[torch.randn(size, device="cuda").to(dtype) for _ in range(3)] for _ in range(SETS)]
-    outputs = [torch.empty(size, dtype=dtype, device="cuda") for _ in range(2)]
+    size = triton.next_power_of_2(prod(GPU_SHAPE[:2])) * prod(GPU_SHAPE[2:])
+    kind = getattr(torch, dtype)
+    arrays = [[torch.randn(size, device="cuda").to(kind) for _ in range(3)] for _ in range(SETS)]
+    outputs = [torch.empty(size, dtype=kind, device="cuda") for _ in range(2)]
     results: dict[str, Any] = {}
     for reads, writes in ((3, 2), (2, 1), (3, 0), (2, 0)):
         best = None
         for block, warps in itertools.product((1024, 2048, 4096, 8192), (4, 8)):
             constants = {"BLOCK": block, "READS": reads, "WRITES": writes, "num_warps": warps}
-
-            def run(tensors: Any, constants: Any = constants) -> None:
-                _mix[(size // constants["BLOCK"],)](*tensors, *outputs, **constants)
-
-            seconds = device_time(run, arrays)  # type: ignore[arg-type]
+            launch = partial(_mix[(size // block,)], **constants)
+            seconds = device_time([partial(launch, *given, *outputs) for given in arrays])
             if best is None or seconds < best[0]:
                 best = (seconds, block, warps)
-        moved = (reads + writes) * size * dtype.itemsize
-        results[f"{reads} read {writes} written"] = {
+        moved = (reads + writes) * size * kind.itemsize
+        results[_mix_name(reads, writes)] = {
             "seconds": best[0],
             "bytes": moved,
             "TB/s": moved / best[0] / 1e12,
             "block": best[1],
             "warps": best[2],
         }
-    seconds = device_time(lambda tensors: outputs[0].copy_(tensors[0]), arrays)  # type: ignore
-    moved = 2 * size * dtype.itemsize
+    seconds = device_time([partial(outputs[0].copy_, given[0]) for given in arrays])
+    moved = 2 * size * kind.itemsize
     results["torch copy_"] = {"seconds": seconds, "TB/s": moved / seconds / 1e12}
     return results
 
 
-def inputs(
-    sigma: tuple[int, ...] | None, dtype: torch.dtype, layout: torch.memory_format
-) -> Inputs:
-    """Student, teacher (detached), σ and the upstream gradient 0.37."""
-
-    def random(shape: tuple[int, ...]) -> Tensor:
-        full = torch.randn(shape, device="cuda").to(dtype)
-        return full.contiguous(memory_format=layout)
-
-    given = random(sigma).requires_grad_() if sigma is not None else None
-    upstream = torch.tensor(0.37, device="cuda")
-    return random(SHAPE).requires_grad_(), random(SHAPE), given, upstream  # type: ignore
+def _mix_name(reads: int, writes: int) -> str:
+    return f"{reads} read {writes} written"
 
 
-class SaveAndScale(torch.autograd.Function):
-    """Gradients stored by the forward pass and scaled by the backward pass, as some do."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, sigma: Tensor) -> Tensor:
-        loss, gradients = ulfd_torch.value_and_grad(
-            student, teacher, sigma, teacher_gradient=False, implementation="triton"
-        )
-        ctx.save_for_backward(gradients.student, gradients.log_variance)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, Tensor]:
-        by_student, by_sigma = ctx.saved_tensors
-        return by_student.mul_(upstream), None, by_sigma.mul_(upstream)
-
-
-def implementations() -> dict[str, dict[str, Callable[[Inputs], Any]]]:
-    """The contestants, by task and name."""
-
-    def composite(student: Tensor, teacher: Tensor, sigma: Tensor) -> Tensor:
-        return ulfd_torch.ulfd_loss(student, teacher, sigma, implementation="composite")
-
-    def fused(student: Tensor, teacher: Tensor, sigma: Tensor) -> Tensor:
-        return ulfd_torch.ulfd_loss(student, teacher, sigma, implementation="triton")
-
-    compiled = torch.compile(composite, fullgraph=True)
-
-    def forward(loss: Callable[..., Tensor]) -> Callable[[Inputs], Any]:
-        def run(given: Inputs) -> Any:
-            with torch.no_grad():
-                return loss(*given[:3])
-
-        return run
-
-    def both(loss: Callable[..., Tensor]) -> Callable[[Inputs], Any]:
-        def run(given: Inputs) -> Any:
-            return torch.autograd.grad(loss(*given[:3]), (given[0], given[2]), given[3])
-
-        return run
-
-    def one_pass(given: Inputs) -> Any:
-        with torch.no_grad():
-            return ulfd_torch.value_and_grad(
-                *given[:3], upstream=given[3], teacher_gradient=False, implementation="triton"
-            )
-
-    return {
-        "forward": {
-            "eager": forward(composite),
-            "torch.compile": forward(compiled),
-            "fused": forward(fused),
-        },
-        "forward and backward": {
-            "eager": both(composite),
-            "torch.compile": both(compiled),
-            "save and scale": both(SaveAndScale.apply),
-            "fused, recomputed": both(fused),
-            "fused, one pass": one_pass,
-        },
-    }
-
-
-def compare(dtype: torch.dtype, name: str, layout: torch.memory_format) -> list[dict[str, Any]]:
-    """Every contestant on one σ shape."""
+def compare(problem: LossProblem) -> list[dict[str, Any]]:
+    """Every candidate on one problem."""
     torch._dynamo.reset()
-    sets = [inputs(SIGMAS[name], dtype, layout) for _ in range(SETS)]
-    word = sets[0][0].numel() * dtype.itemsize
-    full = name == "full"
+    sets = [tensors(problem, seed=seed, device="cuda") for seed in range(SETS)]
+    oracle = Oracle(problem, sets[0])
     rows = []
-    for task, contestants in implementations().items():
-        # forward: ẑ, z and a full σ; backward: again, and the gradients of ẑ and a full σ
-        ideal = word * (3 if full else 2) + (word * (2 if full else 1) if "back" in task else 0)
-        for contestant, function in contestants.items():
-            start = time.perf_counter()
-            function(sets[0])
-            torch.cuda.synchronize()
-            first = time.perf_counter() - start
-            seconds = device_time(function, sets)
-            rows.append(
-                {
-                    "dtype": str(dtype)[6:],
-                    "sigma": name,
-                    "layout": "NHWC" if layout == torch.channels_last else "NCHW",
-                    "task": task,
-                    "implementation": contestant,
-                    "seconds": seconds,
-                    "host_seconds": host_time(function, sets[0]),
-                    "first_call_seconds": first,
-                    "one_pass_bytes": ideal,
-                    "TB/s of one pass": ideal / seconds / 1e12,
-                }
-            )
+    for candidate in serving(ON_GPU, problem):
+        runs = [candidate.make(problem, given) for given in sets]
+        start = time.perf_counter()
+        results = runs[0]()
+        torch.cuda.synchronize()
+        first = time.perf_counter() - start
+        oracle.check(candidate, results)
+        seconds = device_time(runs)
+        rows.append(
+            {
+                "dtype": problem.dtype,
+                "sigma": problem.sigma,
+                "layout": problem.layout,
+                "task": problem.task,
+                "implementation": candidate.name,
+                "seconds": seconds,
+                "host_seconds": host_time(runs[0]),
+                "first_call_seconds": first,
+                "one_pass_bytes": problem.one_pass_bytes,
+                "TB/s of one pass": problem.one_pass_bytes / seconds / 1e12,
+            }
+        )
     return rows
 
 
-COLUMN_PROBLEMS = (
-    ("spatial", torch.contiguous_format),
-    ("channel", torch.contiguous_format),
-    ("channel", torch.channels_last),
-)
-
-
-def tune(dtype: torch.dtype, seconds: float) -> tuple[triton_configs.Columns, list[dict[str, Any]]]:
+def tune(dtype: str, seconds: float) -> tuple[triton_configs.Columns, list[dict[str, Any]]]:
     """The configuration of `over_columns` with the best geometric mean, and all that was tried."""
     chosen = triton_configs.config
-    one_pass = implementations()["forward and backward"]["fused, one pass"]
-    problems = {
-        (name, layout): [inputs(SIGMAS[name], dtype, layout) for _ in range(SETS)]
-        for name, layout in COLUMN_PROBLEMS
-    }
+    problems = [
+        LossProblem(GPU_SHAPE, dtype, sigma, layout, BOTH, upstream=0.37)
+        for sigma, layout in GPU_COLUMNS
+    ]
+    runs: list[list[Run]] = [
+        [
+            triton_one_pass(problem, tensors(problem, seed=seed, device="cuda"))
+            for seed in range(SETS)
+        ]
+        for problem in problems
+    ]
     rows, means = [], {}
     end = time.monotonic() + seconds
     for (elements, warps), width, stages, programs in itertools.product(
@@ -256,9 +140,9 @@ def tune(dtype: torch.dtype, seconds: float) -> tuple[triton_configs.Columns, li
         columns = triton_configs.Columns(elements, warps, width, programs, stages)
         config = triton_configs.Config(columns=columns)
         triton_configs.config = lambda *_, config=config: config  # type: ignore
-        times = [device_time(one_pass, sets, rounds=5) for sets in problems.values()]
+        times = [device_time(each, rounds=5) for each in runs]
         means[columns] = statistics.geometric_mean(times)
-        rows.append({"dtype": str(dtype)[6:], "columns": vars(columns), "seconds": times})
+        rows.append({"dtype": dtype, "columns": vars(columns), "seconds": times})
     triton_configs.config = chosen
     return min(means, key=lambda columns: means[columns]), rows
 
@@ -281,7 +165,13 @@ def machine() -> dict[str, Any]:
         "triton": triton.__version__,
         "ulfd": ulfd.__version__,
         "datasheet TB/s": next(
-            (rate for name, rate in DATASHEET.items() if name in properties.name), None
+            (
+                rate
+                for target in BANDWIDTHS.values()
+                for name, rate in target.items()
+                if name in properties.name
+            ),
+            None,
         ),
     }
 
@@ -299,13 +189,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": machine(), "shape": SHAPE, "copies": {}, "rows": []}
+    results: dict[str, Any] = {"machine": machine(), "shape": GPU_SHAPE, "copies": {}, "rows": []}
     best: dict[int, triton_configs.Config] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        results["copies"][str(dtype)[6:]] = ceilings(dtype)
+    for dtype, itemsize in ITEMSIZES.items():
+        results["copies"][dtype] = ceilings(dtype)
         if arguments.tune:
             columns, tried = tune(dtype, arguments.tune / 2)
-            best[dtype.itemsize] = triton_configs.Config(columns=columns)
+            best[itemsize] = triton_configs.Config(columns=columns)
             results.setdefault("tuning", []).extend(tried)
             print(dtype, "best of", len(tried), columns, flush=True)
     if best:
@@ -314,20 +204,17 @@ def main() -> None:
         table = {f"sm_{major}{minor}": {size: asdict(config) for size, config in best.items()}}
         path.write_text(json.dumps(table, indent=1) + "\n")
         os.environ[triton_configs.TUNED_FILE] = str(path)
-    for dtype, name, layout in itertools.product(
-        (torch.float32, torch.bfloat16), SIGMAS, (torch.contiguous_format, torch.channels_last)
-    ):
-        if layout == torch.channels_last and name in ("full", "sample"):
-            continue  # the same memory, the same kernel
-        for row in compare(dtype, name, layout):
+    for problem in GPU_LOSSES:
+        for row in compare(problem):
             results["rows"].append(row)
-            mix = _mix_of(row)
-            copy = results["copies"][row["dtype"]][mix]["TB/s"]
-            row["share of the copy"] = row["TB/s of one pass"] / copy
+            mix = _mix_name(problem.reads, problem.writes)
+            row["share of the copy"] = (
+                row["TB/s of one pass"] / results["copies"][problem.dtype][mix]["TB/s"]
+            )
             rate = results["machine"]["datasheet TB/s"]
             row["share of the datasheet"] = rate and row["TB/s of one pass"] / rate
             print(
-                f"{row['dtype']:9}{name:8}{row['layout']:5}{row['task']:21}"
+                f"{row['dtype']:9}{row['sigma']:8}{row['layout']:5}{row['task']:21}"
                 f"{row['implementation']:18}{row['seconds'] * 1e6:8.1f} µs"
                 f"{row['TB/s of one pass']:7.2f} TB/s {row['share of the copy']:6.1%} of the copy"
                 f"  first call {row['first_call_seconds']:.2f} s"
@@ -335,12 +222,6 @@ def main() -> None:
                 flush=True,
             )
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-def _mix_of(row: dict[str, Any]) -> str:
-    reads = 3 if row["sigma"] == "full" else 2
-    writes = 0 if row["task"] == "forward" else reads - 1
-    return f"{reads} read {writes} written"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +91,22 @@ def peak_memory(run: Run) -> int | None:
     return 1024 * (peak - before)
 
 
-def streaming(threads: int) -> Callable[..., None] | None:
+def streaming_compiler() -> str | None:
+    """What compiles streaming.cpp; None without a compiler, or where its intrinsics are none."""
+    if platform.machine() != "x86_64":
+        return None
+    return shutil.which("g++") or shutil.which("clang++")
+
+
+@cache
+def streaming(threads: int) -> Callable[..., None]:
     """The fastest pass that memory allows: reads three arrays, writes two around the caches.
 
     Compiled here and now from streaming.cpp, for this very processor, with the kernel's own pool of
-    threads; None without a compiler, or where its intrinsics are none. The function takes NumPy
-    arrays of one size, the outputs last.
+    threads. The function takes NumPy arrays of one size, the outputs last.
     """
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or platform.machine() != "x86_64":
-        return None
+    compiler = streaming_compiler()
+    assert compiler is not None
     source, kernel = Path(__file__).with_name("streaming.cpp"), Path(library.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "streaming.so"

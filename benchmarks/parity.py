@@ -13,18 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.problems import PARITY_SHAPE, PARITY_UPSTREAM, SIGMAS, sigma_shape
 from tests.conformance.backends import Backend, backends
 from tests.oracle import EPS, TINY, exact, magnitudes, make_case
 from ulfd.env import versions
-
-SHAPE = (8, 16, 7, 7)
-SIGMAS = {
-    "full": SHAPE,
-    "spatial": (8, 1, 7, 7),
-    "sample": (8, 1, 1, 1),
-    "channel": (1, 16, 1, 1),
-}
-UPSTREAM = 0.375
 
 
 def units(actual: Any, expected: Any, magnitude: Any, dtype: str) -> float:
@@ -37,10 +29,11 @@ def units(actual: Any, expected: Any, magnitude: Any, dtype: str) -> float:
 def measure(backend: Backend) -> dict[str, Any]:
     """The row of one implementation and dtype: the largest over the shapes of σ."""
     worst = dict.fromkeys(("loss", "student", "teacher", "log_variance"), 0.0)
-    for sigma in SIGMAS.values():
-        case = make_case(SHAPE, sigma, backend.rounded)
-        loss, gradients = backend.run(case, UPSTREAM)
-        (value, oracle), (size, magnitude) = exact(case, UPSTREAM), magnitudes(case, UPSTREAM)
+    for sigma in SIGMAS:
+        case = make_case(PARITY_SHAPE, sigma_shape(PARITY_SHAPE, sigma), backend.rounded)
+        loss, gradients = backend.run(case, PARITY_UPSTREAM)
+        value, oracle = exact(case, PARITY_UPSTREAM)
+        size, magnitude = magnitudes(case, PARITY_UPSTREAM)
         found = {"loss": units(loss, value, size, backend.computed)}
         for name in oracle._fields:
             given = (getattr(x, name) for x in (gradients, oracle, magnitude))
@@ -59,7 +52,7 @@ def main() -> None:
     for backend in backends(whole=True):
         rows.append(measure(backend))
         print(rows[-1], flush=True)
-    report = {"versions": versions(), "shape": SHAPE, "sigmas": list(SIGMAS), "rows": rows}
+    report = {"versions": versions(), "shape": PARITY_SHAPE, "sigmas": SIGMAS, "rows": rows}
     out.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.problems import BOTH, FORWARD, LossProblem
+
 HERE = Path(__file__).parent
-FORWARD, BOTH = "forward", "forward and backward"
 COLUMNS = (
     (BOTH, "fused, one pass"),
     (BOTH, "fused, recomputed"),
@@ -99,6 +100,12 @@ CPU_COLUMNS = (
 )
 
 
+def problem_of(row: dict[str, Any]) -> LossProblem:
+    """What a row of a CPU's measurements was asked."""
+    fields = {name: row[name] for name in LossProblem.__dataclass_fields__}
+    return LossProblem(**fields | {"shape": tuple(row["shape"])})
+
+
 def cpu_table(results: dict[str, Any], columns: Iterable[str] = CPU_COLUMNS) -> str:
     """Milliseconds by problem and candidate, the fastest of each row in bold."""
     columns, body = list(columns), []
@@ -111,10 +118,7 @@ def cpu_table(results: dict[str, Any], columns: Iterable[str] = CPU_COLUMNS) -> 
         for name in columns:
             text = f"{times[name]:.3g}" if name in times else ""
             cells.append(f"**{text}**" if times.get(name) == fastest else text)
-        task = row["task"] + (f", upstream {row['upstream']}" if row["upstream"] != 1 else "")
-        shape = "×".join(map(str, row["shape"]))
-        problem = f"{shape}, {row['sigma']}, {row['dtype']}, {row['layout']}"
-        body.append((f"{problem}: {task}", *cells))
+        body.append((problem_of(row), *cells))
     return markdown(("features, σ, dtype, memory: task", *columns), body)
 
 
@@ -170,10 +174,11 @@ def cpu_section(results: dict[str, Any], spinning: dict[str, Any]) -> str:
 {machine["processor"]}, {machine["threads"]} threads, {machine["instructions"]}; torch
 {versions["torch"]}, JAX {versions["jax"]}, NumPy {versions["numpy"]}, numexpr
 {versions["numexpr"]}. Medians of rounds in which the candidates take turns; speeds are medians of
-the rounds' ratios (method: `benchmarks/cpu.py`, `make bench`). The memory's limit is a pass that
-reads three arrays and writes two around the caches, into memory that is there already, as for "the
-kernel alone"; the others allocate their results, ulfd from a pool (`ulfd.kernels.cpu.buffers`),
-ulfd_jax from XLA. Value and gradients by student and σ of {shape}, full σ, float32:
+the rounds' ratios (method: `benchmarks/cpu.py`, `make bench-published`). The memory's limit is a
+pass that reads three arrays and writes two around the caches, into memory that is there already, as
+for "the kernel alone"; the others allocate their results, ulfd from a pool
+(`ulfd.kernels.cpu.buffers`), ulfd_jax from XLA. Value and gradients by student and σ of {shape},
+full σ, float32:
 
 {cpu_main_table(results)}
 
@@ -188,9 +193,9 @@ millisecond: these are repeated, the caches warm.
 
 {cpu_table(results)}
 
-OpenMP's idle threads waited passively (`OMP_WAIT_POLICY`, as `make bench` sets it). By default they
-spin for a moment after each of torch's operations, on the cores that ulfd's own threads want: then
-ulfd_torch took {ours} times as long, torch.compile
+OpenMP's idle threads waited passively (`OMP_WAIT_POLICY`, as `make bench-published` sets it). By
+default they spin for a moment after each of torch's operations, on the cores that ulfd's own
+threads want: then ulfd_torch took {ours} times as long, torch.compile
 {_slower(results, spinning, "torch.compile")} times (`results/cpu_spinning.json`).
 """
 

@@ -20,8 +20,14 @@ from tests.docs.pages import NAMES, ROOT, commands
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MAIN = {"run": "reference_training.run", "bench": "benchmarks.cpu", "bench-gpu": "benchmarks.gpu"}
-"""What a target of the Makefile hands ARGS to; to pytest otherwise."""
+MAIN = {
+    "run": "reference_training.run",
+    "bench-published": "benchmarks.cpu",
+    "bench-gpu": "benchmarks.gpu",
+}
+"""What a target of the Makefile hands ARGS to."""
+PYTEST = ("test", "test-gpu", "bench", "bench-compare")
+"""The targets that hand it to pytest."""
 NAMED = {"--experiment": {"all", *EXPERIMENTS, *ROWS}, "--budget": BUDGETS}
 """Options whose values are looked up only after all are parsed."""
 BARE = ("ulfd.env", "benchmarks.tables")
@@ -71,8 +77,10 @@ def check(command: list[str], monkeypatch) -> None:
             target, *variables = rest
             assert target in TARGETS
             given = dict(one.split("=", 1) for one in variables)
-            if arguments := given.pop("ARGS", ""):
+            arguments = given.pop("ARGS", "")
+            if target in MAIN and arguments:
                 check_module(MAIN[target], shlex.split(arguments), monkeypatch)
+            assert not arguments or target in {*MAIN, *PYTEST}
             assert not given
         case "pip":
             assert rest[0] == "install"

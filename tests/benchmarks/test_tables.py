@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks import tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_results_are_made_from_the_data():

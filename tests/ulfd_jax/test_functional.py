@@ -163,14 +163,18 @@ def test_axes_are_added_by_hand(kernel, sigma):
 
 
 @pytest.mark.usefixtures("no_promotion")
-@pytest.mark.parametrize("structure", ["official", "pointwise"])
+@pytest.mark.parametrize(
+    "options", [{"normalization": "batch", "blocks": 1}, {"structure": "pointwise"}]
+)
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_the_uem_adds_axes_by_hand(structure, layout):
-    spec = ulfd_jax.UEMSpec(4, structure=structure, normalization="batch")
-    params = ulfd_jax.uem.init(jax.random.key(0), spec)
+def test_the_uem_adds_axes_by_hand(options, layout):
+    spec = ulfd_jax.UEMSpec(4, **options)
+    params, state = ulfd_jax.uem.init(jax.random.key(0), spec), ulfd_jax.uem.init_state(spec)
     features = jnp.ones(SHAPE if layout == "NCHW" else (3, 5, 5, 4))
-    found = ulfd_jax.uem.apply(params, spec, features, layout=layout)
+    found = ulfd_jax.uem.apply(params, features, spec=spec, state=state, layout=layout)
     assert found.shape == features.shape
+    trained, _ = ulfd_jax.uem.train(params, state, features, spec=spec, layout=layout)
+    assert trained.shape == features.shape
 
 
 def test_a_number_keeps_its_digits(kernel):

@@ -55,6 +55,16 @@ def check_shapes(
         )
 
 
+def check_unmasked(**arrays: Any) -> None:
+    """Raises TypeError for NumPy's masked arrays, whose mask every conversion drops."""
+    for name, array in arrays.items():
+        if type(array).__module__.startswith("numpy.ma"):
+            raise TypeError(
+                f"ulfd_loss: {name} is a masked array, whose mask would be lost; give "
+                f"{name}.filled(value), or leave the masked elements out of all inputs."
+            )
+
+
 def check_dtypes(where: str = "ulfd_loss", /, **dtypes: Any) -> None:
     """Raises TypeError unless every named dtype is a real floating-point one."""
     for name, dtype in dtypes.items():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as xp
 
-from ulfd import losses
+from ulfd import checks, losses
 from ulfd.gradients import Gradients, closed_form
 from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
@@ -73,11 +73,12 @@ def _checked(
                 f"ulfd.ulfd_loss computes with NumPy but was given a {framework} array; use "
                 f"ulfd_{framework}.ulfd_loss, which takes the same arguments."
             )
+    checks.check_unmasked(student=student, teacher=teacher, log_variance=log_variance)
     student, teacher = np.asarray(student), np.asarray(teacher)
     if log_variance is not None:
-        log_variance = np.asarray(
-            log_variance, dtype=student.dtype if isinstance(log_variance, int | float) else None
-        )
+        number = isinstance(log_variance, int | float)  # exact in the arithmetic's dtype
+        dtype = losses.compute_dtype(student, teacher, xp=xp) if number else None
+        log_variance = np.asarray(log_variance, dtype)
     given = [array for array in (student, teacher, log_variance) if array is not None]
     shapes = tuple(array.shape for array in given)
     dtypes = tuple(array.dtype for array in given)
@@ -173,6 +174,7 @@ def value_and_grad(
         clamp=clamp,
         likelihood=likelihood,
     )
+    checks.check_unmasked(upstream=upstream)
     if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
         raise ValueError(
             f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "

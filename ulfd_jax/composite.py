@@ -23,6 +23,9 @@ def value(
     λ of the options is 1 here and wherever a kernel compiles them in: it may change from step to
     step, and multiplies afterwards.
     """
+    if log_variance is not None:  # for who has forbidden JAX to add axes by itself
+        lead = (1,) * (student.ndim - log_variance.ndim)
+        log_variance = jnp.reshape(log_variance, lead + log_variance.shape)
     return losses.ulfd_loss(
         student, teacher, log_variance, options, xp=jnp, stop_gradient=jax.lax.stop_gradient
     )

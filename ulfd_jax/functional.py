@@ -8,7 +8,7 @@ import jax
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from ulfd import losses
+from ulfd import checks, losses
 from ulfd.gradients import Gradients
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, LossOptions, loss_options, member_options
@@ -31,6 +31,7 @@ def _array(name: str, given: Any) -> Array:
             f"ulfd_jax.ulfd_loss computes with JAX but {name} is a torch tensor; use "
             "ulfd_torch.ulfd_loss, which takes the same arguments."
         )
+    checks.check_unmasked(**{name: given})
     try:
         return jnp.asarray(given)
     except (TypeError, ValueError) as error:
@@ -49,7 +50,7 @@ def _checked(
     features, clean = _array("student", student), _array("teacher", teacher)
     sigma: Array | None = None
     if isinstance(log_variance, int | float):
-        sigma = jnp.full((), log_variance, features.dtype)
+        sigma = jnp.full((), log_variance, composite.compute_dtype(features, clean))
     elif log_variance is not None:
         sigma = _array("log_variance", log_variance)
     inputs = (features, clean, sigma)
@@ -238,6 +239,7 @@ def value_and_grad(
     )
     inputs, call = _checked(student, teacher, log_variance, options, implementation)
     shape = inputs[0].shape if reduction == "none" else ()
+    checks.check_unmasked(upstream=upstream)
     if not isinstance(upstream, int | float) and jnp.shape(upstream) != shape:
         raise ValueError(
             f"value_and_grad: upstream has shape {jnp.shape(upstream)}, but the loss {shape}; "

@@ -55,7 +55,7 @@ class Pass:
         self.spatial = (2, 3) if layout == "NCHW" else (1, 2)
 
     def _per_channel(self, vector: Array, like: Array) -> Array:
-        shape = (-1, 1, 1) if self.layout == "NCHW" else (-1,)
+        shape = (1, -1, 1, 1) if self.layout == "NCHW" else (1, 1, 1, -1)
         return vector.astype(like.dtype).reshape(shape)
 
     def convolution(self, layer: Convolution, x: Array) -> Array:

@@ -65,16 +65,27 @@ def _keep(tensors: int) -> Callable[..., None]:
     """A `setup_context` that saves the first `tensors` arguments and remembers the others."""
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
+        # A tensor of inference mode cannot be saved, but its copy can.
+        ctx.save_for_backward(
+            *(t.clone() if t is not None and t.is_inference() else t for t in inputs[:tensors])
+        )
         ctx.others = inputs[tensors:]
 
     return setup
 
 
+# `is_grads_batched` still uses the vmap before torch.func's, which knows no rule of ours.
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
 def _loss_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     """Recomputes in one pass over the inputs; see the module's docstring for why."""
     needs = list(ctx.needs_input_grad[:3])
-    gradients = _call(fused_gradients, _Gradients, *ctx.saved_tensors, upstream, *ctx.others, needs)
+    arguments = (*ctx.saved_tensors, upstream, *ctx.others, needs)
+    if not torch.compiler.is_compiling() and _is_batched(upstream):
+        gradients = _plain_gradients(*arguments)
+    else:
+        gradients = _call(fused_gradients, _Gradients, *arguments)
     wanted = (grad if need else None for grad, need in zip(gradients, needs, strict=True))
     return *wanted, *(None for _ in ctx.others)
 
@@ -180,10 +191,14 @@ class _KeptLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         kept, ctx.kept = ctx.kept, None
         saved = ctx.saved_tensors  # raises where the inputs were changed in place
+        again = torch.is_grad_enabled()  # the gradients are to be differentiated
+        # Many upstream gradients at once.
+        batched = torch._C._are_functorch_transforms_active() or _is_batched(upstream)
+        if kept is None or again or batched:
+            return _loss_backward(ctx, upstream)
         narrow = any(one is not None and one.dtype != upstream.dtype for one in saved)
         unscaled = upstream.item() == 1
-        again = torch.is_grad_enabled()  # the gradients are to be differentiated
-        if kept is None or again or (narrow and not unscaled):
+        if narrow and not unscaled:
             return _loss_backward(ctx, upstream)
         needs = ctx.needs_input_grad[:3]
         gradients = [one if need else None for one, need in zip(kept, needs, strict=True)]

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -62,6 +63,7 @@ class _Hook:
         self.layer = layer
         self.active = True
         self.feature: Tensor | None = None
+        self.version: int | None = None  # of the feature's memory when the layer put it out
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if not self.active:
@@ -71,7 +73,28 @@ class _Hook:
                 f"FeatureTap: layer {self.layer!r} returns a {type(output).__name__}, not a "
                 "tensor; tap one of its parts."
             )
-        self.feature = output
+        # Compilers and tensors of inference mode count no versions. A copy is right there too, and
+        # a compiler leaves out the needless one.
+        if torch.compiler.is_compiling() or output.is_inference():
+            self.feature, self.version = output.clone(), None
+        else:
+            self.feature, self.version = output, output._version
+
+    def take(self) -> Tensor | None:
+        """The output, once.
+
+        Raises:
+            RuntimeError: what followed the layer changed it in place.
+        """
+        feature, self.feature = self.feature, None
+        if feature is None or self.version is None or feature._version == self.version:
+            return feature
+        raise RuntimeError(
+            f"FeatureTap: what the model does after layer {self.layer!r} changes its output in "
+            "place, so that it is no longer the layer's. Set inplace=False in what follows (as "
+            "`model.relu.inplace = False`), replace `x += y` by `x = x + y` there, or tap the "
+            "layer that makes the change."
+        )
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # A model that is saved or copied whole must neither need this package nor take the
@@ -122,15 +145,16 @@ class FeatureTap:
         """The layer's output in the last forward pass; each may be taken once.
 
         Raises:
-            RuntimeError: the layer has not run since the last take.
+            RuntimeError: the layer has not run since the last take, or what followed it changed
+                its output in place.
         """
-        if self._hook.feature is None:
+        feature = self._hook.take()
+        if feature is None:
             raise RuntimeError(
                 f"FeatureTap: layer {self.layer!r} saw nothing since the last take(). Either the "
                 "model has not run, it does not use this layer, the tap was closed, or the model "
                 "was compiled before the tap was made (make the tap first, then torch.compile)."
             )
-        feature, self._hook.feature = self._hook.feature, None
         return feature
 
     def resume(self) -> None:

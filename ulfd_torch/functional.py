@@ -45,6 +45,15 @@ def _no_tensor(name: str, value: Any) -> TypeError:
     )
 
 
+def _double(*given: Any) -> bool:
+    return any(getattr(tensor, "dtype", None) == torch.float64 for tensor in given)
+
+
+def _is_distributed(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, without importing what may not be there."""
+    return type(tensor).__module__.startswith("torch.distributed.")
+
+
 def _checked(
     student: Tensor,
     teacher: Tensor,
@@ -55,13 +64,22 @@ def _checked(
     """σ as a tensor, and the name of the kernel that serves the inputs."""
     # A union of types is more than torch.compile of torch 2.7 can trace.
     if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
-        log_variance = torch.full((), log_variance, dtype=student.dtype, device=student.device)
+        # In the arithmetic's dtype, which has the number as exactly as the loss can use it.
+        dtype = torch.float64 if _double(student, teacher) else torch.float32
+        log_variance = torch.full((), log_variance, dtype=dtype, device=student.device)
     inputs = (student, teacher) if log_variance is None else (student, teacher, log_variance)
     for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
-    if implementation is None and forward_ad._current_level >= 0:
-        implementation = "composite"  # no kernel has a forward-mode derivative
+    distributed = [type(tensor) for tensor in inputs if _is_distributed(tensor)]
+    if implementation is None and (distributed or forward_ad._current_level >= 0):
+        implementation = "composite"  # no kernel has a forward-mode derivative, nor shards
+    if distributed and implementation != "composite":
+        raise ValueError(
+            f"ulfd_loss: implementation {implementation!r} cannot serve these inputs: one is a "
+            f"{distributed[0].__name__}, which only 'composite' partitions; pass "
+            "implementation=None."
+        )
     shapes = tuple([tensor.shape for tensor in inputs])
     dtypes = tuple([tensor.dtype for tensor in inputs])
     devices = tuple([tensor.device for tensor in inputs])
@@ -178,7 +196,8 @@ def value_and_grad(
     if not isinstance(upstream, Tensor):
         arriving = None
         if upstream != 1.0:
-            arriving = torch.full((), upstream, dtype=torch.float32, device=student.device)
+            dtype = losses.compute_dtype(student, teacher, sigma, xp=xp)
+            arriving = torch.full((), upstream, dtype=dtype, device=student.device)
     else:
         arriving = upstream
         checks.check_devices(student=student.device, upstream=arriving.device)

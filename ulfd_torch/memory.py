@@ -6,6 +6,7 @@ in the student's order.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,14 @@ def reused_like(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return torch.empty_like(features, dtype=dtype)
     flat = torch.frombuffer(memory, dtype=dtype, count=features.numel())
     return flat.as_strided_(features.shape, features.stride())  # in place: no view of another
+
+
+def materialised(tensor: Any) -> Any:
+    """The tensor itself; a copy where PyTorch has put off a negation, or allocated nothing for
+    zeros, so that its memory is not what it says."""
+    if tensor is None or not (tensor.is_neg() or tensor._is_zerotensor()):
+        return tensor
+    return tensor.resolve_neg().clone()
 
 
 def dense(student: Tensor) -> Tensor:

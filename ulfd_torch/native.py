@@ -10,7 +10,15 @@ from ulfd import checks
 from ulfd.broadcasting import memory_order
 from ulfd.kernels.cpu import library
 from ulfd.options import LossOptions
-from ulfd_torch.memory import NAMES, dense, in_order, outputs, reused_like, sigma_like
+from ulfd_torch.memory import (
+    NAMES,
+    dense,
+    in_order,
+    materialised,
+    outputs,
+    reused_like,
+    sigma_like,
+)
 
 
 @lru_cache(maxsize=1024)
@@ -31,6 +39,9 @@ def compute(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss and gradients; what is not wanted comes back empty."""
+    student, teacher, log_variance, upstream = map(
+        materialised, (student, teacher, log_variance, upstream)
+    )
     like = dense(student)
     names = [NAMES[like.dtype], NAMES[teacher.dtype]]
     given, sigma = log_variance, None
@@ -38,7 +49,7 @@ def compute(
         names.append(NAMES[log_variance.dtype])
         sigma = log_variance.shape
     computed = torch.float64 if "float64" in names else torch.float32
-    loss = torch.empty((), dtype=computed)
+    loss = like.new_empty((), dtype=computed)
     gradients = outputs(like, teacher, log_variance, needs, reused_like)
     by_given = gradients[2]
     loop = _loop(like.shape, like.stride(), sigma)

@@ -1,9 +1,9 @@
 """Eq. 10 as one module: cross entropy on both images plus the distillation between them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,15 @@ from torch.nn import functional
 from ulfd_torch.features import FeatureTap
 from ulfd_torch.modules import ULFDLoss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
-from ulfd_torch.step_checks import check_pairs, check_parts, explained
+from ulfd_torch.step_checks import (
+    check_gradient,
+    check_pairs,
+    check_parts,
+    explained,
+    logits_of,
+)
 
+TaskLoss = Callable[[Tensor, Tensor], Tensor]
 TEACHERS = ("self", "self_detached", "frozen")
 BATCH_NORMS = ("separate", "concatenated", "clean_statistics")
 
@@ -76,17 +83,21 @@ class SelfDistillation(nn.Module):
     >>> step(clean, degraded, torch.tensor([0, 1, 2, 3])).total.backward()
 
     Args:
-        model: a classifier, images (B, 3, H, W) to logits (B, classes).
+        model: a classifier, images (B, 3, H, W) to logits (B, classes), or to something that has
+            them as `.logits`, or as the first tensor of a tuple.
         layer: the name of the layer whose output is distilled, as "layer4".
         uem: predicts σ from ẑ, a `UEM` or any module whose output broadcasts to ẑ; None for the
             deterministic version ("Ours w/o UEM").
         loss: the distillation loss with its weight; `ULFDLoss(weight=0.1)` by default (λ of the
             paper).
         teacher: "self" (official code: gradients flow through z), "self_detached", or "frozen"
-            (a copy of the model as it is now, in eval mode, never trained).
+            (a copy of the model as it is now, in eval mode, never trained; its weights, `frozen`,
+            are among the step's, without gradients).
         batch_norm: "separate" (official code: two passes, degraded first, both update the running
             averages), "concatenated" (one pass over both), or "clean_statistics" (two passes,
             only the clean one updates the running averages).
+        task_loss: (logits, labels) to a scalar, in the place of the cross entropy: with label
+            smoothing, class weights, `nn.BCEWithLogitsLoss()`, ...
         statistics: whether the result has `LossStatistics`; an attribute too, to be switched on
             for every hundredth step, say.
     Raises:
@@ -103,6 +114,7 @@ class SelfDistillation(nn.Module):
         loss: nn.Module | None = None,
         teacher: str = "self",
         batch_norm: str = "separate",
+        task_loss: TaskLoss = functional.cross_entropy,
         statistics: bool = False,
     ) -> None:
         super().__init__()
@@ -112,7 +124,7 @@ class SelfDistillation(nn.Module):
         ):
             if value not in allowed:
                 raise ValueError(f"SelfDistillation: {name} is {value!r}; use one of {allowed}.")
-        check_parts(uem, loss)
+        check_parts(uem, loss, task_loss)
         # The copy comes before the tap, which would otherwise be copied along.
         frozen = copy.deepcopy(model).eval().requires_grad_(False) if teacher == "frozen" else None
         self.model = model
@@ -120,11 +132,13 @@ class SelfDistillation(nn.Module):
         self.loss = ULFDLoss(weight=0.1) if loss is None else loss
         self.teacher = teacher
         self.batch_norm = batch_norm
+        self.task_loss = task_loss
         self.statistics = statistics
         self._tap = FeatureTap(model, layer)
         self._tap.pause()  # the model alone, in an evaluation say, keeps nothing
-        # In a tuple, so that it is neither trained, nor saved, nor switched to train mode.
-        self._frozen = (frozen, FeatureTap(frozen, layer)) if frozen is not None else None
+        # A part of the step's state: a resumed training needs it, and DDP shares it.
+        self.frozen = frozen
+        self._frozen_tap = FeatureTap(frozen, layer) if frozen is not None else None
 
     def close(self) -> None:
         """Removes the hook for good: the model is as it was given, as `torch.jit.script` needs it.
@@ -132,19 +146,20 @@ class SelfDistillation(nn.Module):
         The step cannot be called again; a new one can be made of the same model and UEM.
         """
         self._tap.close()
-        if self._frozen is not None:
-            self._frozen[1].close()
+        if self._frozen_tap is not None:
+            self._frozen_tap.close()
 
-    def _apply(self, *arguments: Any, **options: Any) -> Self:
-        """`to`, `half` and the like, for the frozen teacher too."""
-        if self._frozen is not None:
-            self._frozen[0]._apply(*arguments, **options)
-        return super()._apply(*arguments, **options)
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; the frozen teacher stays in eval mode."""
+        super().train(mode)
+        if self.frozen is not None:
+            self.frozen.eval()
+        return self
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._tap.resume()
         try:
-            return self.model(images), self._tap.take()
+            return logits_of(self.model(images)), self._tap.take()
         except (RuntimeError, ValueError) as error:
             better = explained(images, error)
             if better is None:
@@ -168,13 +183,12 @@ class SelfDistillation(nn.Module):
         return y, z, y_hat, z_hat
 
     def _teacher_feature(self, clean: Tensor, z: Tensor) -> Tensor:
-        if self._frozen is not None:
-            model, tap = self._frozen
+        if self.frozen is not None and self._frozen_tap is not None:
             if not torch.compiler.is_compiling():  # for who moves the model, and not the step
-                model.to(clean.device)
+                self.frozen.to(clean.device)
             with torch.no_grad():
-                model(clean)
-            return tap.take()
+                self.frozen(clean)
+            return self._frozen_tap.take()
         return z.detach() if self.teacher == "self_detached" else z
 
     def forward(self, clean: Tensor, degraded: Tensor, labels: Tensor) -> SelfDistillationLoss:
@@ -183,15 +197,17 @@ class SelfDistillation(nn.Module):
         Args:
             clean: x, (B, 3, H, W).
             degraded: x̃, the same images degraded, the same shape.
-            labels: y, (B,), class indices.
+            labels: y, (B,), class indices, or what `task_loss` takes.
         Raises:
             ValueError: clean and degraded differ in shape, or are one image where the model has
                 batch normalisation.
             TypeError: one of the three is no tensor, or the model takes no such dtype.
-            RuntimeError: the step was closed.
+            RuntimeError: the step was closed, ẑ has no gradient, or the layer's output was changed
+                in place.
         """
         check_pairs(clean=clean, degraded=degraded, labels=labels)
         y, z, y_hat, z_hat = self._both(clean, degraded)
+        check_gradient(self._tap.layer, z_hat, y_hat)
         log_variance = None
         if self.uem is not None:
             predicted = self.uem(z_hat)
@@ -208,8 +224,8 @@ class SelfDistillation(nn.Module):
         if self.statistics:
             clamp = getattr(self.loss, "clamp", None)
             statistics = loss_statistics(z_hat, teacher, log_variance, clamp=clamp)
-        clean_loss = functional.cross_entropy(y, labels)
-        degraded_loss = functional.cross_entropy(y_hat, labels)
+        clean_loss = self.task_loss(y, labels)
+        degraded_loss = self.task_loss(y_hat, labels)
         return SelfDistillationLoss(
             total=clean_loss + degraded_loss + distillation,
             clean=clean_loss,

@@ -8,9 +8,13 @@ from torch import Tensor, nn
 from ulfd_torch.features import described
 
 
-def check_parts(uem: object, loss: object) -> None:
-    """Raises TypeError unless both can be called as the step calls them."""
-    for name, value, example in (("uem", uem, "UEM(512)"), ("loss", loss, "ULFDLoss(weight=0.1)")):
+def check_parts(uem: object, loss: object, task_loss: object) -> None:
+    """Raises TypeError unless all can be called as the step calls them."""
+    for name, value, example in (
+        ("uem", uem, "UEM(512)"),
+        ("loss", loss, "ULFDLoss(weight=0.1)"),
+        ("task_loss", task_loss, "nn.CrossEntropyLoss(label_smoothing=0.1)"),
+    ):
         if value is not None and (isinstance(value, type) or not callable(value)):
             raise TypeError(
                 f"SelfDistillation: {name} is {described(value)}, but must be a module, as "
@@ -47,6 +51,37 @@ def check_pairs(**given: Any) -> None:
         raise ValueError(
             f"SelfDistillation: clean images {tuple(clean.shape)} and degraded ones "
             f"{tuple(degraded.shape)} must be pairs of one shape."
+        )
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returns: itself, its `logits`, or its first tensor.
+
+    Raises:
+        TypeError: there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    named = getattr(output, "logits", None)
+    parts = (named,) if named is not None else output if isinstance(output, tuple | list) else ()
+    found = next((part for part in parts if isinstance(part, Tensor)), None)
+    if found is None:
+        raise TypeError(
+            f"SelfDistillation: the model returns a {type(output).__name__} without logits; "
+            "return a tensor (B, classes), something with `.logits`, or a tuple that begins "
+            "with them."
+        )
+    return found
+
+
+def check_gradient(layer: str, z_hat: Tensor, logits: Tensor) -> None:
+    """Raises RuntimeError if the model is trained, but not through ẑ."""
+    if logits.requires_grad and not z_hat.requires_grad:
+        raise RuntimeError(
+            f"SelfDistillation: no gradient reaches the output of layer {layer!r}, although the "
+            "model trains. It ran inside checkpoint(..., use_reentrant=True), for which pass "
+            "use_reentrant=False, or under torch.no_grad(), or all that it depends on is frozen: "
+            "tap a layer behind something that trains."
         )
 
 

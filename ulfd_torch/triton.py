@@ -11,7 +11,7 @@ from ulfd.broadcasting import memory_order
 from ulfd.kernels import triton_configs
 from ulfd.losses import denominator
 from ulfd.options import LossOptions
-from ulfd_torch.memory import dense, in_order, outputs, sigma_like
+from ulfd_torch.memory import dense, in_order, materialised, outputs, sigma_like
 
 
 @lru_cache
@@ -103,6 +103,9 @@ def compute(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss and gradients; what is not wanted comes back empty."""
+    student, teacher, log_variance, upstream = map(
+        materialised, (student, teacher, log_variance, upstream)
+    )
     loss = student.new_empty((), dtype=torch.float32)
     gradients = outputs(student, teacher, log_variance, needs)
     if student.numel() == 0:  # a sum over nothing

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import ulfd
+import ulfd_jax
 import ulfd_torch
 
 X = np.zeros((4, 8, 7, 7), np.float32)
@@ -66,3 +67,23 @@ def test_sum_and_none_of_an_empty_batch_are_defined():
     assert ulfd.ulfd_loss(X[:0], X[:0], X[:0], reduction="sum") == 0
     loss, gradients = ulfd.value_and_grad(X[:0], X[:0], X[:0], reduction="none")
     assert loss.shape == gradients.student.shape == (0, 8, 7, 7)
+
+
+@pytest.mark.parametrize("adapter", [ulfd, ulfd_jax])
+@pytest.mark.parametrize("name", ["student", "teacher", "log_variance", "upstream"])
+def test_a_masked_array_is_refused(adapter, name):
+    """Its mask would be dropped on the way."""
+    inputs = {key: np.zeros(3, np.float32) for key in ("student", "teacher", "log_variance")}
+    inputs[name] = np.ma.masked_array(np.zeros(3, np.float32), [False, True, False])
+    with pytest.raises(TypeError, match=rf"{name} is a masked array.*{name}\.filled"):
+        adapter.value_and_grad(**inputs, reduction="none")
+
+
+@pytest.mark.parametrize("implementation", ["native", "composite"])
+def test_a_number_keeps_its_digits(implementation):
+    ones, zeros = np.ones(3, np.float16), np.zeros(3, np.float16)
+    found = ulfd.ulfd_loss(ones, zeros, 9.99, implementation=implementation)
+    assert found == pytest.approx(np.exp(-9.99) + 2 * 9.99, rel=1e-6)
+    doubles = np.arange(6.0), np.zeros(6), np.zeros(6)
+    _, gradients = ulfd.value_and_grad(*doubles, upstream=0.1, implementation=implementation)
+    np.testing.assert_allclose(gradients.student, 0.2 * np.arange(6) / 6, rtol=1e-14)

@@ -144,6 +144,46 @@ def test_numbers_numpy_and_hostile_values(kernel):
     assert ulfd_loss(student[0], teacher[0], 0, implementation=kernel) == 1.0
 
 
+@pytest.fixture
+def no_promotion():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.mark.usefixtures("no_promotion")
+@pytest.mark.parametrize("sigma", [(4, 1, 1), (5,), (), (1, 4, 1, 1)])
+def test_axes_are_added_by_hand(kernel, sigma):
+    """Who has forbidden JAX to add them by itself has a σ of fewer axes all the same."""
+    case = make_case(SHAPE, sigma, single)
+    given = arrays(case)
+    loss = partial(ulfd_loss, implementation=kernel, beta=0.5, clamp=(-2.0, 2.0))
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*given)
+    check(value, gradients, case, 1.0, beta=0.5, clamp=(-2.0, 2.0))
+    assert value_and_grad(*given, implementation=kernel)[1].log_variance.shape == sigma
+
+
+@pytest.mark.usefixtures("no_promotion")
+@pytest.mark.parametrize(
+    "options", [{"normalization": "batch", "blocks": 1}, {"structure": "pointwise"}]
+)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_uem_adds_axes_by_hand(options, layout):
+    spec = ulfd_jax.UEMSpec(4, **options)
+    params, state = ulfd_jax.uem.init(jax.random.key(0), spec), ulfd_jax.uem.init_state(spec)
+    features = jnp.ones(SHAPE if layout == "NCHW" else (3, 5, 5, 4))
+    found = ulfd_jax.uem.apply(params, features, spec=spec, state=state, layout=layout)
+    assert found.shape == features.shape
+    trained, _ = ulfd_jax.uem.train(params, state, features, spec=spec, layout=layout)
+    assert trained.shape == features.shape
+
+
+def test_a_number_keeps_its_digits(kernel):
+    ones, zeros = np.ones(3, np.float16), np.zeros(3, np.float16)
+    assert float(ulfd_loss(ones, zeros, 1e5, implementation=kernel)) == pytest.approx(2e5)
+    found = ulfd_loss(jnp.ones(3, "bfloat16"), zeros, 9.99, implementation=kernel)
+    assert float(found) == pytest.approx(np.exp(-9.99) + 2 * 9.99, rel=1e-6)
+
+
 def test_an_empty_batch(kernel):
     empty, sigma = jnp.zeros((0, 3)), jnp.zeros((1, 3))
     loss, gradients = jax.value_and_grad(ulfd_loss, (0, 2))(

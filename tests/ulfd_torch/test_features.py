@@ -148,3 +148,51 @@ def test_compiled_and_data_parallel_wrappers_are_seen_through():
         with FeatureTap(wrapped, "1") as tap:
             wrapped(images)
             torch.testing.assert_close(tap.take(), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)), "1"),
+        (lambda: resnet18(num_classes=3), "bn1"),  # an in-place ReLU
+        (lambda: resnet18(num_classes=3), "layer4.1.bn2"),  # out += identity
+    ],
+)
+def test_an_output_that_is_changed_in_place_is_refused(make, layer):
+    torch.manual_seed(0)
+    network, images = make(), torch.rand(2, 3, 33, 33)
+    with FeatureTap(network, layer) as tap:
+        network(images)
+        with pytest.raises(RuntimeError, match=r"changes its output in place.*inplace=False"):
+            tap.take()
+        network(images[:, :, :32])  # and the next pass says so again
+        with pytest.raises(RuntimeError, match="in place"):
+            tap.take()
+
+
+def test_the_remedy_gives_the_layers_own_output():
+    torch.manual_seed(0)
+    network, images = resnet18(), torch.rand(2, 3, 33, 33)
+    own = network.bn1(network.conv1(images))
+    with FeatureTap(network, "bn1") as tap:
+        network.relu.inplace = False
+        network(images)
+        feature = tap.take()
+    torch.testing.assert_close(feature, own)
+    assert feature.min() < 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_inference_and_compiled_the_output_is_the_layers_own(compiled):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    images = torch.rand(2, 3, 8, 8)
+    own = network[0](images).detach()
+    with FeatureTap(network, "0") as tap:
+        if compiled:
+            torch._dynamo.reset()
+            torch.compile(network, backend="aot_eager")(images)
+        else:
+            with torch.inference_mode():
+                network(images)
+        torch.testing.assert_close(tap.take().detach(), own)

@@ -2,11 +2,14 @@
 
 import copy
 import os
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
 
 from ulfd_torch import UEM, SelfDistillation, ULFDLoss, ulfd_loss
@@ -76,12 +79,25 @@ def test_batch_norm_orders():
     torch.testing.assert_close(means["concatenated"], 0.1 * (m_clean + m_degraded) / 2)
 
 
-def test_the_frozen_teacher_is_neither_trained_nor_saved():
-    model = network()
-    before = model.state_dict()
-    step = SelfDistillation(model, layer="2", teacher="frozen")
-    assert set(step.state_dict()) == {f"model.{name}" for name in before}
-    assert len(list(step.parameters())) == len(list(model.parameters()))
+def test_the_frozen_teacher_is_part_of_the_state_but_not_trained():
+    """Two steps of other networks give one loss after one state was given to the other."""
+    first = SelfDistillation(network(), layer="2", teacher="frozen")
+    torch.manual_seed(1)
+    other = nn.Sequential(*(copy.deepcopy(layer) for layer in network()))
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    second = SelfDistillation(other, layer="2", teacher="frozen")
+    before = [tensor.clone() for tensor in first.frozen.state_dict().values()]
+    optimizer = torch.optim.AdamW(first.parameters(), lr=0.1)
+    first(*images(), LABELS).total.backward()
+    optimizer.step()
+    assert all(map(torch.equal, first.frozen.state_dict().values(), before))
+    assert not any(parameter.requires_grad for parameter in first.frozen.parameters())
+    expected = copy.deepcopy(first)(*images(), LABELS).distillation
+    assert second(*images(), LABELS).distillation != expected
+    second.load_state_dict(first.state_dict())
+    assert second(*images(), LABELS).distillation == expected
+    assert not second.train().frozen.training
 
 
 def test_the_frozen_teacher_goes_where_the_step_goes():
@@ -265,3 +281,81 @@ def test_two_ddp_processes_give_the_gradients_of_one():
     for worker in workers:
         worker.join(timeout=30)
     assert found == {0: True, 1: True}
+
+
+def test_no_gradient_through_the_layer_is_an_error():
+    clean, degraded = images()
+
+    class Checkpointed(nn.Module):
+        def __init__(self, use_reentrant):
+            super().__init__()
+            self.body, self.head = network()[:3], network()[3:]
+            self.use_reentrant = use_reentrant
+
+        def forward(self, x):
+            return self.head(checkpoint(self.body, x, use_reentrant=self.use_reentrant))
+
+    step = SelfDistillation(Checkpointed(True), layer="body.1")
+    with pytest.raises(RuntimeError, match=r"no gradient reaches.*'body\.1'.*use_reentrant=False"):
+        step(clean.requires_grad_(), degraded.requires_grad_(), LABELS)
+    with torch.no_grad():  # nothing is trained
+        step(clean, degraded, LABELS)
+    right = SelfDistillation(Checkpointed(False), layer="body.1")
+    right(clean, degraded, LABELS).total.backward()
+    assert right.model.body[0].weight.grad.abs().sum() > 0
+    for parameter in right.model.body.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="all that it depends on is frozen"):
+        right(clean.detach(), degraded.detach(), LABELS)
+
+
+class Named(NamedTuple):
+    logits: torch.Tensor
+    auxiliary: torch.Tensor | None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: Named(y, None),
+        lambda y: SimpleNamespace(loss=None, logits=y),
+        lambda y: (None, y, 2 * y),
+        lambda y: [y],
+    ],
+)
+def test_logits_are_found_in_what_a_model_returns(wrap):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return wrap(self.inner(x))
+
+    expected = SelfDistillation(network(), layer="2")(*images(), LABELS).total
+    found = SelfDistillation(Wrapped(), layer="inner.2")(*images(), LABELS).total
+    assert found == expected
+
+
+def test_a_model_without_logits_is_refused():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return {"hidden": self.inner(x)}
+
+    with pytest.raises(TypeError, match=r"returns a dict without logits.*\.logits"):
+        SelfDistillation(Hidden(), layer="inner.2")(*images(), LABELS)
+
+
+def test_another_task_loss():
+    targets = functional.one_hot(LABELS, 3).float()
+    task = nn.BCEWithLogitsLoss()
+    step = SelfDistillation(network(), layer="2", task_loss=task)
+    result = step(*images(), targets)
+    torch.testing.assert_close(result.clean, task(result.clean_logits, targets))
+    torch.testing.assert_close(result.total, result.clean + result.degraded + result.distillation)
+    with pytest.raises(TypeError, match=r"task_loss is 0\.1"):
+        SelfDistillation(network(), layer="2", task_loss=0.1)

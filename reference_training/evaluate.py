@@ -7,6 +7,7 @@ then corrupted on the fly: class folders, or a dataset by name. A killed evaluat
 the same command is given again; `torchrun` shares its sets among processes.
 """
 
+import hashlib
 import os
 import shlex
 import sys
@@ -94,11 +95,19 @@ class Evaluation:
         parts = [
             self.model,
             "" if self.adaptation == "none" else self.adaptation,
-            Path(self.data).name,
+            self._data_name,
             f"subset-{self.subset}" if self.subset else "",
         ]
         name = "-".join(part.replace(":", "-").replace("/", "-") for part in parts if part)
         return Path("runs") / "evaluation" / name
+
+    @property
+    def _data_name(self) -> str:
+        """The data's name; of a folder also a sign of where it is, for many are called val."""
+        if self.data in DATASETS:
+            return self.data
+        root = Path(self.data).resolve()
+        return f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
 
 
 def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:
@@ -148,6 +157,13 @@ def check(given: Evaluation) -> None:
     for name, value in (("--batch-size", given.batch_size), ("--input-size", given.input_size)):
         if value is not None and value < 1:
             raise RunError(f"{name} is {value}, but must be at least 1.")
+    images = [Path(where).resolve() for where in (given.data, given.clean) if where]
+    out = given.folder.resolve()
+    if any(out.is_relative_to(root) and root.is_dir() for root in images):
+        raise RunError(
+            f"the results would be written into the images' own folder, to {out}, where they would "
+            "be taken for a class; name another folder with --out."
+        )
     if given.adaptation not in ADAPTATIONS:
         raise RunError(
             f"--adaptation is {given.adaptation!r}; use one of {', '.join(ADAPTATIONS)}."

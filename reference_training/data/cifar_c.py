@@ -128,11 +128,12 @@ class PublishedArrays:
             self._array(name)
 
     def mark(self, one: EvaluationSet) -> str:
-        """The fingerprint of some of the set's images."""
-        if one[0] in self.clean_sets:
-            return ""
+        """The fingerprint of some of the set's images, and when the file was changed."""
+        if self.clean_images and one[0] in self.clean_sets:
+            return self.clean_images.mark
         images = self.samples(one).images
-        digest = hashlib.sha256()
+        changed = (self.root / f"{one[0]}.npy").stat().st_mtime_ns
+        digest = hashlib.sha256(str(changed).encode())
         for at in spread(len(images)):
             digest.update(images[at].numpy().tobytes())
         return digest.hexdigest()

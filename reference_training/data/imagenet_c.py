@@ -8,7 +8,6 @@ Source: Hendrycks & Dietterich 2019; https://github.com/hendrycks/robustness.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.data.class_folders import ImageFiles, are_imagenets, image_size
+from reference_training.data.class_folders import (
+    ImageFiles,
+    are_imagenets,
+    files_sha256,
+    image_size,
+    times_sha256,
+)
 from reference_training.data.image_files import class_names, list_images, some
 from reference_training.data.samples import (
     CleanImages,
@@ -104,6 +109,7 @@ class PublishedFolders:
     def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
         self.root = root
         self.classes = classes
+        self._marks: dict[EvaluationSet, str] = {}
         self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
         self.published = IMAGENET_C  # until an image says otherwise
@@ -150,10 +156,10 @@ class PublishedFolders:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The data set, the fingerprint of its file names, the clean images."""
+        """The data set, the fingerprint of the first set's files, the clean images."""
         return {
             "published": self.name,
-            "names_sha256": hashlib.sha256("\n".join(self.files).encode()).hexdigest(),
+            "files_sha256": files_sha256(self.first, self.files),
             "clean": self.clean_images.identity if self.clean_images else None,
         }
 
@@ -184,14 +190,18 @@ class PublishedFolders:
             )
 
     def mark(self, one: EvaluationSet) -> str:
-        """The sizes of some of the set's files."""
-        name, severity = one
-        if name in self.clean_sets:
-            return ""
+        """The content of some of the set's files, and when they were changed."""
+        if one not in self._marks:
+            self._marks[one] = self._mark(*one)
+        return self._marks[one]
+
+    def _mark(self, name: str, severity: int) -> str:
+        if self.clean_images and name in self.clean_sets:
+            return self.clean_images.mark
         folder = self.folders[name] / str(severity)
-        files = [folder / self.files[at] for at in spread(len(self.files))]
-        sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
-        return " ".join(map(str, sizes))
+        some_files = [self.files[at] for at in spread(len(self.files))]
+        present = [file for file in some_files if (folder / file).is_file()]
+        return files_sha256(folder, present) + times_sha256(folder, some_files)
 
     def samples(self, one: EvaluationSet) -> Samples:
         """The images of one set.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
+from reference_training.data.samples import spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from reference_training.runtime.workers import bar
@@ -40,10 +41,12 @@ class Photographs(Protocol):
 
 
 def fingerprint(photographs: Photographs) -> str:
-    """SHA-256 of all names and labels (not of the images, which are many gigabytes)."""
+    """SHA-256 of all names and labels, and of some images (all would be many gigabytes)."""
     digest = hashlib.sha256(photographs.labels.numpy().tobytes())
     for sample in range(len(photographs.labels)):
-        digest.update(photographs.name(sample).encode() + b"\0")
+        digest.update(os.fsencode(photographs.name(sample)) + b"\0")
+    for sample in spread(len(photographs.labels)):
+        digest.update(photographs.read(sample))
     return digest.hexdigest()
 
 

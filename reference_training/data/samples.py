@@ -55,7 +55,12 @@ class CleanImages(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells these images from others, as JSON."""
+        """What tells these images from others, wherever they lie, as JSON."""
+        ...
+
+    @property
+    def mark(self) -> str:
+        """What tells them from others in their place since, found quickly."""
         ...
 
     def clean(self, name: str) -> Samples:
@@ -95,6 +100,8 @@ class InMemory:
 
     clean_sets: tuple[str, ...] = (CLEAN,)
     is_imagenet = False
+    mark = ""
+    """None is needed: the identity is that of all images."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.name = dataset.name

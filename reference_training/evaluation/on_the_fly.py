@@ -105,8 +105,8 @@ class OnTheFly:
                 raise RunError(str(error)) from error
 
     def mark(self, one: EvaluationSet) -> str:
-        """None is needed: the identity is that of all images."""
-        return ""
+        """What tells the clean images from others in their place."""
+        return self.clean_images.mark
 
     def samples(self, one: EvaluationSet) -> Samples:
         """The images of one set."""

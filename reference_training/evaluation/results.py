@@ -58,8 +58,9 @@ class ResultFolder:
         else:
             write_json(header, description)
 
-    def _fingerprint(self, one: EvaluationSet) -> str:
-        return hashlib.sha256((self.content + self.mark(one)).encode()).hexdigest()
+    def _sealed(self, one: EvaluationSet, counts: Counts) -> dict[str, Any]:
+        content = f"{self.content}{self.mark(one)}{counts}"
+        return asdict(counts) | {"fingerprint": hashlib.sha256(content.encode()).hexdigest()}
 
     def _file(self, one: EvaluationSet) -> Path:
         return self.path / "sets" / f"{one[0]}-{one[1]}.json"
@@ -75,12 +76,14 @@ class ResultFolder:
             return None
         content = read_json(path)
         try:
-            if content.pop("fingerprint") != self._fingerprint(one):
+            counts = Counts(*(content[key] for key in ("images", "top1", "top5")))
+            if content != self._sealed(one, counts):
                 raise RunError(
                     f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}, "
-                    "or the images have changed since; delete it and run the same command again."
+                    "or it was edited, or the images have changed since; delete it and run the "
+                    "same command again."
                 )
-            return Counts(**content)
+            return counts
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(
                 f"{path} is damaged ({error}); delete it and run the same command again."
@@ -88,7 +91,7 @@ class ResultFolder:
 
     def write(self, one: EvaluationSet, counts: Counts) -> None:
         """Keeps the counts of a finished set."""
-        write_json(self._file(one), asdict(counts) | {"fingerprint": self._fingerprint(one)})
+        write_json(self._file(one), self._sealed(one, counts))
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -83,9 +83,8 @@ def networks_of(run: Run) -> list[str]:
 
 def evaluate_all(run: Run, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
-    lines = JsonLines(run.folder / "evaluation.jsonl")
-    rows = lines.read()
-    lines.keep(len(rows))  # drops a torn last line, to which the next would be glued
+    lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
+    rows = lines.resume()
     done: dict[EvaluationSet, set[str]] = {one: set() for one in SETS}
     for row in rows:
         done[row["corruption"], row["severity"]] |= row["results"].keys()

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from reference_training.networks.libraries import Loaded, find
+from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.weights import (
     classes_of,
     fill,
     find_weights,
     read_tensors,
+    take_normalisation,
 )
 from reference_training.runtime.errors import RunError
 
@@ -46,6 +48,7 @@ def load_model(
         if weights is not None:
             raise RunError("--weights and --checkpoint exclude each other; give one.")
         tensors = read_tensors(checkpoint)
+        own = take_normalisation(tensors)
         model = architecture.build(architecture.classes)
         found = find_weights(model, tensors, checkpoint_prefix)
         classes = classes_of(model, found)
@@ -54,6 +57,8 @@ def load_model(
         fill(model, found)
         # Own weights may have been trained at any size, so images are left as they are.
         ready = replace(architecture.preprocessing, input_size=None)
+        if own is not None:
+            ready = Preprocessing(*own)
         label = f"{name} ({checkpoint.name})"
         loaded = Loaded(label, model, classes or architecture.classes, ready)
     loaded.model.eval()

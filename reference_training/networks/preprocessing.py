@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from reference_training.runtime.errors import RunError
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -16,6 +18,19 @@ class Preprocessing:
     std: tuple[float, ...]
     input_size: int | None = None
     """Images of another size are resized to so many pixels a side; None leaves them."""
+
+    def __post_init__(self) -> None:
+        """Raises RunError for numbers on another scale."""
+        if not (
+            len(self.mean) == len(self.std) == 3
+            and all(0 <= value <= 1 for value in self.mean)
+            and all(0 < value <= 1 for value in self.std)
+        ):
+            raise RunError(
+                f"the images' mean {self.mean} and std {self.std} must be three numbers each, from "
+                "0 to 1, of images with levels from 0 to 1; divide those of 0 to 255 by 255, and "
+                "give them as --mean and --std."
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32."""

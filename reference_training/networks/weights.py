@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from reference_training.networks.resnet import Classifier
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 
@@ -62,6 +63,43 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
+
+
+COLOURS = "rgb"
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+MEANS, DEVIATIONS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
+"""What libraries call a layer that normalises images inside the network."""
+
+
+def take_normalisation(tensors: dict[str, Tensor]) -> Normalisation | None:
+    """Takes the normalisation of images out of a checkpoint that carries its own.
+
+    Returns:
+        Mean and standard deviation of the three channels, of levels from 0 to 1, or None if there
+        are none. Numbers of levels from 0 to 255 are divided by 255.
+
+    Raises:
+        RunError: there are several, or half of one.
+    """
+    found: list[list[tuple[float, ...]]] = []
+    for names in (MEANS, DEVIATIONS):
+        keys = [
+            key
+            for key, value in tensors.items()
+            if key.rpartition(".")[2] in names and value.numel() == len(COLOURS)
+        ]
+        found.append(list({tuple(tensors.pop(key).double().flatten().tolist()) for key in keys}))
+    means, deviations = found
+    if not means and not deviations:
+        return None
+    if len(means) != 1 or len(deviations) != 1:
+        raise RunError(
+            f"the checkpoint carries {len(means)} means and {len(deviations)} deviations of "
+            "images, of which it should have one or none; save the network that is to be "
+            "evaluated without them, and give --mean and --std."
+        )
+    scale = 255 if max(means[0]) > 1 else 1
+    return tuple(v / scale for v in means[0]), tuple(v / scale for v in deviations[0])
 
 
 def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | None) -> dict:
@@ -156,7 +194,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def fill_from_file(model: nn.Module, path: Path, name: str, remedy: str) -> str:
+def fill_from_file(model: Classifier, path: Path, name: str, remedy: str) -> str:
     """Fills a network, in place, from a file of the same number of classes.
 
     Args:
@@ -173,6 +211,10 @@ def fill_from_file(model: nn.Module, path: Path, name: str, remedy: str) -> str:
     """
     tensors = read_tensors(path)
     try:
+        own = take_normalisation(tensors)
+        here = model.mean, model.std
+        if own is not None and not torch.allclose(torch.tensor(own), torch.tensor(here)):
+            raise RunError(f"it normalises images by {own}, but here they are by {here}.")
         fill(model, find_weights(model, tensors, None))
     except RunError as error:
         raise RunError(f"{path} does not hold the weights of a {name}: {error} {remedy}") from error

@@ -1,8 +1,10 @@
 """Writing files so that a reader finds the old content or the new one, never half of it."""
 
 import contextlib
+import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,37 +86,51 @@ class JsonLines:
 
     Args:
         path: the file; made on the first append.
+        sealed: whether each line, an object, carries a checksum. A line that was changed is then
+            left out, which is said; what it held has to be computed again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sealed: bool = False) -> None:
         self.path = path
+        self.sealed = sealed
 
     def read(self) -> list[Any]:
         """All whole lines; a torn last one is left out."""
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]
-        with reading(self.path, *DAMAGED):
-            return [json.loads(line) for line in lines]
+        if not self.sealed:
+            with reading(self.path, *DAMAGED):
+                return [json.loads(line) for line in lines]
+        rows = [row for line in lines if (row := _unsealed(line)) is not None]
+        if len(rows) < len(lines):
+            damaged = f"{len(lines) - len(rows)} of {len(lines)} lines do not fit their checksums"
+            print(f"{self.path}: {damaged}; computing these again", file=sys.stderr)
+        return rows
 
     def resume(self) -> list[Any]:
         """All whole lines, after cutting off a torn last one, to which the next would be glued."""
         rows = self.read()
         if self.path.exists():
-            self.keep(len(rows))
+            self._rewrite(rows)
         return rows
 
     def keep(self, count: int) -> None:
         """Cuts the file after its first `count` lines."""
-        kept = self.read()[:count]
-        write_atomically(self.path, b"".join(json.dumps(row).encode() + b"\n" for row in kept))
+        self._rewrite(self.read()[:count])
+
+    def _rewrite(self, rows: list[Any]) -> None:
+        write_atomically(self.path, b"".join(map(self._line, rows)))
+
+    def _line(self, value: Any) -> bytes:
+        return json.dumps(_sealed(value) if self.sealed else value).encode() + b"\n"
 
     def append(self, *values: Any) -> None:
         """Adds a line for each value, and syncs them."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.writelines(json.dumps(value).encode() + b"\n" for value in values)
+                file.writelines(map(self._line, values))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -144,3 +160,18 @@ def continued(path: Path | None, of: str) -> tuple[list[Any], Callable[..., None
             "--out, or delete it."
         )
     return rows, lines.append
+
+
+def _sealed(value: dict[str, Any]) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return value | {"sha256": digest[:16]}
+
+
+def _unsealed(line: bytes) -> dict[str, Any] | None:
+    """The value of a sealed line, or None if it is not what was written."""
+    try:
+        found = json.loads(line)
+        value = {key: part for key, part in found.items() if key != "sha256"}
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return value if found == _sealed(value) else None

@@ -107,13 +107,22 @@ def test_prints_tables_and_leaves_the_result(weights, whole, capsys):
 
 
 def test_the_default_folder_keeps_subsets_apart():
-    names = {
+    whole, part = (
         str(Evaluation("timm:resnet50", "data/val", subset=subset).folder) for subset in (None, 500)
-    }
-    assert names == {
-        "runs/evaluation/timm-resnet50-val",
-        "runs/evaluation/timm-resnet50-val-subset-500",
-    }
+    )
+    assert re.fullmatch(r"runs/evaluation/timm-resnet50-val-[0-9a-f]{6}", whole)
+    assert part == whole + "-subset-500"
+    assert str(Evaluation("run:digits", "digits").folder) == "runs/evaluation/run-digits-digits"
+    assert Evaluation("resnet50", "old/val").folder != Evaluation("resnet50", "new/val").folder
+
+
+def test_results_are_not_written_among_the_images(clean_folder, three, monkeypatch, capsys):
+    before = sorted(entry.name for entry in clean_folder.iterdir())
+    monkeypatch.chdir(clean_folder)
+    given = ["squeezenet1_1", "--checkpoint", str(three), "--data", "."]
+    assert main(given) == 1
+    assert "into the images' own folder" in capsys.readouterr().err
+    assert sorted(entry.name for entry in clean_folder.iterdir()) == before
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +173,7 @@ BAD = {
     "model": (["--corruptions", "fogg"], "did you mean 'fog'"),
     "checkpoint": (["--checkpoint", "no.pth"], "are not there; check the file"),
     "subset": (["--subset", "501"], "--subset is 501"),
+    "mean": (["--mean", "123.7", "116.3", "103.5"], "divide those of 0 to 255 by 255"),
     "seed": (["--seed", "-1"], "--seed is -1"),
     "frost": (["--frost", "snowy"], "frost: 'snowy' is unknown"),
     "parameters": (["--parameters", "cifar64"], "parameters: 'cifar64' is unknown"),

@@ -1,5 +1,6 @@
 """Reading the published layouts, whole and damaged."""
 
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.data.cifar_c import PublishedArrays
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import ARCHIVES, PublishedFolders
+from reference_training.data.photographs import ImageFolder, fingerprint
 from reference_training.data.samples import InMemory
 from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import CLASSES, EACH, IMAGES, LABELS
@@ -240,6 +242,46 @@ def test_every_class_has_its_images_in_the_same_order_everywhere(clean_folder):
     assert data.files == sorted(data.files)
     assert data.labels.bincount().tolist() == [EACH] * 3
     assert data.identity == ClassFolders(clean_folder, 3).identity
+
+
+def equally_large(root, grey):
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            level = grey if name == CLASSES[0] else 120 + number
+            Image.new("L", (40, 40), level).save(root / name / f"{number}.bmp")
+    return root
+
+
+def test_equally_large_files_of_the_same_names_are_other_data(tmp_path):
+    """Formats without compression: names and sizes say nothing of the content."""
+    old, new = equally_large(tmp_path / "old/val", 10), equally_large(tmp_path / "new/val", 240)
+    assert ClassFolders(old, 3).identity != ClassFolders(new, 3).identity
+    moved = shutil.copytree(old, tmp_path / "moved/val")
+    assert ClassFolders(old, 3).identity == ClassFolders(moved, 3).identity
+    before, path = ClassFolders(old, 3).mark, old / CLASSES[1] / "2.bmp"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert ClassFolders(old, 3).mark != before  # even where content is not looked at
+    assert fingerprint(ImageFolder(old)) != fingerprint(ImageFolder(new))
+    assert fingerprint(ImageFolder(old)) == fingerprint(ImageFolder(moved))
+
+
+def test_a_published_set_is_marked_by_its_content(published_folder):
+    path = sorted((published_folder / "saturate/3").rglob("*.JPEG"))[2]
+    before = PublishedFolders(published_folder, 3)
+    identity = before.identity
+    marks = [before.mark(("saturate", severity)) for severity in SEVERITIES]
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    changed = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(changed, changed))
+    after = PublishedFolders(published_folder, 3)
+    same = [after.mark(("saturate", severity)) for severity in SEVERITIES]
+    assert [a == b for a, b in zip(marks, same, strict=True)] == [True, True, False, True, True]
+    first = next((published_folder / "noise/gaussian_noise/1").rglob("*.JPEG"))
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    assert PublishedFolders(published_folder, 3).identity != identity
 
 
 def test_in_memory_images_are_the_test_images():

@@ -14,6 +14,7 @@ from reference_training.methods import METHODS
 from reference_training.networks import libraries
 from reference_training.networks.backbones import ARCHITECTURES, load_weights
 from reference_training.networks.models import load_model
+from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import ResNet
 from reference_training.networks.weights import find_weights, read_tensors
 from reference_training.runtime.errors import RunError
@@ -116,6 +117,38 @@ def test_nothing_is_ever_unpickled(tmp_path, cache, monkeypatch):
     with pytest.raises(RunError, match=r"weights .* cannot be loaded .*--download"):
         load_model(NAME)
     assert not (tmp_path / "pwned").exists()
+
+
+OWN = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("scale", "names", "prefix"),
+    [(1, ("0.mean", "0.std"), "1."), (255, ("normalize.mu", "normalize.sigma"), "model.")],
+)
+def test_a_checkpoint_s_own_normalisation_is_used(tmp_path, scale, names, prefix):
+    """As torch.nn.Sequential(Normalize(mean, std), network) saves it."""
+    own = {name: part.view(3, 1, 1) * scale for name, part in zip(names, OWN, strict=True)}
+    weights = models.resnet18(num_classes=4).state_dict()
+    path = tmp_path / "mine.pth"
+    torch.save({prefix + name: value for name, value in weights.items()} | own, path)
+    loaded = load_model("resnet18", checkpoint=path)
+    assert same(loaded.model, weights)
+    assert loaded.preprocessing.mean == pytest.approx((0.1, 0.2, 0.3))
+    assert loaded.preprocessing.std == pytest.approx((0.4, 0.5, 0.6))
+    begun = ARCHITECTURES["resnet18"].make(4)
+    with pytest.raises(RunError, match=r"it normalises images by .* but here they are by .*0\.485"):
+        load_weights(begun, "resnet18", str(path))
+    torch.save({prefix + n: v for n, v in weights.items()} | {names[0]: own[names[0]]}, path)
+    with pytest.raises(RunError, match="1 means and 0 deviations"):
+        load_model("resnet18", checkpoint=path)
+
+
+@pytest.mark.parametrize("mean", [(123.7, 116.3, 103.5), (-0.1, 0.5, 0.5), (float("nan"),) * 3])
+def test_a_normalisation_on_another_scale_is_refused(mean):
+    for numbers in ({"mean": mean, "std": (0.2,) * 3}, {"mean": (0.5,) * 3, "std": mean}):
+        with pytest.raises(RunError, match="divide those of 0 to 255 by 255"):
+            Preprocessing(**numbers)
 
 
 @pytest.mark.parametrize("prefix", ["", "step.model."])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
+from reference_training.reporting.blocks import Block, Code, Details, Heading, Paragraph, Table
 from reference_training.reporting.comparison import (
     PAIRS,
     compared_pairs,
@@ -20,7 +20,6 @@ from reference_training.reporting.finished import FinishedRun
 from reference_training.reporting.measures import Json
 from reference_training.reporting.paper_columns import paper_doubts
 from reference_training.reporting.plots import plots
-from reference_training.reporting.sections import Details
 from reference_training.reporting.uncertainty_tables import uncertainty_tables
 
 MOST_TABLES = 2

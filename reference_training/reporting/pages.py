@@ -14,6 +14,7 @@ from reference_training.reporting.blocks import (
     Heading,
     Paragraph,
     Picture,
+    Section,
     html_document,
     markdown_document,
 )
@@ -28,7 +29,6 @@ from reference_training.reporting.finished import (
 )
 from reference_training.reporting.measures import Json
 from reference_training.reporting.one_run import report_blocks, summary
-from reference_training.reporting.sections import Contents, Section
 from reference_training.runtime.files import read_json, write_atomically
 
 
@@ -72,7 +72,7 @@ def page_of_runs(runs: Sequence[FinishedRun]) -> str:
         blocks = report_blocks(run, sheet=sheet, title=run.name)
         sections.append(Section(f"run-{index}", run.name, tuple(blocks)))
     title = f"Report of {len(runs)} runs"
-    return html_document(title, [Heading(title, 1), Contents(tuple(sections)), *sections])
+    return html_document(title, [Heading(title, 1), *sections])
 
 
 def terminal_table(metrics: Json, run: Json) -> str:

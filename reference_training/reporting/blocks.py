@@ -1,8 +1,7 @@
 """What a report consists of, and its three renderings: Markdown, one HTML file, a terminal.
 
 A report is a sequence of blocks, written once as data. To add a kind of block, write a frozen
-dataclass with the methods `markdown` and `html`; nothing else knows the kinds. Those that hold
-others are in `reporting.sections`.
+dataclass with the methods `markdown` and `html`; nothing else knows the kinds.
 """
 
 from __future__ import annotations
@@ -197,25 +196,67 @@ class Table:
         return "  ".join([*left, *map(str.rjust, cells[words:], widths[words:])])
 
 
+@dataclass(frozen=True)
+class Section:
+    """Blocks that belong together, and what a link to them says; of a page of several."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+    def markdown(self) -> str:
+        return markdown_document(self.blocks).strip()
+
+    def html(self) -> str:
+        return f'<section id="{self.anchor}">\n{_html(self.blocks)}\n</section>'
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks for those who ask for them: folded in HTML, in full elsewhere."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+    def markdown(self) -> str:
+        return f"**{escape_markdown(self.summary)}**\n\n{markdown_document(self.blocks).strip()}"
+
+    def html(self) -> str:
+        summary = f"<summary>{html.escape(self.summary)}</summary>"
+        return f"<details>{summary}\n{_html(self.blocks)}\n</details>"
+
+
 def markdown_document(blocks: Sequence[Block]) -> str:
     """The blocks as one Markdown text."""
     return "\n\n".join(filter(None, (block.markdown() for block in blocks))) + "\n"
 
 
 def html_document(title: str, blocks: Sequence[Block]) -> str:
-    """The blocks as one self-contained page that works from a file, without a network or script."""
+    """The blocks as one self-contained page that works from a file, without a network or script.
+
+    Sections are linked from the top.
+    """
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     # The browser itself refuses whatever is not in the page, and any script.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    body = "\n".join(block.html() for block in blocks)
+    links = "".join(
+        f'<li><a href="#{block.anchor}">{html.escape(block.title)}</a></li>'
+        for block in blocks
+        if isinstance(block, Section)
+    )
+    contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if links else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{contents}{_html(blocks)}\n</main>\n</body>\n</html>\n"
     )
+
+
+def _html(blocks: Sequence[Block]) -> str:
+    return "\n".join(block.html() for block in blocks)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

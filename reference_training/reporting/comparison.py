@@ -10,8 +10,14 @@ from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
 from reference_training.reporting.blocks import ABSENT, Table
 from reference_training.reporting.measures import MEASURES, Json, severity_means, vanilla_errors
-from reference_training.reporting.paper_columns import NOTE, TITLE, paper_cells, paper_number
-from reference_training.reporting.statistics import Values, cell, gain, number, paired
+from reference_training.reporting.paper_columns import (
+    NOTE,
+    TITLE,
+    paper_cells,
+    paper_gain,
+    paper_number,
+)
+from reference_training.reporting.statistics import Values, cell, gain, paired
 
 # What is compared with what, and how the verdict names the two.
 PAIRS = (
@@ -85,15 +91,10 @@ def difference_table(metrics: Json) -> Table:
     seeds = [str(seed) for seed in metrics["seeds"]]
     rows = []
     for first, second, _, _ in compared_pairs(metrics):
-        points = paired(*seen_pair(metrics, first, second))
-        each = (
-            number(points[seed], None, 2, signed=True) if seed in points else ABSENT
-            for seed in seeds
-        )
-        theirs = [paper_number(name, MEASURES["seen"]) for name in (first, second)]
-        paper = gain(*({"paper": at} if at is not None else {} for at in theirs))
-        mean = gain(*seen_pair(metrics, first, second))
-        rows.append((f"{first} − {second}", mean, *each, paper))
+        ours, theirs = seen_pair(metrics, first, second)
+        each = (gain({seed: ours[seed]} if seed in ours else {}, theirs) for seed in seeds)
+        paper = paper_gain(*(paper_number(name, MEASURES["seen"]) for name in (first, second)))
+        rows.append((f"{first} − {second}", gain(ours, theirs), *each, paper))
     return Table(
         header=("Difference", "Mean", *(f"Seed {seed}" for seed in seeds), "Paper"),
         rows=tuple(rows),
@@ -140,11 +141,10 @@ def severity_table(metrics: Json) -> Table:
     for method in metrics["methods"]:
         cells: list[str] = []
         for group in (SEEN, UNSEEN):
-            seeds = {s: severity_means(r, group) for s, r in metrics["results"][method].items()}
-            cells += (
-                cell({seed: means[index] for seed, means in seeds.items()})
-                for index in range(len(SEVERITIES))
-            )
+            results = metrics["results"][method].values()
+            seeds = (severity_means(result["corruptions"], group) for result in results)
+            by_severity = zip(*seeds, strict=True)
+            cells += (cell({str(s): 100 * v for s, v in enumerate(at)}) for at in by_severity)
         rows.append((label(method), *cells))
     columns = (f"{title} {severity}" for title in ("Seen", "Unseen") for severity in SEVERITIES)
     return Table(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
-from reference_training.corruptions import SEEN, SEVERITIES
+from reference_training.corruptions import SEEN, UNSEEN
 from reference_training.evaluation import corruption_error as ce
 from reference_training.methods.base import VANILLA
 
@@ -16,7 +17,6 @@ Json = Mapping[str, Any]
 Results = Mapping[str, Json]
 """{seed: a network's part of metrics.json}."""
 Errors = ce.PerSeverity
-HIGH = (4, 5)
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,6 @@ class Measure:
         }
 
 
-def _of_corruption(name: str) -> Measure:
-    return Measure(
-        name.replace("_", " ").capitalize(),
-        lambda result, _: fmean(result["corruptions"][name]),
-        (name,),
-    )
-
-
-def _high(result: Json) -> float:
-    at = [SEVERITIES.index(severity) for severity in HIGH]
-    return fmean(result["corruptions"][name][index] for name in SEEN for index in at)
-
-
 MEASURES: Mapping[str, Measure] = {
     "clean": Measure("Clean", lambda result, _: result["clean"], ("hq", "clean")),
     "seen": Measure(
@@ -79,7 +66,9 @@ MEASURES: Mapping[str, Measure] = {
     "unseen": Measure(
         "Unseen", lambda result, _: ce.unseen_accuracy(result["corruptions"]), ("unseen",)
     ),
-    "high": Measure("High severities", lambda result, _: _high(result)),
+    "high": Measure(
+        "High severities", lambda result, _: fmean(severity_means(result["corruptions"], SEEN)[3:])
+    ),
     "error": Measure(
         "Mean corruption error",
         lambda result, _: ce.mean_corruption_error(result["corruptions"]),
@@ -95,8 +84,12 @@ MEASURES: Mapping[str, Measure] = {
         normalised=True,
     ),
     **{
-        name: _of_corruption(name)
-        for name in ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+        name: Measure(
+            name.replace("_", " ").capitalize(),
+            partial(lambda name, result, _: fmean(result["corruptions"][name]), name),
+            (name,),
+        )
+        for name in UNSEEN
     },
 }
 """A new measure is one entry; `paper.experiments` names them as the columns of a table."""
@@ -116,7 +109,7 @@ def vanilla_errors(metrics: Json) -> dict[str, Errors]:
     return {seed: ce.errors_of(result["corruptions"]) for seed, result in vanilla.items()}
 
 
-def severity_means(result: Json, corruptions: Sequence[str]) -> list[float]:
-    """Mean top-1 in % over these corruptions at severities 1 to 5."""
-    rows = (result["corruptions"][name] for name in corruptions)
-    return [100 * fmean(values) for values in zip(*rows, strict=True)]
+def severity_means(accuracies: ce.PerSeverity, corruptions: Sequence[str]) -> list[float]:
+    """Mean top-1, a fraction, over these corruptions at severities 1 to 5."""
+    rows = (accuracies[name] for name in corruptions)
+    return [fmean(values) for values in zip(*rows, strict=True)]

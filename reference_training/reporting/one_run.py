@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
+from reference_training.reporting.blocks import Block, Code, Details, Heading, Paragraph, Table
 from reference_training.reporting.comparison import (
     PAIRS,
     compared_pairs,
@@ -20,23 +20,19 @@ from reference_training.reporting.finished import FinishedRun
 from reference_training.reporting.measures import Json
 from reference_training.reporting.paper_columns import paper_doubts
 from reference_training.reporting.plots import plots
-from reference_training.reporting.sections import Details
 from reference_training.reporting.uncertainty_tables import uncertainty_tables
 
 MOST_TABLES = 2
 
 
 def report_blocks(
-    found: FinishedRun,
-    pictures: Sequence[Block],
-    *,
-    title: str | None = None,
+    found: FinishedRun, *, sheet: Block | None, title: str | None = None
 ) -> list[Block]:
     """All that is said of one run.
 
     Args:
         found: the run.
-        pictures: those that stand before the figures.
+        sheet: its sheet of corruptions, or what stands in its place.
         title: of a section in a report of several runs; None makes it the whole report.
     """
     metrics, level = found.metrics, 2 if title is None else 3
@@ -52,7 +48,7 @@ def report_blocks(
         severity_table(metrics),
         *_uncertainty(metrics, level),
         Heading("Figures", level),
-        *pictures,
+        *([sheet] if sheet else []),
         *plots(metrics),
         *_facts(found.run, level),
     ]

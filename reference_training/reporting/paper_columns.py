@@ -9,6 +9,7 @@ from reference_training.paper.experiments import EXPERIMENTS, RESNET50
 from reference_training.paper.results import entry, printed
 from reference_training.reporting.blocks import ABSENT
 from reference_training.reporting.measures import MEASURES, Measure
+from reference_training.reporting.statistics import number
 
 # A number is looked for in this order.
 TABLES = ("table1", "table5", "table6a", "table3")
@@ -24,12 +25,23 @@ NOTE = (
 
 def paper_cells(method: str) -> dict[str, str]:
     """{title: the printed number of a method, or a dash}."""
-    cells = {}
-    for key in COLUMNS:
-        value = paper_number(method, MEASURES[key])
-        title = TITLE + MEASURES[key].heading("AlexNet")
-        cells[title] = ABSENT if value is None else f"{value:.2f}"
-    return cells
+    measures = (MEASURES[key] for key in COLUMNS)
+    return {
+        TITLE + measure.heading("AlexNet"): paper_cell(paper_number(method, measure))
+        for measure in measures
+    }
+
+
+def paper_cell(value: float | None) -> str:
+    """A printed number in %, as "63.44"."""
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def paper_gain(ours: float | None, theirs: float | None) -> str:
+    """The difference of two printed numbers, as "+1.79"."""
+    if ours is None or theirs is None:
+        return ABSENT
+    return number(ours - theirs, None, 2, signed=True)
 
 
 def paper_number(method: str, measure: Measure) -> float | None:

@@ -83,7 +83,8 @@ def _curves(
 
 
 def _top1(result: Json, corruptions: tuple[str, ...]) -> list[float]:
-    return [100 * result["clean"], *severity_means(result, corruptions)]
+    means = severity_means(result["corruptions"], corruptions)
+    return [100 * top1 for top1 in (result["clean"], *means)]
 
 
 def _theta(result: Json, corruption: str) -> list[float]:

@@ -14,17 +14,15 @@ from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import Experiment, Row
 from reference_training.paper.results import PAPER, entry, printed
 from reference_training.reporting.blocks import ABSENT, Table
-from reference_training.reporting.measures import MEASURES, Errors, Results
-from reference_training.reporting.statistics import RULE, cell, gain, number
-
-Normalisers = Mapping[str, Mapping[str, Errors]]
-"""{row's arch: {seed: the errors by corruption that mCE divides by}}."""
+from reference_training.reporting.measures import MEASURES, Errors, Measure, Results
+from reference_training.reporting.paper_columns import paper_cell, paper_gain
+from reference_training.reporting.statistics import RULE, Values, cell, gain
 
 
 def table(
     experiment: Experiment,
     results: Mapping[str, Results],
-    normalisers: Normalisers,
+    normalisers: Mapping[str, Mapping[str, Errors]],
     *,
     networks: Mapping[str, str],
     dataset: str,
@@ -34,24 +32,44 @@ def table(
     Args:
         experiment: whose rows those are.
         results: {row's key: its results}; rows without are marked as absent.
-        normalisers: see `Normalisers`.
+        normalisers: {row's arch: {seed: the errors by corruption that mCE divides by}}.
         networks: {row's arch: what it is on this dataset}.
         dataset: its name, for the caption.
     """
     exact = dataset == "imagenet"
-    cells = _exact_cells if exact else _relative_cells
+    measures = [MEASURES[key] for key in experiment.columns]
     header = ["Row", "Network"]
-    for key in experiment.columns:
-        title = MEASURES[key].heading()
-        header += [title, "paper", *(["ours − paper"] if exact else ["Δ", "Δ paper"])]
+    for measure in measures:
+        header += [measure.heading(), "paper", *(["ours − paper"] if exact else ["Δ", "Δ paper"])]
+
+    def measured(row: Row, measure: Measure) -> Values:
+        return measure.by_seed(results.get(row.key, {}), normalisers.get(row.arch, {}))
+
+    def paper(row: Row, measure: Measure) -> float | None:
+        return printed(experiment.paper, row.key, measure.printed)
+
+    rows = []
+    for row in experiment.rows:
+        first = next(other for other in experiment.rows if other.arch == row.arch)
+        cells = [row.label, networks[row.arch]]
+        for measure in measures:
+            ours, theirs = measured(row, measure), paper(row, measure)
+            cells += [cell(ours), paper_cell(theirs)]
+            if exact:
+                away = {} if theirs is None else {seed: at - theirs for seed, at in ours.items()}
+                cells.append(cell(away, signed=True))
+            elif row is first:
+                cells += [ABSENT, ABSENT]
+            else:
+                lower = measure.lower_is_better
+                cells.append(gain(ours, measured(first, measure), lower_is_better=lower))
+                cells.append(paper_gain(theirs, paper(first, measure)))
+        rows.append(tuple(cells))
     counts = sorted({len(found) for found in results.values()}) or [0]
     seeds = f"{counts[0]} seeds" if counts[0] != 1 else "one seed"
     return Table(
         header=tuple(header),
-        rows=tuple(
-            (row.label, networks[row.arch], *cells(experiment, row, results, normalisers))
-            for row in experiment.rows
-        ),
+        rows=tuple(rows),
         caption=f"{experiment.title}; {dataset}, top-1 and mCE in %, mean ± sample standard "
         f"deviation over {seeds}",
         notes=(*_explanations(exact=exact), *notes(experiment)),
@@ -66,47 +84,6 @@ def _explanations(*, exact: bool) -> Sequence[str]:
         f"numbers. {RULE} Other data and other networks: compare the signs and the order.",
         "mCE is normalised by the vanilla network of the same seed; the paper's by AlexNet.",
     ]
-
-
-def _exact_cells(
-    experiment: Experiment, row: Row, results: Mapping[str, Results], normalisers: Normalisers
-) -> list[str]:
-    """Of each column: ours, the paper's, and their difference."""
-    cells = []
-    for key in experiment.columns:
-        measure = MEASURES[key]
-        ours = measure.by_seed(results.get(row.key, {}), normalisers.get(row.arch, {}))
-        theirs = printed(experiment.paper, row.key, measure.printed)
-        away = {} if theirs is None else {seed: value - theirs for seed, value in ours.items()}
-        cells += [cell(ours), _paper_cell(theirs), cell(away, signed=True)]
-    return cells
-
-
-def _relative_cells(
-    experiment: Experiment, row: Row, results: Mapping[str, Results], normalisers: Normalisers
-) -> list[str]:
-    """Of each column: ours, the paper's, and what each gains on the first row of its network."""
-    first = next(other for other in experiment.rows if other.arch == row.arch)
-    errors = normalisers.get(row.arch, {})
-    cells = []
-    for key in experiment.columns:
-        measure = MEASURES[key]
-        ours, start = (measure.by_seed(results.get(at.key, {}), errors) for at in (row, first))
-        theirs, base = (printed(experiment.paper, at.key, measure.printed) for at in (row, first))
-        cells += [cell(ours), _paper_cell(theirs)]
-        if row is first:
-            cells += [ABSENT, ABSENT]
-            continue
-        cells.append(gain(ours, start, lower_is_better=measure.lower_is_better))
-        if theirs is None or base is None:
-            cells.append(ABSENT)
-        else:
-            cells.append(number(theirs - base, None, 2, signed=True))
-    return cells
-
-
-def _paper_cell(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
 
 
 def notes(experiment: Experiment) -> list[str]:

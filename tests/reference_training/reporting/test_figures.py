@@ -16,14 +16,14 @@ def test_corruption_sheet_shows_every_corruption_and_severity(monkeypatch):
     asked = []
 
     def corrupt(images, name, severity, *, seeds, frost):
-        assert images.shape == (1, 3, 32, 32)
+        assert images.shape == (5, 3, 32, 32)
         asked.append((name, severity, seeds.tolist(), frost))
         return images
 
     monkeypatch.setattr(figures, "corrupt", corrupt)
     image = torch.full((3, 32, 32), 77, dtype=torch.uint8)
     sheet = figures.corruption_sheet(image, 4, frost="procedural")
-    assert asked == [(c, s, [4], "procedural") for c in CORRUPTIONS for s in range(1, 6)]
+    assert asked == [(name, (1, 2, 3, 4, 5), [4] * 5, "procedural") for name in CORRUPTIONS]
     labels = [label.get_text() for axes in sheet.axes for label in axes.get_yticklabels()]
     assert labels == ["clean", *(name.replace("_", " ") for name in CORRUPTIONS)]
     shown = [axes.images[0].get_array() for axes in sheet.axes]

@@ -17,20 +17,21 @@ def test_runs_with_the_same_name_are_told_apart(tmp_path):
     assert [run.name for run in read_runs(folders)] == ["a/digits", "b/digits"]
 
 
-def test_pictures_are_found_with_their_dark_twins_and_shown_once(first, second):
+def test_the_sheet_is_found_with_its_dark_twin_and_shown_once(first, second, undrawn):
     for folder in (first, second):
         (folder / "figures").mkdir()
-        for name in ("corruptions", "corruptions-dark", "accuracy", "false"):
-            content = b"<script>" if name == "false" else PNG + name.encode()
-            (folder / "figures" / f"{name}.png").write_bytes(content)
-    (picture,) = read_runs([first])[0].pictures
-    assert (picture.light, picture.dark) == (PNG + b"corruptions", PNG + b"corruptions-dark")
+        for name in ("corruptions", "corruptions-dark"):
+            (folder / "figures" / f"{name}.png").write_bytes(PNG + name.encode())
+    sheet = read_runs([first])[0].sheet
+    assert (sheet.light, sheet.dark) == (PNG + b"corruptions", PNG + b"corruptions-dark")
     page = pages.page_of_runs(read_runs([first, second]))
     assert page.count("<img") == 1 + 2 * 2  # the others are drawn
-    assert "The picture is the same as in one." in page
+    assert "The sheet of corruptions is the same as in one." in page
     (second / "figures" / "corruptions-dark.png").unlink()
-    (picture,) = read_runs([second])[0].pictures
-    assert picture.dark == picture.light
+    sheet = read_runs([second])[0].sheet
+    assert sheet.dark == sheet.light
+    (second / "figures" / "corruptions.png").write_bytes(b"<script>")
+    assert read_runs([second])[0].sheet is None
 
 
 def damage(folder, change):
@@ -83,7 +84,7 @@ def test_damaged_numbers_are_explained(first, change, why, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys):
+def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys, undrawn):
     unfinished, evaluation = tmp_path / "unfinished", tmp_path / "evaluation"
     for folder, name in ((unfinished, "run.json"), (evaluation, "result.json")):
         folder.mkdir()

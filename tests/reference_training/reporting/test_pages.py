@@ -17,8 +17,8 @@ VOID = {"meta", "img", "source", "link"}
 
 
 def test_no_pair_no_differences():
-    run = FinishedRun("run", metrics(vanilla=(0.5,)), RUN, ())
-    blocks = one_run.report_blocks(run, [])
+    run = FinishedRun("run", metrics(vanilla=(0.5,)), RUN, None)
+    blocks = one_run.report_blocks(run, sheet=None)
     assert not [b for b in blocks if isinstance(b, Heading) and "Differences" in b.text]
     assert [b for b in blocks if isinstance(b, Paragraph) and "No verdict" in b.text]
 

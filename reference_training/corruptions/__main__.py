@@ -11,20 +11,17 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_sample_image
 from tqdm import tqdm
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt, frost_source
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, frost_source
+from reference_training.corruptions.sheet import Rows, corrupted_rows, sheet
 from reference_training.runtime.errors import RunError
-
-_GAP = 4
-Strip = list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -69,72 +66,15 @@ def load_square(path: Path | None, size: int) -> np.ndarray:
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
-def our_strips(image: np.ndarray, options: Options) -> dict[str, Strip]:
-    """For each type its five severities, uint8 (H, W, 3).
-
-    Raises:
-        RunError: an option is wrong.
-    """
-    batch = torch.from_numpy(image.copy()).permute(2, 0, 1).expand(len(SEVERITIES), -1, -1, -1)
-    seeds = torch.full((len(SEVERITIES),), options.seed)
-    chosen: dict[str, Any] = {
-        "parameters": options.parameters,
-        "semantics": options.semantics,
-        "frost": options.frost,
-    }
-    try:
-        return {
-            name: list(
-                corrupt(batch.contiguous(), name, SEVERITIES, seeds=seeds, **chosen)
-                .permute(0, 2, 3, 1)
-                .numpy()
-            )
-            for name in tqdm(CORRUPTIONS, desc="ours", unit="type")
-        }
-    except (ValueError, FileNotFoundError) as error:
-        raise RunError(f"--{error}") from error
-
-
-def public_strips(image: np.ndarray, seed: int) -> dict[str, Strip]:
-    """The same from the public package."""
+def public_rows(image: np.ndarray, seed: int) -> Rows:
+    """What the public package makes of an image, uint8 (H, W, 3)."""
     package = importlib.import_module("imagecorruptions")
     np.random.seed(seed)
-    return {
+    corrupted = {
         name: [package.corrupt(image, severity, name) for severity in SEVERITIES]
         for name in tqdm(CORRUPTIONS, desc="public", unit="type")
     }
-
-
-def sheet(clean: np.ndarray, blocks: dict[str, dict[str, Strip]]) -> Image.Image:
-    """All strips, a row for each type and a block of columns for each title.
-
-    Args:
-        clean: uint8 (H, W, 3), shown first.
-        blocks: for each title its strips.
-
-    Returns:
-        The picture.
-    """
-    height, width = clean.shape[:2]
-    points = max(10, height // 12)
-    font = ImageFont.load_default(points)
-    names = max(font.getlength(name) for name in CORRUPTIONS)
-    margin, line = int(names) + 2 * _GAP, int(1.6 * points) + _GAP
-    wide = len(SEVERITIES) * (width + _GAP) + 4 * _GAP
-    tall = line + (len(CORRUPTIONS) + 1) * (height + _GAP)
-    page = Image.new("RGB", (margin + len(blocks) * wide, tall), "white")
-    draw = ImageDraw.Draw(page)
-    page.paste(Image.fromarray(clean), (margin, line))
-    draw.text((_GAP, line), "clean", "black", font)
-    for column, (title, strips) in enumerate(blocks.items()):
-        left = margin + column * wide
-        draw.text((left, _GAP), title, "black", font)
-        for row, name in enumerate(CORRUPTIONS, start=1):
-            top = line + row * (height + _GAP)
-            draw.text((_GAP, top), name, "black", font)
-            for number, pixels in enumerate(strips[name]):
-                page.paste(Image.fromarray(pixels), (left + number * (width + _GAP), top))
-    return page
+    return {"clean": [image], **corrupted}
 
 
 def execute(options: Options) -> None:
@@ -144,13 +84,25 @@ def execute(options: Options) -> None:
         RunError: an option is wrong.
     """
     clean = load_square(options.image, options.size)
-    blocks = {f"ours, severity 1 to 5 ({options.semantics})": our_strips(clean, options)}
+    image = torch.from_numpy(clean.copy()).permute(2, 0, 1)
+    try:
+        ours = corrupted_rows(
+            image,
+            options.seed,
+            tqdm(CORRUPTIONS, desc="ours", unit="type"),
+            parameters=options.parameters,
+            semantics=options.semantics,
+            frost=options.frost,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(f"--{error}") from error
+    blocks = [(f"ours, severity 1 to 5 ({options.semantics})", ours)]
     installed = importlib.util.find_spec("imagecorruptions") is not None
     comparable = options.parameters == "imagenet224" or options.size == 224
     if options.public and installed and comparable:
-        blocks["the public package imagecorruptions"] = public_strips(clean, options.seed)
+        blocks.append(("the public package imagecorruptions", public_rows(clean, options.seed)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(clean, blocks).save(options.out, "PNG", optimize=True)
+    sheet(blocks).save(options.out, "PNG", optimize=True)
     print(f"{options.out}; frost: {frost_source(options.frost)}")
 
 

@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from reference_training.corruptions import SEVERITIES
+from reference_training.corruptions.sheet import corrupted_rows, sheet
 from reference_training.reporting.blocks import Picture
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
 # instead would make the right one of two falling curves look the better one.
 DASH = (4, 2)
+SHEET_CELL = 128
+"""Pixels to which a small image is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -124,59 +125,26 @@ def severity_figure(
     return figure
 
 
-def corruption_sheet(
-    image: Tensor, seed: int, *, frost: str = "auto", theme: Theme = LIGHT
-) -> Figure:
+def corruption_sheet(path: str, caption: str, image: Tensor, *, frost: str = "auto") -> Picture:
     """One image under all corruptions: 20 rows in two blocks, five severities from left to right.
 
     Args:
+        path: of the PNG file that Markdown shows, relative to the page.
+        caption: what stands under it.
         image: uint8, (3, H, W); its clean self opens the sheet.
-        seed: of every corruption's randomness.
         frost: which overlays, as for `corrupt`.
-        theme: colours.
-
-    Raises:
-        ValueError: the image is not uint8 of shape (3, H, W).
     """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(
-            f"corruption_sheet: needs a uint8 image (3, H, W), not {image.dtype} of shape "
-            f"{tuple(image.shape)}; for a batch give images[0], for grey repeat the channel."
-        )
-    seeds = torch.tensor([seed], dtype=torch.int64)
-    strips = {"clean": [image]}
-    for name in CORRUPTIONS:
-        strips[name] = [
-            corrupt(image[None], name, severity, seeds=seeds, frost=frost)[0]
-            for severity in SEVERITIES
-        ]
-    names = list(strips)
-    half = ceil(len(names) / 2)
-    height, width = image.shape[1:]
-    figure = Figure(
-        figsize=(10, 0.4 + 3.4 * half / len(SEVERITIES) * height / width),
-        facecolor=theme.page,
-        layout="constrained",
-    )
-    for axes, block in zip(figure.subplots(1, 2), (names[:half], names[half:]), strict=True):
-        rows = [_strip(strips[name]) for name in block]
-        pixels = np.concatenate(rows, axis=0)
-        row_height, cell_width = rows[0].shape[0], pixels.shape[1] / len(SEVERITIES)
-        # Nearest neighbour, for a reader must see the pixels that the network sees.
-        axes.imshow(pixels, interpolation="nearest")
-        axes.set_facecolor(theme.page)
-        axes.set_yticks(
-            [(index + 0.5) * row_height for index in range(len(block))],
-            [name.replace("_", " ") for name in block],
-        )
-        axes.set_xticks(
-            [(index + 0.5) * cell_width for index in range(len(SEVERITIES))], map(str, SEVERITIES)
-        )
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0, labelsize=10, colors=theme.ink)
-        axes.spines[:].set_visible(False)
-    figure.suptitle("severity", color=theme.ink, fontsize=10)
-    return figure
+    rows = list(corrupted_rows(image, 0, frost=frost).items())
+    half = ceil(len(rows) / 2)
+    blocks = [("severity 1 to 5", dict(rows[:half])), ("", dict(rows[half:]))]
+    scale = max(1, SHEET_CELL // image.shape[-1])
+    pages = []
+    for theme in (LIGHT, DARK):
+        buffer = io.BytesIO()
+        page = sheet(blocks, scale=scale, paper=theme.page, ink=theme.ink)
+        page.save(buffer, "PNG", optimize=True)
+        pages.append(buffer.getvalue())
+    return Picture(path, caption, *pages)
 
 
 def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:
@@ -195,18 +163,6 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _strip(images: Sequence[Tensor]) -> np.ndarray:
-    """Up to five images (3, H, W) side by side with transparent gaps, RGBA (H', W', 4) uint8."""
-    height, width = images[0].shape[1:]
-    gap = max(1, width // 16)
-    strip = np.zeros((height + gap, len(SEVERITIES) * (width + gap), 4), dtype=np.uint8)
-    for index, image in enumerate(images):
-        cell = strip[:height, index * (width + gap) :][:, :width]
-        cell[..., :3] = image.permute(1, 2, 0).cpu().numpy()
-        cell[..., 3] = 255
-    return strip
 
 
 def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from reference_training.reporting.blocks import (
     markdown_document,
 )
 from reference_training.reporting.comparison import PAIRS, main_table, verdict
-from reference_training.reporting.figures import corruption_sheet, picture
+from reference_training.reporting.figures import corruption_sheet
 from reference_training.reporting.finished import (
     CAPTIONS,
     SHEET,
@@ -45,8 +44,8 @@ def write_report(folder: Path, *, example: Tensor | None = None) -> None:
     """
     if example is not None:
         frost = (read_json(folder / "run.json").get("config") or {}).get("frost", "auto")
-        draw = partial(corruption_sheet, example, 0, frost=frost)
-        write_picture(folder, picture(f"figures/{SHEET}.png", CAPTIONS[SHEET], draw))
+        path = f"figures/{SHEET}.png"
+        write_picture(folder, corruption_sheet(path, CAPTIONS[SHEET], example, frost=frost))
     run = read_run(folder)
     blocks = report_blocks(run, run.pictures)
     for block in blocks:

@@ -86,7 +86,7 @@ def terminal_table(metrics: Json, run: Json) -> str:
     """What was run, the main table and the verdict, as plain text."""
     blocks = (
         Paragraph(summary(metrics, run)),
-        main_table({"the run": metrics}, paper=False),
+        main_table({"This run": metrics}, paper=False),
         Paragraph(verdict(metrics, *PAIRS[0])),
     )
     return "\n\n".join(block.terminal() for block in blocks)

@@ -59,9 +59,7 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
-COLUMNS = {
-    MEASURES[key].title.lower(): MEASURES[key] for key in ("clean", "seen", "unseen", "high")
-}
+ACCURACIES = tuple(MEASURES[key] for key in ("clean", "seen", "unseen", "high"))
 
 
 def accuracy_table(metrics: Json) -> Table:

@@ -143,35 +143,30 @@ def corruption_sheet(
             f"corruption_sheet: needs a uint8 image (3, H, W), not {image.dtype} of shape "
             f"{tuple(image.shape)}; for a batch give images[0], for grey repeat the channel."
         )
-    seeds = torch.tensor([seed], dtype=torch.int64)
-    strips = {"clean": [image]}
-    for name in CORRUPTIONS:
-        strips[name] = [
-            corrupt(image[None], name, severity, seeds=seeds, frost=frost)[0]
-            for severity in SEVERITIES
-        ]
-    names = list(strips)
+    (height, width), severities = image.shape[1:], len(SEVERITIES)
+    gap = max(1, width // 16)
+    # RGBA; gaps, and the severities that the clean image has not, are transparent.
+    tiles = np.zeros((1 + len(CORRUPTIONS), severities, height + gap, width + gap, 4), np.uint8)
+    batch, seeds = image.expand(severities, -1, -1, -1), torch.full((severities,), seed)
+    degraded = [
+        corrupt(batch.contiguous(), name, SEVERITIES, seeds=seeds, frost=frost)
+        for name in CORRUPTIONS
+    ]
+    for row, images in zip(tiles, [image[None], *degraded], strict=True):
+        row[: len(images), :height, :width, :3] = images.permute(0, 2, 3, 1).cpu().numpy()
+        row[: len(images), :height, :width, 3] = 255
+    names = ["clean", *(name.replace("_", " ") for name in CORRUPTIONS)]
     half = ceil(len(names) / 2)
-    height, width = image.shape[1:]
-    figure = Figure(
-        figsize=(10, 0.4 + 3.4 * half / len(SEVERITIES) * height / width),
-        facecolor=theme.page,
-        layout="constrained",
-    )
-    for axes, block in zip(figure.subplots(1, 2), (names[:half], names[half:]), strict=True):
-        rows = [_strip(strips[name]) for name in block]
-        pixels = np.concatenate(rows, axis=0)
-        row_height, cell_width = rows[0].shape[0], pixels.shape[1] / len(SEVERITIES)
+    size = (10, 0.4 + 3.4 * half / severities * height / width)
+    figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")
+    for axes, rows in zip(figure.subplots(1, 2), (slice(half), slice(half, None)), strict=True):
+        block = tiles[rows].swapaxes(1, 2)  # rows, pixels down, severities, pixels across
+        pixels = block.reshape(-1, severities * (width + gap), 4)
         # Nearest neighbour, for a reader must see the pixels that the network sees.
         axes.imshow(pixels, interpolation="nearest")
         axes.set_facecolor(theme.page)
-        axes.set_yticks(
-            [(index + 0.5) * row_height for index in range(len(block))],
-            [name.replace("_", " ") for name in block],
-        )
-        axes.set_xticks(
-            [(index + 0.5) * cell_width for index in range(len(SEVERITIES))], map(str, SEVERITIES)
-        )
+        axes.set_yticks((np.arange(len(block)) + 0.5) * (height + gap), names[rows])
+        axes.set_xticks((np.arange(severities) + 0.5) * (width + gap), map(str, SEVERITIES))
         axes.xaxis.tick_top()
         axes.tick_params(length=0, labelsize=10, colors=theme.ink)
         axes.spines[:].set_visible(False)
@@ -195,18 +190,6 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _strip(images: Sequence[Tensor]) -> np.ndarray:
-    """Up to five images (3, H, W) side by side with transparent gaps, RGBA (H', W', 4) uint8."""
-    height, width = images[0].shape[1:]
-    gap = max(1, width // 16)
-    strip = np.zeros((height + gap, len(SEVERITIES) * (width + gap), 4), dtype=np.uint8)
-    for index, image in enumerate(images):
-        cell = strip[:height, index * (width + gap) :][:, :width]
-        cell[..., :3] = image.permute(1, 2, 0).cpu().numpy()
-        cell[..., 3] = 255
-    return strip
 
 
 def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:

@@ -30,7 +30,7 @@ from reference_training.networks.models import load_model
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import named_device
+from reference_training.runtime.ranks import choose_device
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def execute(given: Evaluation) -> None:
     in_files = given.data not in DATASETS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result = evaluate_corruptions(
-        loaded.model.to(named_device(given.device)),
+        loaded.model.to(choose_device(given.device)),
         data,
         out=given.folder,
         preprocessing=Preprocessing(

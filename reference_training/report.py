@@ -7,7 +7,6 @@ that needs no network: a section for each run, and all of them side by side.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,45 +15,33 @@ from tyro.conf import Positional
 
 from reference_training.reporting.finished import read_runs
 from reference_training.reporting.pages import page_of_runs
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the command line asks for."""
+def execute(
+    runs: Annotated[tuple[Path, ...], Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    out: Path = Path("report.html"),
+) -> None:
+    """Reads the runs, writes the page, and says where it is.
 
-    runs: Annotated[tuple[Path, ...], Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """The folders of finished runs, of the same dataset or of several."""
-    out: Path = Path("report.html")
-    """The page; what is there is replaced."""
-
-
-def execute(given: Report) -> None:
-    """Reads the runs, writes the page, and says where it is."""
-    if not given.runs:
+    Args:
+        runs: The folders of finished runs, of the same dataset or of several.
+        out: The page; what is there is replaced.
+    """
+    if not runs:
         raise RunError("no run is given; give the folders of finished runs, as runs/digits.")
-    page = page_of_runs(read_runs(given.runs)).encode()
-    write_atomically(given.out, page)
-    many = "runs" if len(given.runs) > 1 else "run"
-    print(f"report of {len(given.runs)} {many}, {len(page) / 1e6:.1f} MB: {given.out}")
+    page = page_of_runs(read_runs(runs)).encode()
+    write_atomically(out, page)
+    many = "runs" if len(runs) > 1 else "run"
+    print(f"report of {len(runs)} {many}, {len(page) / 1e6:.1f} MB: {out}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        execute(
-            tyro.cli(
-                Report,
-                prog="python -m reference_training.report",
-                args=arguments,
-                description=__doc__,
-            )
-        )
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    prog = "python -m reference_training.report"
+    return exit_code(lambda: tyro.cli(execute, prog=prog, args=arguments, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ Families: noise, blur, weather, frost, spatter, digital. `parameters` holds the 
 
 from .batch import corrupt
 from .frost import frost_source
+from .options import CorruptionOptions
 from .registry import CORRUPTIONS, SEEN, SEMANTICS, SEVERITIES, UNSEEN
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "SEMANTICS",
     "SEVERITIES",
     "UNSEEN",
+    "CorruptionOptions",
     "corrupt",
     "frost_source",
 ]

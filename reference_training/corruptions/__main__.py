@@ -4,12 +4,10 @@ One image under the 19 types at the 5 severities; where the public package `imag
 installed, what it makes of the image stands beside it, with random numbers of its own.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +16,12 @@ import tyro
 from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_sample_image
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, frost_source
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, CorruptionOptions, frost_source
 from reference_training.corruptions.sheet import Rows, corrupted_rows, sheet
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the sheet shows."""
-
-    out: Path = Path("corruptions.png")
-    """The PNG to write."""
-    image: Path | None = None
-    """A picture; None is a photograph that scikit-learn carries."""
-    size: int = 224
-    """The side in pixels to which the picture's central square is resized first."""
-    parameters: str | None = None
-    """imagenet224, tiny64 or cifar32; None is the set published for the size."""
-    semantics: str = "imagenet_c"
-    """imagenet_c, or imagecorruptions for the package's variants."""
-    frost: str = "auto"
-    """photographs, procedural, auto, or a folder with ImageNet-C's overlays."""
-    seed: int = 0
-    """Of all that is random."""
-    public: bool = True
-    """Whether the public package stands beside, where it is installed; for 224's parameters only,
-    as it has no others."""
 
 
 def load_square(path: Path | None, size: int) -> np.ndarray:
@@ -72,55 +49,53 @@ def public_rows(image: np.ndarray, seed: int) -> Rows:
     np.random.seed(seed)
     corrupted = {
         name: [package.corrupt(image, severity, name) for severity in SEVERITIES]
-        for name in tqdm(CORRUPTIONS, desc="public", unit="type")
+        for name in tqdm(CORRUPTIONS, desc="public")
     }
     return {"clean": [image], **corrupted}
 
 
-def execute(options: Options) -> None:
+def execute(
+    options: OmitArgPrefixes[CorruptionOptions],
+    out: Path = Path("corruptions.png"),
+    image: Path | None = None,
+    size: int = 224,
+    seed: int = 0,
+    public: bool = True,
+) -> None:
     """Makes the sheet and writes it, saying which overlays of frost were used.
+
+    Args:
+        options: Of the corruptions.
+        out: The PNG to write.
+        image: A picture; None is a photograph that scikit-learn carries.
+        size: The side in pixels to which the picture's central square is resized first.
+        seed: Of all that is random.
+        public: Whether the public package stands beside, where it is installed; for 224's
+            parameters only, as it has no others.
 
     Raises:
         RunError: an option is wrong.
     """
-    clean = load_square(options.image, options.size)
-    image = torch.from_numpy(clean.copy()).permute(2, 0, 1)
+    clean = load_square(image, size)
+    pixels, types = torch.from_numpy(clean.copy()).permute(2, 0, 1), tqdm(CORRUPTIONS, desc="ours")
     try:
-        ours = corrupted_rows(
-            image,
-            options.seed,
-            tqdm(CORRUPTIONS, desc="ours", unit="type"),
-            parameters=options.parameters,
-            semantics=options.semantics,
-            frost=options.frost,
-        )
+        ours = corrupted_rows(pixels, seed, types, **asdict(options))
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--{error}") from error
     blocks = [(f"ours, severity 1 to 5 ({options.semantics})", ours)]
     installed = importlib.util.find_spec("imagecorruptions") is not None
-    comparable = options.parameters == "imagenet224" or options.size == 224
-    if options.public and installed and comparable:
-        blocks.append(("the public package imagecorruptions", public_rows(clean, options.seed)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(blocks).save(options.out, "PNG", optimize=True)
-    print(f"{options.out}; frost: {frost_source(options.frost)}")
+    comparable = options.parameters == "imagenet224" or size == 224
+    if public and installed and comparable:
+        blocks.append(("the public package imagecorruptions", public_rows(clean, seed)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(blocks).save(out, "PNG", optimize=True)
+    print(f"{out}; frost: {frost_source(options.frost)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        execute(
-            tyro.cli(
-                Options,
-                prog="python -m reference_training.corruptions",
-                args=arguments,
-                description=__doc__,
-            )
-        )
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    prog = "python -m reference_training.corruptions"
+    return exit_code(lambda: tyro.cli(execute, prog=prog, args=arguments, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from reference_training.data.images import Dataset, grey_to_rgb
+from reference_training.data.images import Dataset, fixed_order, grey_to_rgb
 
 TRAIN = 1297  # the rest, 500 images, is the test set
 
@@ -16,7 +16,7 @@ def load_digits(data_root: Path | None = None) -> Dataset:
 
     digits = datasets.load_digits()
     # The file is ordered by writer in parts, so split a fixed permutation instead.
-    order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
+    order = fixed_order(len(digits.target))
     grey = torch.from_numpy(digits.images)[order, None].float() * (255 / 16)
     enlarged = functional.interpolate(grey, (24, 24), mode="bilinear", align_corners=False)
     images = grey_to_rgb(enlarged[:, 0].round().to(torch.uint8))

@@ -119,6 +119,18 @@ def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     return files, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
 
 
+def images_below(root: Path) -> list[str]:
+    """The images anywhere below a folder, relative to it.
+
+    Raises:
+        RunError: there is none, or no such folder.
+    """
+    files = list(filter(is_image, _files(root)))
+    if not files:
+        raise RunError(f"there is no image below {root}; give the folder that holds the images.")
+    return files
+
+
 def is_image(file: str) -> bool:
     """Whether a file has an image's name; hidden ones, as macOS's ._x.png, have not."""
     return file.lower().endswith(EXTENSIONS) and not os.path.basename(file).startswith(".")

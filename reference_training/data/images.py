@@ -57,17 +57,40 @@ def grey_to_rgb(images: Tensor) -> Tensor:
     return padded[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
-def balanced(labels: Tensor, per_class: int, classes: int) -> Tensor:
-    """The indices of the first `per_class` samples of each class, in ascending order."""
-    chosen = [torch.nonzero(labels == label)[:per_class, 0] for label in range(classes)]
-    return torch.cat(chosen).sort().values
+def balanced(labels: Tensor, count: int) -> Tensor:
+    """The positions of the first images of every class, the same number of each.
+
+    Where `count` is no multiple of the classes, some give one more: classes evenly over all.
+
+    Args:
+        labels: int64 (N,).
+        count: how many, at most N.
+
+    Returns:
+        int64 (count,), ascending.
+    """
+    by_class = labels.argsort(stable=True)
+    sizes = labels.bincount()
+    place = torch.empty_like(by_class)  # of each image in its class
+    place[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+    rounds = by_class[place[by_class].argsort(stable=True)]  # all first ones, all second ones, ...
+    last = place[rounds[count - 1]]
+    whole, rest = rounds[place[rounds] < last], rounds[place[rounds] == last]
+    more = count - len(whole)
+    spread = rest[(2 * torch.arange(more) + 1) * len(rest) // (2 * more)]
+    return torch.cat([whole, spread]).sort().values
 
 
-def few(dataset: Dataset, images: int | None) -> Dataset:
+def fixed_order(count: int) -> Tensor:
+    """The positions 0, ..., count − 1 in a random order that is the same everywhere."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
+
+
+def training_subset(dataset: Dataset, images: int | None) -> Dataset:
     """The dataset with only its first `images` training images, balanced over the classes."""
     if images is None or images >= len(dataset.train_labels):
         return dataset
-    chosen = balanced(dataset.train_labels, images // dataset.classes, dataset.classes)
+    chosen = balanced(dataset.train_labels, images - images % dataset.classes)
     return replace(
         dataset,
         train_images=dataset.train_images[chosen],
@@ -82,9 +105,9 @@ def held_out(dataset: Dataset, images: int) -> Dataset:
     """
     if images == 0:
         return dataset
-    per_class = images // dataset.classes
     last = len(dataset.train_labels) - 1
-    chosen = last - balanced(dataset.train_labels.flip(0), per_class, dataset.classes).flip(0)
+    count = images - images % dataset.classes
+    chosen = last - balanced(dataset.train_labels.flip(0), count).flip(0)
     kept = torch.ones(len(dataset.train_labels), dtype=torch.bool)
     kept[chosen] = False
     return replace(

@@ -26,8 +26,8 @@ def make_subset(folder: Path) -> None:
     """Writes the embedded subset and the hashes of what it was made from."""
     images, labels = [], []
     for split, per_class in SUBSET_SIZES.items():
-        all_labels = read_idx(folder / FILES[f"{split}_labels"])
-        chosen = balanced(all_labels, per_class, CLASSES)
+        all_labels = read_idx(folder / FILES[f"{split}_labels"]).long()
+        chosen = balanced(all_labels, per_class * CLASSES)
         images.append(read_idx(folder / FILES[f"{split}_images"])[chosen])
         labels.append(all_labels[chosen])
     packed = lzma.compress(torch.cat(images).numpy().tobytes(), preset=9)

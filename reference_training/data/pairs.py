@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_training.corruptions import CorruptionOptions
 from reference_training.corruptions.random import Random
 from reference_training.data.batch import Batch
 from reference_training.data.images import Dataset
@@ -50,7 +51,7 @@ class Pairs:
         second_views: int = 1,
     ) -> None:
         self.dataset = dataset
-        self.corruptions = Corruptions(frost=frost)
+        self.corruptions = Corruptions(options=CorruptionOptions(frost=frost))
         self.batch_size = batch_size
         self.seed = seed
         self.second = second

@@ -5,12 +5,12 @@ Every function is pure: the second image of sample i at iteration t depends on (
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, corrupt
+from reference_training.corruptions import SEEN, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random, splitmix64
 from reference_training.data.augmentations import augmix, deepaugment_stand_in
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
@@ -18,16 +18,12 @@ from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 
 @dataclass(frozen=True)
 class Corruptions:
-    """Which corruptions are drawn, and how; the defaults are the small runs'."""
+    """Which corruptions are drawn, and how they are made."""
 
     sampling: str = "independent"
     """A key of `CORRUPTION_SAMPLINGS`."""
-    parameters: str | None = None
-    """The parameter set by name; None is the one published for the images' size."""
-    semantics: str = "imagenet_c"
-    """The public definition; see `corruptions.registry`."""
-    frost: str = "procedural"
-    """Which frost overlays; see `corruptions.frost_source`."""
+    options: CorruptionOptions = field(default_factory=CorruptionOptions)
+    """What the drawn ones do to an image."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,10 @@ def clean(images: Tensor, draws: Draws) -> Tensor:
 
 def corruption(images: Tensor, draws: Draws) -> Tensor:
     """One of the 15 seen corruptions at one of its severities (Sec. 4)."""
-    options = draws.corruptions
-    sampling = CORRUPTION_SAMPLINGS[options.sampling]
+    sampling = CORRUPTION_SAMPLINGS[draws.corruptions.sampling]
     names, severities = sampling(draws.random, draws.positions, draws.seed)
-    return corrupt(
-        images,
-        names,
-        severities,
-        seeds=draws.seeds.to(images.device, non_blocking=True),
-        parameters=options.parameters,
-        semantics=options.semantics,
-        frost=options.frost,
-    )
+    seeds = draws.seeds.to(images.device, non_blocking=True)
+    return corrupt(images, names, severities, seeds=seeds, **vars(draws.corruptions.options))
 
 
 def corruption_or_clean(images: Tensor, draws: Draws) -> Tensor:

@@ -1,12 +1,10 @@
 """Does the predicted variance say how far the degraded image's feature is from the clean one's?"""
 
-from math import nan
 from typing import NamedTuple
 
-import torch
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
+
+from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 
 ELEMENTS = 16_384
 """Elements of the features whose ranks are compared, evenly over all."""
@@ -50,24 +48,13 @@ def calibration(shown: Features, clean: Features) -> dict[str, float]:
         "squared_difference": float(square.mean()),
         "variance": float(variance.mean()),
         "weighted_square": float((square / variance).mean()),
-        "image_rank_correlation": _rank_correlation(*by_image),
-        "element_rank_correlation": _rank_correlation(*some),
-        "auroc": detection(_scores(clean), _scores(shown)),
+        "image_rank_correlation": rank_correlation(*by_image),
+        "element_rank_correlation": rank_correlation(*some),
+        "auroc": auroc(mean_theta(clean.log_variance), mean_theta(shown.log_variance)),
     }
     return {name: value for name, value in result.items() if value == value}
 
 
-def _rank_correlation(first: Tensor, second: Tensor) -> float:
-    if first.min() == first.max() or second.min() == second.max():
-        return nan
-    return float(spearmanr(first.numpy(), second.numpy()).statistic)
-
-
-def _scores(images: Features) -> Tensor:
-    return (images.log_variance.double() / 2).exp().flatten(1).mean(1)
-
-
-def detection(clean: Tensor, degraded: Tensor) -> float:
-    """The area under the ROC curve of a score (N,) that should be larger for degraded images."""
-    truth = torch.cat([torch.zeros(len(clean)), torch.ones(len(degraded))])
-    return float(roc_auc_score(truth.numpy(), torch.cat([clean, degraded]).numpy()))
+def mean_theta(log_variance: Tensor) -> Tensor:
+    """θ = exp(σ/2), averaged over the elements of each image (Sec. 4.4): float64 (N,)."""
+    return (log_variance.double() / 2).exp().flatten(1).mean(1)

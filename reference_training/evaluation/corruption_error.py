@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
-from statistics import correlation, fmean
+from math import isfinite
+from statistics import fmean
 from types import MappingProxyType
-
-import numpy as np
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
 
@@ -165,41 +163,6 @@ def relative_corruption_errors(
         )
         for name in corruptions
     }
-
-
-def relative_normalised_corruption_error(
-    errors: PerSeverity,
-    clean_error: float,
-    reference_errors: PerSeverity,
-    reference_clean_error: float,
-) -> float:
-    """Relative mCE: the mean of the relative CE_c over the 15 seen corruptions (fraction).
-
-    Raises:
-        ValueError: as `relative_corruption_errors`.
-    """
-    return fmean(
-        relative_corruption_errors(
-            errors, clean_error, reference_errors, reference_clean_error
-        ).values()
-    )
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's ρ: Pearson's correlation of the ranks, ties sharing their mean rank.
-
-    Returns:
-        ρ in [−1, 1], or NaN where one side is constant and has no order.
-    """
-    if len(set(first)) < 2 or len(set(second)) < 2:
-        return nan
-    return correlation(_ranks(first), _ranks(second))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place].tolist()
 
 
 def _mean(accuracies: PerSeverity, corruptions: Sequence[str]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,26 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reference_training.corruptions import corrupt, frost_source
+from reference_training.corruptions import CorruptionOptions, corrupt, frost_source
 from reference_training.data.samples import CleanImages, EvaluationSet, Samples
 from reference_training.runtime.errors import RunError
 
 SEEDS = 2**31
 QUALITY = 85
-
-
-@dataclass(frozen=True)
-class CorruptionOptions:
-    """How images are corrupted on the fly: the keywords of `corrupt`, one field for each."""
-
-    parameters: str | None = None
-    """The parameter set by name; by the images' size if none is named."""
-    semantics: str = "imagenet_c"
-    """Which public definition: imagenet_c, of the published images, or imagecorruptions, of the
-    package that the paper trained with."""
-    frost: str = "auto"
-    """Frost overlays: photographs (ImageNet-C's, from the installed package
-    imagecorruptions-imaug), procedural (generated), or auto: photographs where installed."""
 
 
 def image_seeds(seed: int, positions: Tensor) -> Tensor:

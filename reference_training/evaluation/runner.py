@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from reference_training.corruptions import SEVERITIES
+from reference_training.data.images import balanced, fixed_order
 from reference_training.data.samples import EvaluationData, EvaluationSet, Samples
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.corruption_error import ALEXNET
-from reference_training.evaluation.loading import batches
+from reference_training.evaluation.loop import Batches, predictions
 from reference_training.evaluation.results import TOP, Counts, ResultFolder
-from reference_training.evaluation.sets import chosen_corruptions, subset_positions
+from reference_training.evaluation.sets import chosen_corruptions
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
@@ -58,7 +59,7 @@ def evaluate_corruptions(
         name: of the network, for the labels; by default that of its class.
         corruptions: names, or "all", "seen", "unseen".
         subset: evaluate on so many images only, balanced over the classes; see
-            `subset_positions`. Named in every label, and kept apart from other results.
+            `data.images.balanced`. Named in every label, and kept apart from other results.
         reference: result.json of the network by whose errors to normalise, on the same images; by
             default AlexNet's published errors where the images are ImageNet's, else nobody's.
         batch_size: images computed at once, by default 256; changes no image. With an adaptation,
@@ -78,14 +79,16 @@ def evaluate_corruptions(
     names = chosen_corruptions(corruptions)
     sets: list[EvaluationSet] = [(clean, 0) for clean in data.clean_sets]
     sets += [(corruption, severity) for corruption in names for severity in SEVERITIES]
-    positions = torch.arange(len(data.labels))
-    if subset is not None:
-        positions = subset_positions(data.labels, subset)
+    total_images = len(data.labels)
+    if subset is not None and not 1 <= subset <= total_images:
+        raise RunError(
+            f"--subset is {subset}, but must be from 1 to {total_images}, the images there are."
+        )
+    positions = balanced(data.labels, total_images if subset is None else subset)
     batch = batch_size or (adaptation.batch if subset is None else adaptation.small_batch) or BATCH
     adapted = {}
     if adaptation is not NONE:
-        order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))
-        positions = positions[order]
+        positions = positions[fixed_order(len(positions))]
         adapted = {"adaptation": {"name": adaptation.name, "batch_size": batch}}
     data.check(sets)
     name = name or type(model).__name__
@@ -117,7 +120,15 @@ def evaluate_corruptions(
     own = sets[ranks.rank :: ranks.world]
     missing = [one for one in own if folder.read(one) is None]
     images_in_all = len(own) * len(positions)
-    device = next(model.parameters(), torch.empty(0)).device
+    weight = next(model.parameters(), torch.empty(0))
+
+    def prepared(samples: Samples) -> Callable[[Tensor, Tensor], Tensor]:
+        def prepare(images: Tensor, rows: Tensor) -> Tensor:
+            degraded = samples.degrade(images.to(weight.device), rows)
+            return preprocessing(degraded).to(weight.dtype)  # a network may be of half precision
+
+        return prepare
+
     with (
         bar(images_in_all, "image", data.name) as progress,
         _eval_mode(model),
@@ -126,11 +137,12 @@ def evaluate_corruptions(
         for one in missing:
             progress.set_postfix_str(f"{one[0]} {one[1] or ''}", refresh=False)
             samples = data.samples(one)
+            labels = samples.labels
+            inputs = Batches(samples.images, positions, batch, prepared(samples), workers)
             total = Counts(0, 0, 0)
-            shown = _Shown(samples, positions, batch, workers, device, preprocessing)
-            for logits in adaptation.predict(model, shown):
-                total += count(logits, shown.truth, data.classes, one)
-                progress.update(len(shown.truth))
+            for logits, rows in predictions(model, inputs, adaptation):
+                total += count(logits, labels[rows], data.classes, one)
+                progress.update(len(rows))
             folder.write(one, total)
     ranks.meet()
 
@@ -141,25 +153,6 @@ def evaluate_corruptions(
     return result
 
 
-@dataclass
-class _Shown:
-    """A set's batches as the network sees them, and the labels of the newest."""
-
-    samples: Samples
-    positions: Tensor
-    batch_size: int
-    workers: int
-    device: torch.device
-    preprocessing: Preprocessing
-    truth: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-
-    def __iter__(self) -> Iterator[Tensor]:
-        samples = self.samples
-        for images, rows in batches(samples.images, self.positions, self.batch_size, self.workers):
-            self.truth = samples.labels[rows].to(self.device)
-            yield self.preprocessing(samples.degrade(images.to(self.device), rows))
-
-
 def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
     """How many of a batch are recognised.
 
@@ -167,6 +160,7 @@ def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Co
         RunError: the network does not return logits for so many classes, or NaN.
     """
     _check_logits(logits, len(truth), classes, one)
+    truth = truth.to(logits.device)
     best = logits.topk(min(TOP, classes), dim=1).indices
     return Counts(
         images=len(truth),

@@ -66,11 +66,16 @@ def summarise(
 def _accuracies(share: Mapping[EvaluationSet, float]) -> dict[str, dict[str, Any]]:
     return {
         "clean": {name: value for (name, severity), value in share.items() if not severity},
-        "corruptions": {
-            name: [share[name, severity] for severity in SEVERITIES]
-            for name in CORRUPTIONS
-            if (name, SEVERITIES[0]) in share
-        },
+        "corruptions": by_corruption(share),
+    }
+
+
+def by_corruption(values: Mapping[EvaluationSet, T]) -> dict[str, list[T]]:
+    """For each corruption that was evaluated, its values at the severities 1 to 5."""
+    return {
+        name: [values[name, severity] for severity in SEVERITIES]
+        for name in CORRUPTIONS
+        if (name, SEVERITIES[0]) in values
     }
 
 

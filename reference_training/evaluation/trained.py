@@ -1,6 +1,6 @@
 """The evaluation of a run's own networks, on test images in memory, with their uncertainty."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from reference_training.data.images import Dataset, balanced
+from reference_training.corruptions import corrupt
+from reference_training.data.images import Dataset, balanced, fixed_order
 from reference_training.data.pairs import normalised
 from reference_training.data.samples import CLEAN
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.calibration import Features, calibration
+from reference_training.evaluation.loop import Batches, predictions
+from reference_training.evaluation.on_the_fly import image_seeds
+from reference_training.evaluation.sets import small_subset
+from reference_training.evaluation.summary import by_corruption
 from ulfd_torch import UEM, FeatureTap
 
 BATCH = 500
@@ -21,8 +25,8 @@ CALIBRATION = (
     "squared_difference variance weighted_square image_rank_correlation "
     "element_rank_correlation auroc"
 ).split()
-FEW = BATCH
-"""Images of a test-time adaptation's second setting (Table 4), if there are ten times as many."""
+CALIBRATED = 500
+"""Images, at least, on which the uncertainty is compared with what is true."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def test_images(dataset: Dataset, images: int) -> tuple[Tensor, Tensor]:
     """The first `images` test images, balanced over the classes, and their labels."""
     if images >= len(dataset.test_labels):
         return dataset.test_images, dataset.test_labels
-    chosen = balanced(dataset.test_labels, images // dataset.classes, dataset.classes)
+    chosen = balanced(dataset.test_labels, images - images % dataset.classes)
     return dataset.test_images[chosen], dataset.test_labels[chosen]
 
 
@@ -49,25 +53,25 @@ def degraded(images: Tensor, name: str, severity: int, frost: str) -> Tensor:
     """The evaluation set: fixed for ever, since image number i always has the seed i."""
     if name == CLEAN:
         return images
-    seeds = torch.arange(len(images))
+    seeds = image_seeds(0, torch.arange(len(images)))
     return corrupt(images, name, severity, seeds=seeds, frost=frost)
 
 
-def subset(images: int) -> Tensor:
-    """A fixed random tenth of so many positions, at most `FEW`: Table 4's second column."""
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(0))
-    return order[: min(FEW, max(1, images // 10))]
+def _prepare(images: Tensor, rows: Tensor) -> Tensor:
+    return normalised(images)
 
 
-def _adapted_top1(one: Trained, images: Tensor, labels: Tensor, batch: int) -> float:
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    batches = (normalised(images[rows]) for rows in order.split(batch))
-    found = torch.cat([part.argmax(1) for part in one.adaptation.predict(one.model, batches)])
-    return int((found == labels[order]).sum()) / len(labels)
+def _adapted_top1(
+    one: Trained, images: Tensor, labels: Tensor, positions: Tensor, batch: int | None
+) -> float:
+    order = positions[fixed_order(len(positions))]
+    inputs = Batches(images, order, batch or BATCH, _prepare)
+    found = predictions(one.model, inputs, one.adaptation)
+    return sum(int((part.argmax(1) == labels[rows]).sum()) for part, rows in found) / len(order)
 
 
 @torch.no_grad()
-def look(one: Trained, images: Tensor, most: int = FEW) -> tuple[Tensor, Features | None]:
+def look(one: Trained, images: Tensor, most: int = CALIBRATED) -> tuple[Tensor, Features | None]:
     """The logits of images (N, classes); with a UEM also what it sees and says of the first `most`.
 
     Args:
@@ -75,17 +79,16 @@ def look(one: Trained, images: Tensor, most: int = FEW) -> tuple[Tensor, Feature
         images: uint8 (N, 3, 32, 32).
         most: how many images' features are kept, at least.
     """
-    logits: list[Tensor] = []
+    inputs = Batches(images, torch.arange(len(images)), BATCH, _prepare)
     if one.uem is None or one.layer is None:
-        for rows in images.split(BATCH):
-            logits.append(one.model(normalised(rows)))
-        return torch.cat(logits), None
+        return torch.cat([part for part, _ in predictions(one.model, inputs)]), None
+    logits: list[Tensor] = []
     kept: list[Features] = []
     with FeatureTap(one.model, one.layer) as tap:
-        for start, rows in zip(range(0, len(images), BATCH), images.split(BATCH), strict=True):
-            logits.append(one.model(normalised(rows)))
+        for part, rows in predictions(one.model, inputs):
+            logits.append(part)
             feature = tap.take()
-            if start < most:
+            if rows[0] < most:
                 said = one.uem(feature)
                 plain = isinstance(said, Tensor)
                 kept.append(
@@ -102,27 +105,26 @@ def _clean_features(one: Trained, images: Tensor) -> Features | None:
 
 
 def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
-    """Top-1 accuracy on all images and on `subset` of them; with a UEM, what it says of them.
+    """Top-1 accuracy on all images and on `small_subset`; with a UEM, what it says of them.
 
     Args:
         one: in eval mode.
         images: uint8 (N, 3, 32, 32).
         labels: int64 (N,).
-        clean: the first of the images, `FEW` if there are so many, not degraded.
+        clean: the first of the images, `CALIBRATED` if there are so many, not degraded.
     """
-    few = subset(len(images))
+    everything, subset = torch.arange(len(images)), small_subset(len(images))
     if one.adaptation is not NONE:
+        kind = one.adaptation
         return {
-            "top1": _adapted_top1(one, images, labels, one.adaptation.batch or BATCH),
-            "top1_subset": _adapted_top1(
-                one, images[few], labels[few], one.adaptation.small_batch or BATCH
-            ),
+            "top1": _adapted_top1(one, images, labels, everything, kind.batch),
+            "top1_subset": _adapted_top1(one, images, labels, subset, kind.small_batch),
         }
     logits, shown = look(one, images)
     correct = logits.argmax(1) == labels
     result = {
         "top1": int(correct.sum()) / len(labels),
-        "top1_subset": int(correct[few].sum()) / len(few),
+        "top1_subset": int(correct[subset].sum()) / len(subset),
     }
     reference = _clean_features(one, clean)
     if shown is None or reference is None:
@@ -130,39 +132,34 @@ def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> d
     return result | calibration(shown, reference)
 
 
-def _by_corruption(rows: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[Any]]]:
-    """For each corruption, what `key` gave at the severities 1 to 5; None where it is undefined."""
-    for name in CORRUPTIONS:
-        found = {row["severity"]: row["value"] for row in rows if row["corruption"] == name}
-        yield name, [found[severity].get(key) for severity in SEVERITIES]
-
-
 def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
     """One network's part of metrics.json from the lines of evaluation.jsonl."""
-    own = [row | {"value": row["results"][network]} for row in rows if network in row["results"]]
-    (clean,) = (row["value"] for row in own if row["corruption"] == CLEAN)
+    own = {
+        (row["corruption"], row["severity"]): row["results"][network]
+        for row in rows
+        if network in row["results"]
+    }
 
-    def everywhere(key: str) -> dict[str, Any]:
-        return {"clean": clean.get(key), "corruptions": dict(_by_corruption(own, key))}
+    def everywhere(value: Callable[[Mapping[str, float]], Any]) -> dict[str, Any]:
+        values = {one: value(found) for one, found in own.items()}
+        return {"clean": values[CLEAN, 0], "corruptions": by_corruption(values)}
+
+    def each(key: str) -> dict[str, Any]:  # None where it is undefined
+        return everywhere(lambda found: found.get(key))
 
     summary: dict[str, Any] = {
-        **everywhere("top1"),
-        "subset": everywhere("top1_subset"),
+        **each("top1"),
+        "subset": each("top1_subset"),
         "log_variance": None,
         "uncertainty": None,
     }
-    if "uncertainty" in clean:
-        means, minima = everywhere("log_variance_mean"), everywhere("log_variance_min")
-        summary["uncertainty"] = everywhere("uncertainty")
-        summary["calibration"] = {key: everywhere(key) for key in CALIBRATION}
-        summary["log_variance"] = {
-            "clean": {"mean": means["clean"], "min": minima["clean"]},
-            "corruptions": {
-                name: [
-                    {"mean": mean, "min": low}
-                    for mean, low in zip(row, minima["corruptions"][name], strict=True)
-                ]
-                for name, row in means["corruptions"].items()
-            },
-        }
+    if "uncertainty" in own[CLEAN, 0]:
+        summary["uncertainty"] = each("uncertainty")
+        summary["calibration"] = {key: each(key) for key in CALIBRATION}
+        summary["log_variance"] = everywhere(
+            lambda found: {
+                "mean": found.get("log_variance_mean"),
+                "min": found.get("log_variance_min"),
+            }
+        )
     return summary

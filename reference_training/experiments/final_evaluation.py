@@ -17,10 +17,10 @@ from reference_training.data.samples import EvaluationData
 from reference_training.data.views import MEAN, STD
 from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
 from reference_training.evaluation.adaptation import NONE, Adaptation
+from reference_training.evaluation.sets import SUBSET
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
 
-FEW = 500
 VALIDATION, PUBLISHED = "val", "imagenet-c"
 """The folders of the evaluation's images below the data root."""
 
@@ -65,7 +65,7 @@ def evaluate(
         out=folder(run, adaptation.name, few=few),
         preprocessing=Preprocessing(MEAN, STD, run.crop),
         name=run.experiment,
-        subset=FEW if few else run.evaluation_subset,
+        subset=SUBSET if few else run.evaluation_subset,
         workers=run.workers,
         adaptation=adaptation,
     )

@@ -92,18 +92,10 @@ def check(job: Job) -> None:
 
 
 def _check_corruptions(job: Job) -> None:
-    crop, options = job.run.crop, job.corruptions
+    crop = job.run.crop
     none = torch.empty(0, 3, crop, crop, dtype=torch.uint8)
     try:
-        corrupt(
-            none,
-            [],
-            [],
-            seeds=[],
-            parameters=options.parameters,
-            semantics=options.semantics,
-            frost=options.frost,
-        )
+        corrupt(none, [], [], seeds=[], **vars(job.corruptions.options))
     except ValueError as error:
         raise RunError(f"--corruption-parameters: {error}") from error
 

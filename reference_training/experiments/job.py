@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.config import PaperRun
+from reference_training.corruptions import CorruptionOptions
 from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.methods.base import Method
@@ -96,8 +97,8 @@ def resolve(run: PaperRun) -> Job:
         ARCHITECTURES[run.arch],
         Corruptions(
             run.corruption_sampling,
-            run.corruption_parameters,
-            run.corruption_semantics or published,
-            run.frost,
+            CorruptionOptions(
+                run.corruption_parameters, run.corruption_semantics or published, run.frost
+            ),
         ),
     )

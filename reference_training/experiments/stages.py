@@ -9,9 +9,15 @@ from torch import Tensor
 
 from reference_training.config import Run
 from reference_training.data import load
-from reference_training.data.images import Dataset, few, held_out
+from reference_training.data.images import Dataset, held_out, training_subset
 from reference_training.data.pairs import Pairs
-from reference_training.evaluation.trained import FEW, Trained, degraded, measure, test_images
+from reference_training.evaluation.trained import (
+    CALIBRATED,
+    Trained,
+    degraded,
+    measure,
+    test_images,
+)
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import Training, network_of, training
 from reference_training.networks.resnet import ResNet
@@ -99,7 +105,7 @@ def train(run: Run, seed: int, name: str) -> None:
     one, dataset = training(name), _dataset(run)
     begins = one.method.start is None
     pairs = Pairs(
-        dataset if begins else few(dataset, run.train_images),
+        dataset if begins else training_subset(dataset, run.train_images),
         batch_size=(run.pretraining if begins else run.recipe).batch_size,
         seed=seed,
         second=one.second,
@@ -140,7 +146,7 @@ def test_set(run: Run) -> TestSet:
     """What the run is evaluated on."""
     dataset = _dataset(run)
     images, labels = test_images(dataset, run.evaluation_images)
-    return TestSet(images, labels, images[:FEW], dataset.classes)
+    return TestSet(images, labels, images[:CALIBRATED], dataset.classes)
 
 
 def measure_set(run: Run, corruption: str, severity: int, networks: list[str]) -> dict[str, Any]:

@@ -15,22 +15,20 @@ from reference_training.reporting.measures import Json
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
 
-SHEET = "corruptions"
-CAPTIONS = {SHEET: "One test image under every corruption, severity 1 to 5 from left to right."}
-# A page draws these anew, from the numbers.
-REDRAWN = ("accuracy", "uncertainty")
-DARK = "-dark"
+SHEET = "figures/corruptions.png"
+SHEET_CAPTION = "One test image under every corruption, severity 1 to 5 from left to right."
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run left: metrics.json, run.json, and the pictures that no number can redraw."""
+    """What a run left: metrics.json, run.json, and the one picture that no number can redraw."""
 
     name: str
     metrics: Json
     run: Json
-    pictures: tuple[Picture, ...]
+    sheet: Picture | None
+    """Of the corruptions."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
@@ -66,7 +64,7 @@ def read_run(folder: Path, name: str = "") -> FinishedRun:
                 f"no {run}: it says how the run was made; run the command of {folder} again."
             )
         found = FinishedRun(
-            name or folder.resolve().name, read_json(metrics), read_json(run), _pictures(folder)
+            name or folder.resolve().name, read_json(metrics), read_json(run), _sheet(folder)
         )
     except OSError as error:
         raise RunError(f"cannot read {error.filename}: {error.strerror or error}.") from error
@@ -110,20 +108,17 @@ def write_picture(folder: Path, picture: Picture) -> None:
 
 
 def _twin(path: Path) -> Path:
-    return path.with_stem(path.stem + DARK)
+    return path.with_stem(f"{path.stem}-dark")
 
 
-def _pictures(folder: Path) -> tuple[Picture, ...]:
-    """The PNG files in figures/, with their dark twins where there are."""
-    pictures = []
-    for path in sorted((folder / "figures").glob("*.png")):
-        name, light = path.stem, path.read_bytes()
-        if name in REDRAWN or name.endswith(DARK) or not light.startswith(PNG):
-            continue
-        dark = _twin(path).read_bytes() if _twin(path).is_file() else light
-        caption = CAPTIONS.get(name, f"{name.replace('_', ' ')}.")
-        pictures.append(Picture(f"figures/{path.name}", caption, light, dark))
-    return tuple(pictures)
+def _sheet(folder: Path) -> Picture | None:
+    """The sheet of corruptions, with its dark twin if there is one."""
+    found = [
+        path.read_bytes() if path.is_file() else b""
+        for path in (folder / SHEET, _twin(folder / SHEET))
+    ]
+    light, dark = (png if png.startswith(PNG) else b"" for png in found)
+    return Picture(SHEET, SHEET_CAPTION, light, dark or light) if light else None
 
 
 def _check(found: FinishedRun) -> None:

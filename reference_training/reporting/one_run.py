@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
@@ -27,16 +27,13 @@ MOST_TABLES = 2
 
 
 def report_blocks(
-    found: FinishedRun,
-    pictures: Sequence[Block],
-    *,
-    title: str | None = None,
+    found: FinishedRun, *, sheet: Block | None, title: str | None = None
 ) -> list[Block]:
     """All that is said of one run.
 
     Args:
         found: the run.
-        pictures: those that stand before the figures.
+        sheet: its sheet of corruptions, or what stands in its place.
         title: of a section in a report of several runs; None makes it the whole report.
     """
     metrics, level = found.metrics, 2 if title is None else 3
@@ -52,7 +49,7 @@ def report_blocks(
         severity_table(metrics),
         *_uncertainty(metrics, level),
         Heading("Figures", level),
-        *pictures,
+        *([sheet] if sheet else []),
         *plots(metrics),
         *_facts(found.run, level),
     ]

@@ -19,8 +19,8 @@ from reference_training.reporting.blocks import (
 from reference_training.reporting.comparison import PAIRS, main_table, verdict
 from reference_training.reporting.figures import corruption_sheet
 from reference_training.reporting.finished import (
-    CAPTIONS,
     SHEET,
+    SHEET_CAPTION,
     FinishedRun,
     read_run,
     write_picture,
@@ -44,12 +44,11 @@ def write_report(folder: Path, *, example: Tensor | None = None) -> None:
     """
     if example is not None:
         frost = (read_json(folder / "run.json").get("config") or {}).get("frost", "auto")
-        path = f"figures/{SHEET}.png"
-        write_picture(folder, corruption_sheet(path, CAPTIONS[SHEET], example, frost=frost))
+        write_picture(folder, corruption_sheet(SHEET, SHEET_CAPTION, example, frost=frost))
     run = read_run(folder)
-    blocks = report_blocks(run, run.pictures)
+    blocks = report_blocks(run, sheet=run.sheet)
     for block in blocks:
-        if isinstance(block, Picture) and block not in run.pictures:
+        if isinstance(block, Picture) and block is not run.sheet:
             write_picture(folder, block)
     page = html_document(f"Report: {run.metrics['dataset']}", blocks)
     write_atomically(folder / "report.md", markdown_document(blocks).encode())
@@ -60,32 +59,25 @@ def page_of_runs(runs: Sequence[FinishedRun]) -> str:
     """The page about these runs; about one of them, its own report."""
     if len(runs) == 1:
         (run,) = runs
-        return html_document(f"Report: {run.metrics['dataset']}", report_blocks(run, run.pictures))
-    together = Section("all-runs", "All runs", tuple(comparison_blocks(runs)))
-    known: dict[bytes, str] = {}
-    each = []
+        title = f"Report: {run.metrics['dataset']}"
+        return html_document(title, report_blocks(run, sheet=run.sheet))
+    sections = [Section("all-runs", "All runs", tuple(comparison_blocks(runs)))]
+    owners: dict[Picture, str] = {}
     for index, run in enumerate(runs, 1):
-        pictures = [_once(found, run.name, known) for found in run.pictures]
-        blocks = report_blocks(run, pictures, title=run.name)
-        each.append(Section(f"run-{index}", run.name, tuple(blocks)))
+        sheet: Block | None = run.sheet
+        if run.sheet and owners.setdefault(run.sheet, run.name) != run.name:
+            sheet = Paragraph(f"The sheet of corruptions is the same as in {owners[run.sheet]}.")
+        blocks = report_blocks(run, sheet=sheet, title=run.name)
+        sections.append(Section(f"run-{index}", run.name, tuple(blocks)))
     title = f"Report of {len(runs)} runs"
-    contents = Contents((together, *each))
-    return html_document(title, [Heading(title, 1), contents, together, *each])
-
-
-def _once(found: Picture, run: str, known: dict[bytes, str]) -> Block:
-    """The picture, or where it stands already; `known` is {its bytes: the run that has it}."""
-    first = known.setdefault(found.light, run)
-    if first == run:
-        return found
-    return Paragraph(f"“{found.caption}” The picture is the same as in {first}.")
+    return html_document(title, [Heading(title, 1), Contents(tuple(sections)), *sections])
 
 
 def terminal_table(metrics: Json, run: Json) -> str:
     """What was run, the main table and the verdict, as plain text."""
     blocks = (
         Paragraph(summary(metrics, run)),
-        main_table({"the run": metrics}, paper=False),
+        main_table({"This run": metrics}, paper=False),
         Paragraph(verdict(metrics, *PAIRS[0])),
     )
     return "\n\n".join(block.terminal() for block in blocks)

@@ -5,7 +5,7 @@ from math import isnan
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
-from reference_training.evaluation import corruption_error as ce
+from reference_training.evaluation.ranking_metrics import rank_correlation
 from reference_training.methods.trainings import label, network_of
 from reference_training.paper.study import PARTS
 from reference_training.reporting.blocks import (
@@ -59,9 +59,7 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
-COLUMNS = {
-    MEASURES[key].title.lower(): MEASURES[key] for key in ("clean", "seen", "unseen", "high")
-}
+ACCURACIES = tuple(MEASURES[key] for key in ("clean", "seen", "unseen", "high"))
 
 
 def accuracy_table(metrics: Json) -> Table:
@@ -125,7 +123,7 @@ def uncertainty_table(metrics: Json) -> Table:
 def _measured(result: Json) -> dict[str, Json]:
     """{measure: {corruption: its values}}, ρ among them."""
     theta = result["uncertainty"]["corruptions"]
-    order = {name: [ce.rank_correlation(SEVERITIES, row)] for name, row in theta.items()}
+    order = {name: [rank_correlation(SEVERITIES, row)] for name, row in theta.items()}
     return {"order": order} | {key: of["corruptions"] for key, of in result["calibration"].items()}
 
 

@@ -6,7 +6,7 @@ from math import isnan
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.evaluation import corruption_error as ce
+from reference_training.evaluation.ranking_metrics import rank_correlation
 from reference_training.methods.trainings import label
 from reference_training.reporting.blocks import ABSENT, Block, Paragraph, Table
 from reference_training.reporting.comparison import seeds_phrase
@@ -51,7 +51,7 @@ def uncertainty_tables(metrics: Json) -> list[Block]:
 def _severity_correlations(results: list[Json], corruption: str) -> dict[str, float]:
     """{position of the seed: Spearman's ρ of θ with severity}, without the undefined ones."""
     rows = (result["uncertainty"]["corruptions"][corruption] for result in results)
-    rho = {str(seed): ce.rank_correlation(SEVERITIES, row) for seed, row in enumerate(rows)}
+    rho = {str(seed): rank_correlation(SEVERITIES, row) for seed, row in enumerate(rows)}
     return {seed: value for seed, value in rho.items() if not isnan(value)}
 
 

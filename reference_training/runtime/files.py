@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,12 @@ class JsonLines:
         kept = self.read()[:count]
         write_atomically(self.path, b"".join(json.dumps(row).encode() + b"\n" for row in kept))
 
-    def append(self, value: Any) -> None:
-        """Adds one line and syncs it."""
+    def append(self, *values: Any) -> None:
+        """Adds a line for each value, and syncs them."""
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.write(json.dumps(value).encode() + b"\n")
+                file.writelines(json.dumps(value).encode() + b"\n" for value in values)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -121,3 +122,25 @@ class JsonLines:
                 f"cannot write {self.path}: {error.strerror or error}. Make room and run the same "
                 "command again; it continues from what was saved before."
             ) from error
+
+
+def continued(path: Path | None, of: str) -> tuple[list[Any], Callable[..., None]]:
+    """The rows that a killed program left in a file of results, and what adds rows to them.
+
+    Args:
+        path: the file, one JSON object a line; None is one that is never kept.
+        of: what the results are of: each row says so, below its key `of`.
+
+    Raises:
+        RunError: the file holds rows of something else, or cannot be written.
+    """
+    if path is None:
+        return [], lambda *rows: None
+    lines = JsonLines(path)
+    rows = lines.resume()
+    if not all(isinstance(row, dict) and row.get("of") == of for row in rows):
+        raise RunError(
+            f"{path} holds the results of another network or of other images. Choose another "
+            "--out, or delete it."
+        )
+    return rows, lines.append

@@ -100,37 +100,25 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
     """The device of this process.
 
     Args:
-        name: "cpu", "cuda", or "auto" for the GPU if there is one; each local rank has its own.
+        name: "cuda", where each local rank has its own GPU; "auto" or None for that if there is a
+            GPU, else the CPU; or a device, as "cpu" and "cuda:1".
     Raises:
-        RunError: another name, or more local ranks than GPUs.
+        RunError: no such device here, or more local ranks than GPUs.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise RunError(f"--device is {name!r}; use auto, cpu or cuda.")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= found:
-        raise RunError(
-            f"local rank {local} has no GPU of its own: this machine shows {found}. Give torchrun "
-            f"--nproc-per-node {max(found, 1)}, or use --device cpu."
-        )
-    return torch.device("cuda", local)
-
-
-def named_device(name: str | None) -> torch.device:
-    """The device by name, or this process's GPU, or the CPU.
-
-    Raises:
-        RunError: no such device here.
-    """
-    if name is None:
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        gpus = torch.cuda.device_count()
-        return torch.device("cuda", local % gpus) if gpus else torch.device("cpu")
+    if name in ("auto", None):
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= found:
+            raise RunError(
+                f"local rank {local} has no GPU of its own: this machine shows {found}. Give "
+                f"torchrun --nproc-per-node {max(found, 1)}, or use --device cpu."
+            )
+        return torch.device("cuda", local)
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

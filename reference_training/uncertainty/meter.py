@@ -1,18 +1,19 @@
 """A trained network with its UEM, from an export or a run, as a meter of image quality."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reference_training.config import Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
+from reference_training.evaluation.calibration import mean_theta
 from reference_training.evaluation.runner import weights_sha256
 from reference_training.methods.trainings import training
 from reference_training.networks.backbones import ARCHITECTURES
@@ -21,197 +22,159 @@ from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier, ResNet
 from reference_training.networks.weights import fill, read_tensors
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json
+from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
-from reference_training.training.state import below
-from reference_training.uncertainty.pictures import View
-from reference_training.uncertainty.scores import STATISTICS, Observed
+from reference_training.training.state import STEP, below
 from ulfd_torch import UEM, FeatureTap
-from ulfd_torch.modules import Reconstruction
 
-Json = dict[str, Any]
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class View:
+    """How an image becomes a square of the size that a network was trained on."""
+
+    resize: int
+    """Both sides after resizing, in pixels; the aspect ratio is not kept, as in training."""
+    crop: int
+    """The side of the central square that is kept."""
+    pads: bool = False
+    """Whether images that are smaller on both sides are put on black instead of enlarged."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The square of an RGB image, uint8 (3, crop, crop)."""
+        side, start = self.resize, (self.resize - self.crop) // 2
+        if self.pads and max(image.size) <= side:
+            black = Image.new("RGB", (side, side))
+            black.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            image = black
+        image = image.resize((side, side), Image.Resampling.BILINEAR)  # as it is, if it fits
+        image = image.crop((start, start, start + self.crop, start + self.crop))
+        return torch.from_numpy(np.array(image)).movedim(-1, 0)
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Scores images; in eval mode, on the device to compute on."""
+    """Scores images; its modules are in eval mode, on the device to compute on."""
 
-    name: str
     model: nn.Module
-    uem: UEM | None
+    uem: nn.Module
+    untrained: nn.Module
+    """A UEM of the same form with random weights, to be compared."""
     layer: str
     """Whose output the UEM sees."""
     view: View
     preprocessing: Preprocessing
-    dataset: str | None = None
-    """The dataset by name that it was trained on, if not photographs."""
-    untrained: UEM | None = None
-    """A UEM of the same form with random weights, to be compared."""
+    dataset: tuple[str, Path | None] | None = None
+    """The name and the folder of what it was trained on, if not photographs."""
 
     @property
-    def statistics(self) -> tuple[str, ...]:
-        """The keys of `STATISTICS` that this network can give."""
-        uems = {None: True, "log_variance": self.uem, "untrained": self.untrained}
-        return tuple(name for name, one in STATISTICS.items() if uems[one.needs] is not None)
-
-    @property
-    def identity(self) -> Json:
-        """What tells this meter from others, as JSON."""
-        return {
-            "name": self.name,
-            "model_sha256": weights_sha256(self.model),
-            "uem_sha256": None if self.uem is None else weights_sha256(self.uem),
-            "view": vars(self.view),
-        }
-
-    def to(self, device: torch.device) -> Meter:
-        """The same meter with its networks on a device."""
-        for module in (self.model, self.uem, self.untrained):
-            if module is not None:
-                module.to(device)
-        return self
-
-    def beside_untrained(self, seed: int = 0) -> Meter:
-        """The same meter, with a UEM of random weights beside its own if it has one."""
-        if self.uem is None:
-            return self
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            untrained = UEM(self.uem.spec).to(memory_format=torch.channels_last).eval()
-        return replace(self, untrained=untrained)
+    def digest(self) -> str:
+        """What tells this meter from others: a SHA-256 of its weights and of its view."""
+        parts = weights_sha256(self.model), weights_sha256(self.uem), repr(self.view)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @torch.no_grad()
     def score(self, images: Tensor) -> dict[str, list[float]]:
-        """Every statistic of each image of a batch; higher means more degraded.
+        """θ of each image uint8 (B, 3, crop, crop), and what one would take without it.
 
-        Args:
-            images: uint8 (B, 3, crop, crop).
+        Returns:
+            For each image, higher meaning more degraded,
+
+            * `theta`: the mean over the feature's elements of θ = exp(σ/2) (Sec. 4.4);
+            * `untrained`: the same of a UEM with random weights: what training did not add;
+            * `confidence`: 1 − the classifier's largest softmax output;
+            * `activation`: minus the mean of the feature ẑ, which the UEM starts from;
+            * `smoothness`: minus the mean absolute Laplacian in grey levels; needs no network.
 
         Raises:
             RunError: a score is not finite.
         """
-        images = images.to(next(self.model.parameters()).device)
-        with FeatureTap(self.model, self.layer) as tap:
-            logits = self.model(self.preprocessing(images))
-            feature = tap.take()
-        sigmas = (_log_variance(uem, feature) for uem in (self.uem, self.untrained))
-        seen = Observed(images, logits, feature, *sigmas)
-        scores = {name: STATISTICS[name].of(seen) for name in self.statistics}
+        logits, feature = self._forward(images)
+        grey = images.to(logits.device).double().mean(1, keepdim=True)
+        laplacian = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+        scores = {
+            "theta": mean_theta(_log_variance(self.uem, feature)),
+            "untrained": mean_theta(_log_variance(self.untrained, feature)),
+            "confidence": 1 - logits.double().softmax(1).amax(1),
+            "activation": -feature.double().flatten(1).mean(1),
+            "smoothness": -functional.conv2d(grey, laplacian).abs().flatten(1).mean(1),
+        }
         for name, values in scores.items():
             if not values.isfinite().all():
-                raise RunError(
-                    f"{self.name}: the score {name!r} is not a finite number; did the training "
-                    "diverge?"
-                )
+                raise RunError(f"a score ({name}) is not finite; did the training diverge?")
         return {name: values.tolist() for name, values in scores.items()}
 
+    @torch.no_grad()
+    def theta_map(self, images: Tensor) -> Tensor:
+        """θ at each place of images uint8 (B, 3, H, W): float64 (B, h, w), the channels' mean."""
+        _, feature = self._forward(images)
+        return (_log_variance(self.uem, feature).double() / 2).exp().mean(1)
 
-def _log_variance(uem: UEM | None, feature: Tensor) -> Tensor | None:
-    if uem is None:
-        return None
-    found = uem(feature)
-    return found.log_variance if isinstance(found, Reconstruction) else found
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.to(next(self.model.parameters()).device)
+        with FeatureTap(self.model, self.layer) as tap:
+            return self.model(self.preprocessing(images)), tap.take()
 
 
-def load_meter(folder: Path) -> Meter:
-    """The network in an export folder, or in a training's folder as runs/digits/seed-0/ulfd.
+def _log_variance(uem: nn.Module, feature: Tensor) -> Tensor:
+    output = uem(feature)
+    return getattr(output, "log_variance", output)  # some return a reconstruction besides
+
+
+def load_meter(folder: Path, device: torch.device | str = "cpu") -> Meter:
+    """The network in an export, or in a training's folder as runs/digits/seed-0/ulfd.
 
     Raises:
-        RunError: there is neither, something is missing or damaged.
+        RunError: there is neither, something is missing or damaged, or it has no UEM.
     """
-    if (folder / export.MODEL).is_file():
-        return _from_export(folder)
-    if (folder / "export" / export.MODEL).is_file():
-        return _from_export(folder / "export")
-    if folder.is_dir() and checkpoint.iterations(folder):
-        return _from_run(folder)
-    trained = sorted({path.parent for path in folder.glob("seed-*/*/[0-9]*.json")})
-    if trained:
+    exports = [path for path in (folder, folder / "export") if (path / export.MODEL).is_file()]
+    if not exports and not checkpoint.iterations(folder):
         raise RunError(
-            f"{folder} is a run of several trainings; give one of them:\n    "
-            + "\n    ".join(map(str, trained))
+            f"{folder} holds neither an export ({export.MODEL}) nor a training's checkpoints. Give "
+            "the folder export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
         )
-    raise RunError(
-        f"{folder} holds neither an export ({export.MODEL}) nor a training's checkpoints. Give "
-        "the folder export of a finished run, or a folder as runs/fashion-mnist-subset/seed-0/ulfd."
-    )
+    with reading(folder, "is not of this version", "Use the version of ulfd that wrote it"):
+        meter = _from_export(exports[0]) if exports else _from_run(folder)
+    for module in (meter.model, meter.uem, meter.untrained):
+        module.to(device).to(memory_format=torch.channels_last).eval()
+    return meter
 
 
 def _from_export(folder: Path) -> Meter:
-    path = folder / export.CONFIG
-    if not path.is_file():
-        raise RunError(
-            f"{folder} has no {export.CONFIG}, which says how the UEM is built and which images "
-            "the network expects: an older version wrote it. Start the finished run's command "
-            "again; it trains nothing, and writes the export anew."
-        )
-    config = _read(path)
-    try:
-        fresh = ARCHITECTURES[config["arch"]].make(config["classes"])
-        model, uem, layer = _networks(fresh, config["method"], config["recipe"], config["uem"])
-        view = View(config["resize"], config["crop"])
-        ready = Preprocessing(tuple(config["mean"]), tuple(config["std"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _foreign(path, error) from error
-    fill(model, read_tensors(folder / export.MODEL))
-    if uem is not None:
-        fill(uem, read_tensors(folder / export.UEM))
-    return Meter(str(folder), model, uem, layer, view, ready)
+    config = read_json(folder / export.CONFIG)
+    network = ARCHITECTURES[config["arch"]].make(config["classes"])
+    step, untrained = _random_step(network, config["method"], config)
+    fill(step.model, read_tensors(folder / export.MODEL))
+    fill(step.uem, read_tensors(folder / export.UEM))
+    view = View(config["resize"], config["crop"])
+    preprocessing = Preprocessing(tuple(config["mean"]), tuple(config["std"]))
+    return Meter(step.model, step.uem, untrained, step.layer, view, preprocessing)
 
 
 def _from_run(folder: Path) -> Meter:
-    path = folder.resolve().parent.parent / "run.json"
-    if not path.is_file():
-        raise RunError(
-            f"{folder} has checkpoints, but {path} is not there, which says of what. Give a "
-            "training's folder inside its run; a run with --experiment must be finished, its "
-            "export is taken then."
-        )
-    try:
-        config = _read(path)["config"]
-        name = folder.resolve().name
-        fresh = ResNet(_restored(Network, config["network"]), RunNetwork.classes)
-        model, uem, layer = _networks(fresh, name, config["recipe"], config["uem"])
-        dataset = config["dataset"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _foreign(path, error) from error
-    try:
-        point = checkpoint.read_latest(folder)
-    except SafetensorError as error:
-        raise RunError(f"{folder}: a checkpoint cannot be read ({error}).") from error
+    place = folder.resolve()
+    config = read_json(place.parent.parent / "run.json")["config"]
+    network = ResNet(Network(**_fields(config["network"])), RunNetwork.classes)
+    step, untrained = _random_step(network, place.name, config)
+    point = checkpoint.read_latest(folder)
     assert point is not None  # the folder has one
-    fill(model, below("step.model.", point.tensors))
-    if uem is not None:
-        fill(uem, below("step.uem.", point.tensors))
-    view = View(SIDE, SIDE, pads=True)
-    return Meter(str(folder), model, uem, layer, view, RunNetwork.preprocessing, dataset)
+    fill(step, below(STEP, point.tensors))
+    view, preprocessing = View(SIDE, SIDE, pads=True), RunNetwork.preprocessing
+    root = config["data_root"]
+    dataset = config["dataset"], None if root is None else Path(root)
+    return Meter(step.model, step.uem, untrained, step.layer, view, preprocessing, dataset)
 
 
-def _networks(
-    model: Classifier, name: str, recipe: Json, uem: Json
-) -> tuple[nn.Module, UEM | None, str]:
-    """The network, its UEM and the layer between them as a training has them, weights random."""
-    step = training(name).make_step(model, _restored(Recipe, recipe), _restored(UEMOptions, uem))
-    for module in (step.model, step.uem):
-        if module is not None:
-            module.to(memory_format=torch.channels_last).eval()
-    layer = step.layer if hasattr(step, "layer") else step.model.feature_layer
-    return step.model, step.uem, layer
+def _random_step(network: Classifier, name: str, config: dict[str, Any]) -> tuple[Any, UEM]:
+    """A training's step with random weights, and another UEM of the same form."""
+    recipe, options = Recipe(**_fields(config["recipe"])), UEMOptions(**_fields(config["uem"]))
+    step: Any = training(name).make_step(network, recipe, options)
+    if step.uem is None:
+        raise RunError(f"{name} has no UEM; give a network that was trained with one, as by ulfd.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return step, UEM(step.uem.spec)
 
 
-def _read(path: Path) -> Json:
-    value = read_json(path)
-    return value if isinstance(value, dict) else {}
-
-
-def _restored(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A flat dataclass from what JSON made of it."""
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def _foreign(path: Path, error: Exception) -> RunError:
-    return RunError(
-        f"{path} does not describe a network of this version ({type(error).__name__}: {error}); "
-        "use the version of ulfd that wrote it."
-    )
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """A dataclass's fields from what JSON made of them."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

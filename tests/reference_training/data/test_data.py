@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reference_training.corruptions import SEEN, SEVERITIES, corrupt
 from reference_training.data import DATASETS, fashion_mnist, load
-from reference_training.data.images import few, held_out
+from reference_training.data.images import balanced, fixed_order, held_out, training_subset
 from reference_training.data.make_fashion_mnist_subset import make_subset
 from reference_training.data.pairs import CHUNK, Pairs, normalised
 from reference_training.runtime.errors import RunError
@@ -180,16 +182,42 @@ def test_flips_are_shared_by_the_pair():
     assert torch.equal(batch.clean, batch.degraded)
 
 
-def test_few_images_are_the_first_of_each_class(digits):
-    part = few(digits, 50)
+def test_a_training_subset_has_the_first_of_each_class(digits):
+    part = training_subset(digits, 50)
     assert part.train_labels.bincount().tolist() == [5] * 10
     assert torch.equal(part.test_images, digits.test_images)
     where = [int((digits.train_labels == label).nonzero()[0]) for label in range(10)]
     assert all(
         (part.train_images == digits.train_images[at]).flatten(1).all(1).any() for at in where
     )
-    assert few(digits, None) is digits
-    assert few(digits, 10**6) is digits
+    assert training_subset(digits, None) is digits
+    assert training_subset(digits, 10**6) is digits
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.data())
+def test_a_balanced_choice_has_the_first_images_of_each_class(values, data):
+    labels = torch.tensor(values)
+    count = data.draw(st.integers(1, len(values)))
+    chosen = balanced(labels, count)
+    assert len(set(chosen.tolist())) == count
+    assert chosen.tolist() == sorted(chosen.tolist())
+    got = labels[chosen].bincount(minlength=7).tolist()
+    most = max(got)
+    for label in range(7):
+        there = (labels == label).nonzero()[:, 0].tolist()
+        assert [at for at in chosen.tolist() if labels[at] == label] == there[: got[label]]
+        assert got[label] >= min(most - 1, len(there))  # as many of each as there are
+
+
+def test_a_choice_of_fewer_images_than_classes_is_spread_over_them():
+    labels = torch.arange(1000).repeat_interleave(50)
+    assert labels[balanced(labels, 5000)].bincount().tolist() == [5] * 1000
+    assert labels[balanced(labels, 500)].tolist() == list(range(1, 1000, 2))
+    more = labels[balanced(labels, 1500)].bincount()
+    assert more.tolist() == [1, 2] * 500
+    assert sorted(fixed_order(100).tolist()) == list(range(100))
+    assert fixed_order(100).tolist() == fixed_order(100).tolist() != list(range(100))
 
 
 def test_what_is_held_out_is_not_trained_on(digits):

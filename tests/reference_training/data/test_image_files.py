@@ -8,11 +8,17 @@ import torch
 from PIL import Image
 
 from reference_training.data.class_folders import ClassFolders, ImageFiles, image_size
-from reference_training.data.image_files import class_names, list_images, open_rgb
+from reference_training.data.image_files import (
+    class_names,
+    images_below,
+    list_images,
+    open_rgb,
+)
 from reference_training.data.photographs import ImageFolder
 from reference_training.data.views import decode
 from reference_training.runtime.errors import RunError
-from reference_training.uncertainty.pictures import View, read
+from reference_training.uncertainty.meter import View
+from reference_training.uncertainty.ranking import read_images
 
 LEVELS = np.linspace(0, 65535, 12 * 9).round().astype(np.uint16).reshape(9, 12)
 SIXTEEN = {"x.png": "PNG", "x.tif": "TIFF", "x.pgm": "PPM"}
@@ -34,8 +40,8 @@ def test_grey_levels_of_16_bits_keep_their_upper_8_everywhere(tmp_path, name):
     assert np.array_equal(image.movedim(0, -1).numpy(), expected)
     square = Image.fromarray(LEVELS[:, :9])
     write(path, square, SIXTEEN[name])
-    found = read(tmp_path, f"class/{name}", View(9, 9))
-    assert np.array_equal(found.pixels.movedim(0, -1).numpy(), expected[:, :9])
+    _, (square,) = read_images(tmp_path, [f"class/{name}"], View(9, 9))
+    assert np.array_equal(square.movedim(0, -1).numpy(), expected[:, :9])
 
 
 @pytest.mark.parametrize("values", [np.float32([[0.5]]), np.int32([[200]]), np.int32([[-1]])])
@@ -62,7 +68,9 @@ def test_a_program_is_never_run_whatever_its_name_says(tmp_path, monkeypatch):
         image_size(path)
     with pytest.raises(ValueError, match="no image of a known format"):
         decode(path.read_bytes())
-    assert "no image of a known format" in read(tmp_path, "class/x.jpg", View(8, 8)).error
+    (row,), squares = read_images(tmp_path, ["class/x.jpg"], View(8, 8))
+    assert "no image of a known format" in row["error"]
+    assert not squares
 
 
 def test_the_camera_s_note_is_followed_where_it_is_asked_for(tmp_path):
@@ -106,3 +114,12 @@ def test_hidden_files_and_other_kinds_are_left_out_and_counted(tmp_path, capsys)
     (tmp_path / "b" / "x.png").unlink()
     with pytest.raises(RunError, match=r"no image in the class folders b .*Images end in .jpg"):
         list_images(tmp_path, ["a", "b"])
+
+
+def test_images_below_a_folder_at_any_depth(tmp_path):
+    for name in ("b/c/z.PNG", "y.png", "b/.hidden.png"):
+        write(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert images_below(tmp_path) == ["y.png", "b/c/z.PNG"]
+    with pytest.raises(RunError, match="there is no image below"):
+        images_below(tmp_path / "nowhere")

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from reference_training.corruptions import SEEN, SEVERITIES, corrupt
+from reference_training.corruptions import SEEN, SEVERITIES, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data import photograph_pairs
 from reference_training.data.make_photograph_crops import crops, write_folder, write_shards
@@ -50,7 +50,7 @@ def source(photographs, tmp_path, **options):
         "batch_size": 12,
         "seed": 3,
         "second": "corruption",
-        "views": Views(40, 32, Corruptions("cycle")),
+        "views": Views(40, 32, Corruptions("cycle", CorruptionOptions(frost="procedural"))),
         "channels_last": True,
         "workers": 0,
         "most_unreadable": 20,

@@ -5,7 +5,7 @@ from math import exp, log
 import pytest
 import torch
 
-from reference_training.evaluation.calibration import Features, calibration, detection
+from reference_training.evaluation.calibration import Features, calibration
 
 GENERATOR = torch.Generator().manual_seed(0)
 CLEAN, MOVED = torch.randn(2, 6, 4, 3, 3, generator=GENERATOR)
@@ -41,10 +41,3 @@ def test_one_number_for_all_has_no_order(shape):
     assert found["uncertainty"] == pytest.approx(exp(log(4.0) / 2))
     assert found["log_variance_min"] == found["log_variance_mean"] == pytest.approx(log(4.0))
     assert found["weighted_square"] == pytest.approx(SQUARE.mean().item() / 4)
-
-
-def test_detection_counts_pairs_in_order():
-    clean, degraded = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.4])
-    # of six pairs: (0.1, 0.2), (0.2, 0.2) half, and all three with 0.4
-    assert detection(clean, degraded) == pytest.approx((1 + 0.5 + 3) / 6)
-    assert detection(clean, clean) == pytest.approx(0.5)

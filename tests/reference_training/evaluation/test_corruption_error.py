@@ -57,7 +57,7 @@ def test_alexnet_itself_is_exactly_100():
     assert 100 * ce.normalised_corruption_error(errors, ce.ALEXNET_ERRORS) == 100
     clean = ce.ALEXNET_CLEAN_ERROR
     arguments = (errors, clean, ce.ALEXNET_ERRORS, clean)
-    assert 100 * ce.relative_normalised_corruption_error(*arguments) == 100
+    assert set(ce.relative_corruption_errors(*arguments).values()) == {1.0}
 
 
 @pytest.mark.parametrize("corruption", RESNET50)
@@ -127,16 +127,6 @@ def test_a_perfect_reference_is_refused():
         ce.normalised_corruption_error(constant(0.5), reference)
     with pytest.raises(ValueError, match="loses nothing by"):
         ce.relative_corruption_errors(constant(0.5), 0.1, constant(0.3), 0.3)
-
-
-def test_rank_correlation():
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [0.1, 0.2, 5, 6, 90]) == pytest.approx(1)
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [9, 7, 5, 3, 1]) == pytest.approx(-1)
-    # 1 − 6·Σd²/(n(n² − 1)) with d = (1, −1, 0, 0, 0).
-    assert ce.rank_correlation([1, 2, 3, 4, 5], [2, 1, 3, 4, 5]) == pytest.approx(0.9)
-    # Tied ranks are shared: (1.5, 1.5, 3).
-    assert ce.rank_correlation([1, 2, 3], [4, 4, 7]) == pytest.approx(math.sqrt(3) / 2)
-    assert math.isnan(ce.rank_correlation([1, 2, 3], [4, 4, 4]))
 
 
 def test_the_papers_numbers_agree_with_each_other():

@@ -16,13 +16,13 @@ from reference_training.data import load
 from reference_training.data.cifar_c import PublishedArrays
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders
+from reference_training.data.images import balanced
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
 from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation import runner as module
 from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.evaluation.results import Counts
-from reference_training.evaluation.sets import subset_positions
 from reference_training.evaluation.summary import summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
@@ -248,6 +248,15 @@ def test_the_network_is_left_as_it_was(tmp_path):
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_have_the_network_s_precision(tmp_path, dtype):
+    """Rounded networks differ, so another number of images may be right: at most a few."""
+    asked = {"corruptions": ["contrast"], "subset": 100}
+    whole = evaluate(digits(), tmp_path / "whole", model=tiny(10), **asked)
+    other = evaluate(digits(), tmp_path / "other", model=tiny(10).to(dtype), **asked)
+    assert abs(whole["top1"]["clean"]["clean"] - other["top1"]["clean"]["clean"]) <= 0.03
+
+
 def whole_counts(rates, images=50_000):
     """Counts of all 95 sets and the clean one, from top-1 accuracies."""
     counts = {("clean", 0): Counts(images, round(images * rates["clean"]), images)}
@@ -339,7 +348,7 @@ def test_a_network_adapts_to_each_set_by_itself(tmp_path, subset, batch):
     )
     positions = torch.arange(len(data.labels))
     if subset is not None:
-        positions = subset_positions(data.labels, subset)
+        positions = balanced(data.labels, subset)
     order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(0))
     positions = positions[order]
     for severity in SEVERITIES:

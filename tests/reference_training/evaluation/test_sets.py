@@ -5,8 +5,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
@@ -14,9 +12,9 @@ from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
-from reference_training.evaluation.loading import batches
+from reference_training.evaluation.loop import batches
 from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
-from reference_training.evaluation.sets import chosen_corruptions, subset_positions
+from reference_training.evaluation.sets import chosen_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import photographs
@@ -37,29 +35,6 @@ def test_names_and_groups():
         chosen_corruptions(["gausian_noise"])
     with pytest.raises(RunError, match="no corruption named"):
         chosen_corruptions([])
-
-
-@settings(max_examples=50)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.data())
-def test_a_subset_has_each_class_in_proportion(values, data):
-    labels = torch.tensor(values)
-    count = data.draw(st.integers(1, len(values)))
-    chosen = subset_positions(labels, count)
-    assert len(set(chosen.tolist())) == count
-    assert chosen.tolist() == sorted(chosen.tolist())
-    share = labels.bincount().double() * count / len(labels)
-    got = labels[chosen].bincount(minlength=len(share)).double()
-    assert ((got - share).abs() < 1 + 1e-9).all()
-
-
-def test_a_subset_of_sorted_classes_is_balanced():
-    labels = torch.arange(1000).repeat_interleave(50)
-    chosen = subset_positions(labels, 5000)
-    assert labels[chosen].bincount().tolist() == [5] * 1000
-    assert set((chosen % 50).tolist()) == {5, 15, 25, 35, 45}
-    for count in (0, 50_001):
-        with pytest.raises(RunError, match="from 1 to 50000"):
-            subset_positions(labels, count)
 
 
 def test_seeds_do_not_meet():

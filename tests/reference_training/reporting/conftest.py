@@ -2,6 +2,8 @@
 
 import pytest
 
+from reference_training.reporting import plots
+from reference_training.reporting.blocks import Picture
 from tests.reference_training.fabricated import RUN, full, metrics, write_run
 
 
@@ -23,3 +25,11 @@ def other(tmp_path):
     """Another dataset."""
     content = metrics(vanilla=(0.5,), ulfd=(0.6,)) | {"dataset": "clothes"}
     return write_run(tmp_path / "three", content, dataset=RUN["dataset"] | {"sha256": "77"})
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Curves that are not drawn, for pages of which a test reads the text alone."""
+    monkeypatch.setattr(
+        plots, "picture", lambda path, caption, draw: Picture(path, caption, b"light", b"dark")
+    )

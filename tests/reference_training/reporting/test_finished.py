@@ -17,7 +17,7 @@ def test_runs_with_the_same_name_are_told_apart(tmp_path):
     assert [run.name for run in read_runs(folders)] == ["a/digits", "b/digits"]
 
 
-def test_pictures_are_found_with_their_dark_twins_and_shown_once(first, second):
+def test_pictures_are_found_with_their_dark_twins_and_shown_once(first, second, undrawn):
     for folder in (first, second):
         (folder / "figures").mkdir()
         for name in ("corruptions", "corruptions-dark", "accuracy", "false"):
@@ -83,7 +83,7 @@ def test_damaged_numbers_are_explained(first, change, why, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys):
+def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys, undrawn):
     unfinished, evaluation = tmp_path / "unfinished", tmp_path / "evaluation"
     for folder, name in ((unfinished, "run.json"), (evaluation, "result.json")):
         folder.mkdir()

@@ -18,9 +18,9 @@ from reference_training.methods.trainings import canonical
 from reference_training.paper.study import CANDIDATES, COMMON, PARTS, with_lambda
 from reference_training.reporting import study_page
 from reference_training.reporting.measures import MEASURES
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
-from reference_training.runtime.stop import Interrupted
 
 FACTS = "versions git frost parameters wall_seconds".split()
 """What is kept of run.json."""
@@ -106,15 +106,8 @@ def execute(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    try:
-        tyro.cli(execute, prog="python -m reference_training.experiments.study", args=arguments)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt):
-        print("\ninterrupted; give the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
+    prog = "python -m reference_training.experiments.study"
+    return exit_code(lambda: tyro.cli(execute, prog=prog, args=arguments), again=lambda: prog)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from reference_training.corruptions import SEVERITIES
+from reference_training.corruptions.sheet import corrupted_rows, sheet
 from reference_training.reporting.blocks import Picture
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
 # instead would make the right one of two falling curves look the better one.
 DASH = (4, 2)
+SHEET_CELL = 128
+"""Pixels to which a small image is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -124,54 +125,26 @@ def severity_figure(
     return figure
 
 
-def corruption_sheet(
-    image: Tensor, seed: int, *, frost: str = "auto", theme: Theme = LIGHT
-) -> Figure:
+def corruption_sheet(path: str, caption: str, image: Tensor, *, frost: str = "auto") -> Picture:
     """One image under all corruptions: 20 rows in two blocks, five severities from left to right.
 
     Args:
+        path: of the PNG file that Markdown shows, relative to the page.
+        caption: what stands under it.
         image: uint8, (3, H, W); its clean self opens the sheet.
-        seed: of every corruption's randomness.
         frost: which overlays, as for `corrupt`.
-        theme: colours.
-
-    Raises:
-        ValueError: the image is not uint8 of shape (3, H, W).
     """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(
-            f"corruption_sheet: needs a uint8 image (3, H, W), not {image.dtype} of shape "
-            f"{tuple(image.shape)}; for a batch give images[0], for grey repeat the channel."
-        )
-    (height, width), severities = image.shape[1:], len(SEVERITIES)
-    gap = max(1, width // 16)
-    # RGBA; gaps, and the severities that the clean image has not, are transparent.
-    tiles = np.zeros((1 + len(CORRUPTIONS), severities, height + gap, width + gap, 4), np.uint8)
-    batch, seeds = image.expand(severities, -1, -1, -1), torch.full((severities,), seed)
-    degraded = [
-        corrupt(batch.contiguous(), name, SEVERITIES, seeds=seeds, frost=frost)
-        for name in CORRUPTIONS
-    ]
-    for row, images in zip(tiles, [image[None], *degraded], strict=True):
-        row[: len(images), :height, :width, :3] = images.permute(0, 2, 3, 1).cpu().numpy()
-        row[: len(images), :height, :width, 3] = 255
-    names = ["clean", *(name.replace("_", " ") for name in CORRUPTIONS)]
-    half = ceil(len(names) / 2)
-    size = (10, 0.4 + 3.4 * half / severities * height / width)
-    figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")
-    for axes, rows in zip(figure.subplots(1, 2), (slice(half), slice(half, None)), strict=True):
-        block = tiles[rows].swapaxes(1, 2)  # rows, pixels down, severities, pixels across
-        pixels = block.reshape(-1, severities * (width + gap), 4)
-        # Nearest neighbour, for a reader must see the pixels that the network sees.
-        axes.imshow(pixels, interpolation="nearest")
-        axes.set_facecolor(theme.page)
-        axes.set_yticks((np.arange(len(block)) + 0.5) * (height + gap), names[rows])
-        axes.set_xticks((np.arange(severities) + 0.5) * (width + gap), map(str, SEVERITIES))
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0, labelsize=10, colors=theme.ink)
-        axes.spines[:].set_visible(False)
-    figure.suptitle("severity", color=theme.ink, fontsize=10)
-    return figure
+    rows = list(corrupted_rows(image, 0, frost=frost).items())
+    half = ceil(len(rows) / 2)
+    blocks = [("severity 1 to 5", dict(rows[:half])), ("", dict(rows[half:]))]
+    scale = max(1, SHEET_CELL // image.shape[-1])
+    pages = []
+    for theme in (LIGHT, DARK):
+        buffer = io.BytesIO()
+        page = sheet(blocks, scale=scale, paper=theme.page, ink=theme.ink)
+        page.save(buffer, "PNG", optimize=True)
+        pages.append(buffer.getvalue())
+    return Picture(path, caption, *pages)
 
 
 def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -19,7 +18,7 @@ from reference_training.reporting.blocks import (
     markdown_document,
 )
 from reference_training.reporting.comparison import PAIRS, main_table, verdict
-from reference_training.reporting.figures import corruption_sheet, picture
+from reference_training.reporting.figures import corruption_sheet
 from reference_training.reporting.finished import (
     SHEET,
     SHEET_CAPTION,
@@ -45,8 +44,7 @@ def write_report(folder: Path, *, example: Tensor | None = None) -> None:
     """
     if example is not None:
         frost = (read_json(folder / "run.json").get("config") or {}).get("frost", "auto")
-        draw = partial(corruption_sheet, example, 0, frost=frost)
-        write_picture(folder, picture(SHEET, SHEET_CAPTION, draw))
+        write_picture(folder, corruption_sheet(SHEET, SHEET_CAPTION, example, frost=frost))
     run = read_run(folder)
     blocks = report_blocks(run, sheet=run.sheet)
     for block in blocks:

@@ -4,10 +4,12 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from reference_training.corruptions import CORRUPTIONS
-from reference_training.corruptions.__main__ import main, sheet
+from reference_training.corruptions import CORRUPTIONS, corrupt
+from reference_training.corruptions.__main__ import main
+from reference_training.corruptions.sheet import corrupted_rows, sheet
 
 SMALL = ["--size", "32", "--frost", "procedural"]
 
@@ -37,18 +39,38 @@ def test_the_public_package_beside(tmp_path):
     assert two.height == one.height
 
 
-def test_a_strip_stands_in_its_row():
-    clean = np.zeros((32, 32, 3), np.uint8)
-    strips = {
+def test_an_image_stands_in_its_row_and_block():
+    rows = {
         name: [np.full((32, 32, 3), 10 * row + number, np.uint8) for number in range(5)]
         for row, name in enumerate(CORRUPTIONS)
     }
-    page = np.asarray(sheet(clean, {"title": strips}))
-    first_column = page[:, -(5 * 36 + 16) + 10].tolist()
-    colours = [tuple(pixel) for pixel in first_column[-19 * 36 :]]
-    assert [c for c in dict.fromkeys(colours) if c != (255,) * 3] == [
-        (10 * r,) * 3 for r in range(19)
-    ]
+    page = np.asarray(sheet([("title", rows), ("other", rows)], paper="red", ink="blue"))
+    left, right = np.split(page, 2, axis=1)
+    for block in (left, right):
+        cells = block[-19 * 36 :, -(5 * 36 + 16) : -16].reshape(19, 36, 5, 36, 3)
+        for row in range(19):
+            for number in range(5):
+                assert (cells[row, :32, number, :32] == 10 * row + number).all()
+    assert tuple(page[0, 0]) == (255, 0, 0)
+
+
+def test_a_scaled_sheet_repeats_pixels():
+    image = np.arange(32 * 32 * 3, dtype=np.uint16).astype(np.uint8).reshape(32, 32, 3)
+    page = np.asarray(sheet([("", {"clean": [image]})], scale=3))
+    cell = page[-(96 + 4) : -4, -(5 * 100 + 16) :][:, :96]
+    assert (cell == image.repeat(3, axis=0).repeat(3, axis=1)).all()
+
+
+def test_the_rows_are_every_type_at_every_severity():
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    rows = corrupted_rows(image, 4, frost="procedural")
+    assert list(rows) == ["clean", *CORRUPTIONS]
+    assert (rows["clean"][0] == image.permute(1, 2, 0).numpy()).all()
+    for name in CORRUPTIONS:
+        for severity, pixels in enumerate(rows[name], 1):
+            expected = corrupt(image[None], name, severity, seeds=4, frost="procedural")[0]
+            assert (pixels == expected.permute(1, 2, 0).numpy()).all()
+    assert all(len(rows[name]) == 5 for name in CORRUPTIONS)
 
 
 @pytest.mark.parametrize(

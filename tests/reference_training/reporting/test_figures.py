@@ -5,32 +5,27 @@ from functools import partial
 
 import matplotlib.colors
 import matplotlib.image
-import pytest
 import torch
+from PIL import Image
 
 from reference_training.corruptions import CORRUPTIONS
 from reference_training.reporting import figures
 
 
-def test_corruption_sheet_shows_every_corruption_and_severity(monkeypatch):
+def test_corruption_sheet_has_the_clean_image_and_every_type_in_two_blocks(monkeypatch):
     asked = []
 
-    def corrupt(images, name, severity, *, seeds, frost):
-        assert images.shape == (5, 3, 32, 32)
-        asked.append((name, severity, seeds.tolist(), frost))
-        return images
+    def drawn(blocks, *, scale, paper, ink):
+        asked.append(([list(rows) for _, rows in blocks], scale, paper, ink))
+        return Image.new("RGB", (1, 1), paper)
 
-    monkeypatch.setattr(figures, "corrupt", corrupt)
+    monkeypatch.setattr(figures, "sheet", drawn)
     image = torch.full((3, 32, 32), 77, dtype=torch.uint8)
-    sheet = figures.corruption_sheet(image, 4, frost="procedural")
-    assert asked == [(name, (1, 2, 3, 4, 5), [4] * 5, "procedural") for name in CORRUPTIONS]
-    labels = [label.get_text() for axes in sheet.axes for label in axes.get_yticklabels()]
-    assert labels == ["clean", *(name.replace("_", " ") for name in CORRUPTIONS)]
-    shown = [axes.images[0].get_array() for axes in sheet.axes]
-    pixels = sum(int((block[..., 3] == 255).sum()) for block in shown)
-    assert pixels == (1 + 19 * 5) * 32 * 32
-    with pytest.raises(ValueError, match="uint8 image"):
-        figures.corruption_sheet(image.float(), 0)
+    found = figures.corruption_sheet("a.png", "A.", image, frost="procedural")
+    names = ["clean", *CORRUPTIONS]
+    halves = [names[:10], names[10:]]
+    assert asked == [(halves, 4, theme.page, theme.ink) for theme in (figures.LIGHT, figures.DARK)]
+    assert Image.open(io.BytesIO(found.dark)).getpixel((0, 0)) == (0x14, 0x17, 0x1A)
 
 
 def test_severity_figure_draws_each_curve_once_in_the_legend():

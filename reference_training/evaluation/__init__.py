@@ -5,13 +5,13 @@
     data = OnTheFly(ClassFolders(Path("imagenet/val"), classes=1000))
     result = evaluate_corruptions(model, data, out=Path("runs/mine"), preprocessing=...)
 
-`runner` computes, `results` keeps each finished set, `summary` makes the metrics and `tables` their
-tables; `sets` and `loading` choose and read the images (with the readers of `data`), `on_the_fly`
-degrades clean ones; `models` loads a network by name, from `libraries` or `checkpoints`. `trained`
-is the evaluation inside a run.
+`loop` is the one loop over a set, for `runner`, the evaluator, and `trained`, the evaluation inside
+a run. `results` keeps each finished set, `summary` makes the metrics; `sets` says which sets there
+are, `on_the_fly` degrades clean images.
 """
 
-from reference_training.evaluation.on_the_fly import CorruptionOptions, OnTheFly
+from reference_training.corruptions import CorruptionOptions
+from reference_training.evaluation.on_the_fly import OnTheFly
 from reference_training.evaluation.runner import evaluate_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 

@@ -59,7 +59,7 @@ class ResultFolder:
             write_json(header, description)
 
     def _sealed(self, one: EvaluationSet, counts: Counts) -> dict[str, Any]:
-        content = f"{self.content}{self.mark(one)}{counts}"
+        content = f"{self.content}{one}{self.mark(one)}{counts}"
         return asdict(counts) | {"fingerprint": hashlib.sha256(content.encode()).hexdigest()}
 
     def _file(self, one: EvaluationSet) -> Path:

@@ -269,7 +269,6 @@ def test_equally_large_files_of_the_same_names_are_other_data(tmp_path):
 def test_a_published_set_is_marked_by_its_content(published_folder):
     path = sorted((published_folder / "saturate/3").rglob("*.JPEG"))[2]
     before = PublishedFolders(published_folder, 3)
-    identity = before.identity
     marks = [before.mark(("saturate", severity)) for severity in SEVERITIES]
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
@@ -279,9 +278,6 @@ def test_a_published_set_is_marked_by_its_content(published_folder):
     after = PublishedFolders(published_folder, 3)
     same = [after.mark(("saturate", severity)) for severity in SEVERITIES]
     assert [a == b for a, b in zip(marks, same, strict=True)] == [True, True, False, True, True]
-    first = next((published_folder / "noise/gaussian_noise/1").rglob("*.JPEG"))
-    first.write_bytes(first.read_bytes()[:-1] + b"x")
-    assert PublishedFolders(published_folder, 3).identity != identity
 
 
 def test_in_memory_images_are_the_test_images():

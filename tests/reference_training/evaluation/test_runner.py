@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,14 @@ def test_a_set_copied_from_elsewhere_and_a_damaged_one_are_refused(tmp_path):
     shutil.copy(tmp_path / "b" / "sets" / "contrast-1.json", stray)
     with pytest.raises(RunError, match=r"contrast-1.json belongs to another evaluation"):
         evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
+    stray.unlink()
+    evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
+    own = json.loads(stray.read_text())
+    other = json.loads((tmp_path / "a" / "sets" / "contrast-2.json").read_text())
+    for content in (own | {"top1": own["top1"] + 1}, other):
+        stray.write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"contrast-1.json .* or it was edited"):
+            evaluate(digits(), tmp_path / "a", corruptions=["contrast"])
     for content in ("{", "[]", '{"images": 3}'):
         stray.write_text(content)
         with pytest.raises(RunError, match=r"contrast-1.json is damaged.*[Dd]elete it"):
@@ -185,7 +194,9 @@ def test_arrays_that_changed_are_noticed(arrays_folder, tmp_path):
     evaluate(PublishedArrays(arrays_folder, 10), tmp_path, corruptions=["fog"])
     fog = np.load(arrays_folder / "fog.npy")
     fog[2 * IMAGES + 3] ^= 1
+    changed = (arrays_folder / "fog.npy").stat().st_mtime_ns
     np.save(arrays_folder / "fog.npy", fog)
+    os.utime(arrays_folder / "fog.npy", ns=(changed, changed))
     with pytest.raises(RunError, match=r"fog-3.json belongs .*images have changed since"):
         evaluate(PublishedArrays(arrays_folder, 10), tmp_path, corruptions=["fog"])
 

@@ -63,7 +63,7 @@ def settings_table(runs: Sequence[FinishedRun]) -> Table:
         header=("Run", *names),
         rows=tuple(rows) if names else (),
         caption="Settings in which the runs differ",
-        text=True,
+        words=1 + len(names),
     )
 
 

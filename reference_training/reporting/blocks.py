@@ -23,10 +23,7 @@ class Block(Protocol):
     """One piece of a report."""
 
     def markdown(self) -> str:
-        """The block as GitHub-flavoured Markdown, without blank lines around it.
-
-        An empty text leaves the block out.
-        """
+        """The block as GitHub-flavoured Markdown, without blank lines around it."""
         ...
 
     def html(self) -> str:
@@ -109,9 +106,9 @@ class Table:
     """Cells as text: the first column names the row, the others hold its values.
 
     `aside` counts the trailing columns that hold somebody else's numbers, which HTML sets apart.
-    `text` says that the values are words, to be aligned left; `words` counts the leading columns
-    that are, in a table of numbers. `shades` makes a heat map: for each row 0 (low) to 1 (high) of
-    every cell after the words. `narrow` writes the headers of numbers upright.
+    `words` counts the leading columns that are words, to be aligned left. `shades` makes a heat
+    map: for each row 0 (low) to 1 (high) of every cell after the words. `narrow` writes the headers
+    of numbers upright.
     """
 
     header: tuple[str, ...]
@@ -119,7 +116,6 @@ class Table:
     caption: str
     notes: tuple[str, ...] = ()
     aside: int = 0
-    text: bool = False
     words: int = 1
     shades: tuple[tuple[float, ...], ...] = ()
     narrow: bool = False
@@ -132,16 +128,15 @@ class Table:
                 )
 
     def markdown(self) -> str:
-        words = len(self.header) if self.text else self.words
-        align = " --- |" * words + " ---: |" * (len(self.header) - words)
+        align = " --- |" * self.words + " ---: |" * (len(self.header) - self.words)
         lines = [_markdown_row(self.header), f"|{align}"]
         lines += [_markdown_row(row) for row in self.rows]
         paragraphs = [f"**{escape_markdown(self.caption)}**", "\n".join(lines)]
         return "\n\n".join(paragraphs + [_prose(note) for note in self.notes])
 
     def html(self) -> str:
-        kinds = [name for name in ("text", "narrow") if getattr(self, name)]
-        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        words = "words" if self.words == len(self.header) else "numbers"
+        kind = "narrow" if self.narrow else words
         head = self._html_row(self.header, "th", ())
         shades = self.shades or ((),) * len(self.rows)
         body = "\n".join(map(self._html_row, self.rows, ["td"] * len(self.rows), shades))
@@ -150,7 +145,7 @@ class Table:
         caption = html.escape(self.caption)
         return (
             f'<p class="caption">{caption}</p>\n<div class="scroll" role="region" tabindex="0" '
-            f'aria-label="{caption}"><table{kind}>\n'
+            f'aria-label="{caption}"><table class="{kind}">\n'
             f"<thead>{head}</thead>\n<tbody>{body}</tbody></table></div>{notes}"
         )
 
@@ -191,9 +186,8 @@ class Table:
         return f"<tr>{''.join(parts)}</tr>"
 
     def _terminal_row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
-        words = len(cells) if self.text else self.words
-        left = map(str.ljust, cells[:words], widths)
-        return "  ".join([*left, *map(str.rjust, cells[words:], widths[words:])])
+        left = map(str.ljust, cells[: self.words], widths)
+        return "  ".join([*left, *map(str.rjust, cells[self.words :], widths[self.words :])])
 
 
 @dataclass(frozen=True)
@@ -228,7 +222,7 @@ class Details:
 
 def markdown_document(blocks: Sequence[Block]) -> str:
     """The blocks as one Markdown text."""
-    return "\n\n".join(filter(None, (block.markdown() for block in blocks))) + "\n"
+    return "\n\n".join(block.markdown() for block in blocks) + "\n"
 
 
 def html_document(title: str, blocks: Sequence[Block]) -> str:

@@ -9,7 +9,13 @@ from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
 from reference_training.reporting.blocks import ABSENT, Table
-from reference_training.reporting.measures import MEASURES, Json, severity_means, vanilla_errors
+from reference_training.reporting.measures import (
+    MEASURES,
+    Json,
+    Results,
+    severity_means,
+    vanilla_errors,
+)
 from reference_training.reporting.paper_columns import (
     NOTE,
     TITLE,
@@ -49,13 +55,14 @@ def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
     records: list[dict[str, str]] = []
     notes: list[str] = []
     for name, metrics in runs.items():
+        methods: Mapping[str, Results] = {m: metrics["results"][m] for m in metrics["methods"]}
         try:
-            mce = normalised_errors(metrics)
+            errors = vanilla_errors(metrics)
+            mce = {m: MEASURES["mce"].by_seed(results, errors) for m, results in methods.items()}
         except ValueError as error:
             mce = {}
             notes.append(f"{name} has no normalised mCE: {error}")
-        for method in metrics["methods"]:
-            results = metrics["results"][method]
+        for method, results in methods.items():
             record = {"Method": label(method)}
             if len(runs) > 1:
                 record |= {"Run": name, "Data": metrics["dataset"], "Seeds": str(len(results))}
@@ -152,19 +159,6 @@ def severity_table(metrics: Json) -> Table:
         rows=tuple(rows),
         caption=f"Top-1 at each severity, %, {seeds_phrase(metrics)}",
     )
-
-
-def normalised_errors(metrics: Json) -> dict[str, dict[str, float]]:
-    """{method: {seed: mCE × 100}}, normalised by the vanilla network of the same seed.
-
-    Raises:
-        ValueError: there is no vanilla network, or it makes no error on a corruption.
-    """
-    errors = vanilla_errors(metrics)
-    return {
-        method: MEASURES["mce"].by_seed(metrics["results"][method], errors)
-        for method in metrics["methods"]
-    }
 
 
 def seen_pair(metrics: Json, first: str, second: str) -> tuple[Values, Values]:

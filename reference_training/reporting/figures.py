@@ -95,10 +95,7 @@ def severity_figure(
     figure = Figure(figsize=(width, height + 0.6), facecolor=theme.page, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
-        _decorate(axes, theme)
-        axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
-        for curve in curves:
-            _draw(axes, curve, theme)
+        _panel(axes, title, curves, theme)
     for index, axes in enumerate(grid.flat):
         if index >= len(panels):
             axes.set_visible(False)
@@ -165,24 +162,9 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axes: Axes, curve: Curve, theme: Theme) -> None:
-    rounds, colour = divmod(curve.style, len(MARKERS))
-    axes.errorbar(
-        range(len(curve.values)),
-        curve.values,
-        yerr=curve.spreads,
-        color=theme.curves[colour],
-        marker=MARKERS[(colour + rounds) % len(MARKERS)],
-        markersize=4.5,
-        linestyle=(0, DASH) if curve.style % 2 else "-",
-        linewidth=1.5,
-        elinewidth=1.2,
-        capsize=2.5,
-        label=curve.label,
-    )
-
-
-def _decorate(axes: Axes, theme: Theme) -> None:
+def _panel(axes: Axes, title: str, curves: Sequence[Curve], theme: Theme) -> None:
+    """Draws one panel."""
+    axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
     axes.set_facecolor(theme.page)
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -190,3 +172,18 @@ def _decorate(axes: Axes, theme: Theme) -> None:
     axes.spines[["left", "bottom"]].set_color(theme.grid)
     axes.tick_params(colors=theme.ink, labelsize=9, length=0)
     axes.set_xticks(range(len(SEVERITIES) + 1))
+    for curve in curves:
+        rounds, colour = divmod(curve.style, len(MARKERS))
+        axes.errorbar(
+            range(len(curve.values)),
+            curve.values,
+            yerr=curve.spreads,
+            color=theme.curves[colour],
+            marker=MARKERS[(colour + rounds) % len(MARKERS)],
+            markersize=4.5,
+            linestyle=(0, DASH) if curve.style % 2 else "-",
+            linewidth=1.5,
+            elinewidth=1.2,
+            capsize=2.5,
+            label=curve.label,
+        )

@@ -112,10 +112,10 @@ def _facts(run: Json, level: int) -> list[Block]:
         "Wall time": f"{minutes} min {seconds} s of all starts together",
     }
     rows = tuple((name, str(value)) for name, value in facts.items())
-    every = Table(("Setting", "Value"), tuple(settings(run).items()), "Settings", text=True)
+    every = Table(("Setting", "Value"), tuple(settings(run).items()), "Settings", words=2)
     return [
         Heading("Where these numbers come from", level),
-        Table(("What", "Value"), rows, "The run", text=True),
+        Table(("What", "Value"), rows, "The run", words=2),
         Heading("Make it again", level),
         Paragraph("At the commit and with the versions above; finished parts are not repeated:"),
         Code(str(run.get("command"))),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt, frost_source
 from reference_training.evaluation.on_the_fly import image_seeds
 from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 from reference_training.reporting.blocks import Table
@@ -19,8 +19,7 @@ from reference_training.runtime.workers import bar
 from reference_training.uncertainty.meter import Meter
 
 Row = dict[str, Any]
-BATCH = 100
-"""Images corrupted together."""
+BATCH = 100  # images corrupted together
 
 
 def measure(
@@ -41,19 +40,20 @@ def measure(
     Raises:
         RunError: images of this size cannot be corrupted, or `out` holds something else.
     """
-    of = hashlib.sha256(meter.digest.encode() + images.numpy().tobytes()).hexdigest()
+    about = meter.digest + frost_source("auto")  # all that decides what a row says
+    of = hashlib.sha256(about.encode() + images.numpy().tobytes()).hexdigest()
     rows, append = continued(out, of)
     missing = [name for name in corruptions if name not in {row["corruption"] for row in rows}]
     parts = torch.arange(len(images)).split(BATCH)
     with bar((1 + len(missing) * len(SEVERITIES)) * len(images), "image", "scoring") as progress:
 
-        def scored(name: str | None = None, severity: int = 0) -> dict[str, np.ndarray]:
+        def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
             for part in parts:
-                batch = images[part]
-                if name is not None:
-                    batch = corrupt(batch, name, severity, seeds=image_seeds(0, part))
-                found.append(meter.score(batch))
+                clean, seeds = images[part], image_seeds(0, part)
+                found.append(
+                    meter.score(corrupt(clean, name, severity, seeds=seeds) if name else clean)
+                )
                 progress.update(len(part))
             return {score: np.concatenate([row[score] for row in found]) for score in found[0]}
 

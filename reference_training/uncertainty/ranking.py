@@ -12,10 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reference_training.data.image_files import images_below, open_rgb
+from reference_training.data.views import CentralView
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import continued, write_atomically
 from reference_training.runtime.workers import bar
-from reference_training.uncertainty.meter import Meter, View
+from reference_training.uncertainty.meter import Meter
 
 Row = dict[str, Any]
 BATCH = 64
@@ -61,30 +62,29 @@ def rank(meter: Meter, root: Path, out: Path | None = None) -> list[Row]:
     if out is not None:
         write_atomically(out, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     if "error" in rows[0]:
-        raise RunError(
-            f"none of the {len(rows)} images below {root} can be read; {rows[0]['file']!r}: "
-            f"{rows[0]['error']}."
-        )
+        raise RunError(f"none of the {len(rows)} images below {root} can be read.")
     return rows
 
 
-def read_images(root: Path, files: Sequence[str], view: View) -> tuple[list[Row], list[Tensor]]:
+def read_images(
+    root: Path, files: Sequence[str], view: CentralView
+) -> tuple[list[Row], list[Tensor]]:
     """Reads files, several at once; nothing in them can end the program.
 
     Returns:
         For each its `file`, and `width` and `height` or an `error`; and the squares of those that
         could be read, each uint8 (3, crop, crop).
     """
+
+    def read(file: str) -> tuple[Row, Tensor | None]:
+        try:
+            image = open_rgb(root / file, upright=True)
+            return {"file": file, "width": image.width, "height": image.height}, view(image)
+        except Exception as error:  # damaged bytes make decoders raise whatever they like
+            message = f"{type(error).__name__}: {error}"[:200]
+            tqdm.write(f"skipped {file!r}: {message}", file=sys.stderr)
+            return {"file": file, "error": message}, None
+
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda file: _read(root, file, view), files))
+        found = list(pool.map(read, files))
     return [row for row, _ in found], [square for _, square in found if square is not None]
-
-
-def _read(root: Path, file: str, view: View) -> tuple[Row, Tensor | None]:
-    try:
-        image = open_rgb(root / file, upright=True)
-        return {"file": file, "width": image.width, "height": image.height}, view(image)
-    except Exception as error:  # damaged bytes make decoders raise whatever they like
-        message = f"{type(error).__name__}: {error}"[:200]
-        tqdm.write(f"skipped {file!r}: {message}", file=sys.stderr)
-        return {"file": file, "error": message}, None

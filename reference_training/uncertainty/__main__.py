@@ -40,7 +40,7 @@ class Options:
     folder: Annotated[Path | None, Positional, arg(metavar="FOLDER")] = None
     """Images of any sizes, at any depth."""
     out: Path | None = None
-    """Write every file and score there, as JSON, one a line; a killed call then continues."""
+    """Write every file and score there, as .jsonl; a killed call then continues."""
     measure: bool = False
     """Measure instead of ranking (see above), on at most 500 images."""
     corruptions: tuple[str, ...] = ("all",)

@@ -1,6 +1,5 @@
 """A trained network with its UEM, from an export or a run, as a meter of image quality."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,20 +32,17 @@ class Meter:
 
     model: nn.Module
     uem: nn.Module
-    untrained: nn.Module
-    """A UEM of the same form with random weights, to be compared."""
-    layer: str
-    """Whose output the UEM sees."""
+    untrained: nn.Module  # a UEM of the same form with random weights, to be compared
+    layer: str  # whose output the UEM sees
     view: CentralView
     preprocessing: Preprocessing
     dataset: tuple[str, Path | None] | None = None
     """The name and the folder of what it was trained on, if not photographs."""
 
     @property
-    def digest(self) -> str:
-        """What tells this meter from others: a SHA-256 of its weights and of its view."""
-        parts = weights_sha256(self.model), weights_sha256(self.uem), repr(self.view)
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    def identity(self) -> str:
+        """What tells this meter from others."""
+        return f"{weights_sha256(self.model)} {weights_sha256(self.uem)} {self.view}"
 
     @torch.no_grad()
     def score(self, images: Tensor) -> dict[str, list[float]]:
@@ -105,8 +101,8 @@ def load_meter(folder: Path, device: torch.device | str = "cpu") -> Meter:
     exports = [path for path in (folder, folder / "export") if (path / export.MODEL).is_file()]
     if not exports and not checkpoint.iterations(folder):
         raise RunError(
-            f"{folder} holds neither an export ({export.MODEL}) nor a training's checkpoints. Give "
-            "the folder export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
+            f"{folder} holds neither an export ({export.MODEL}) nor checkpoints; give the folder "
+            "export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
         )
     with reading(folder, "is not of this version", "Use the version of ulfd that wrote it"):
         meter = _from_export(exports[0]) if exports else _from_run(folder)

@@ -36,6 +36,7 @@ def test_measures_on_the_runs_own_images_and_on_a_folder(run, photographs, capsy
 BAD = {
     "corruption": (["--measure", "--corruptions", "fogg"], "did you mean 'fog'"),
     "device": (["--device", "nonsense"], "--device nonsense is not available"),
+    "out": (["--measure", "--out", "a.csv"], "must end in .jsonl"),
     "no folder": ([], "give the FOLDER"),
     "no such folder": (["nowhere"], "there is no image below nowhere"),
 }

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,3 +65,26 @@ def cropped(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
     each = torch.arange(len(images), device=images.device)[:, None, None]
     rows, columns = (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :]
     return images[each, :, rows, columns].permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class CentralView:
+    """What a network sees of any image after training: a square of the size of its training."""
+
+    resize: int
+    """Both sides after resizing, in pixels; the aspect ratio is not kept, as in training."""
+    crop: int
+    """The side of the central square that is kept."""
+    pads: bool = False
+    """Whether images that are smaller on both sides are put on black instead of enlarged."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The square of an RGB image, uint8 (3, crop, crop)."""
+        side, start = self.resize, (self.resize - self.crop) // 2
+        if self.pads and max(image.size) <= side:
+            black = Image.new("RGB", (side, side))
+            black.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+            image = black
+        image = image.resize((side, side), Image.Resampling.BILINEAR)  # as it is, if it fits
+        image = image.crop((start, start, start + self.crop, start + self.crop))
+        return torch.from_numpy(np.array(image)).movedim(-1, 0)

@@ -11,6 +11,8 @@ from typing import Any
 
 from reference_training.runtime.errors import RunError
 
+Row = dict[str, Any]
+
 
 def reason(error: BaseException) -> str:
     """An error's first line, or its kind where it says nothing."""
@@ -140,18 +142,20 @@ class JsonLines:
             ) from error
 
 
-def continued(path: Path | None, of: str) -> tuple[list[Any], Callable[..., None]]:
+def continued(path: Path | None, of: Any) -> tuple[list[Row], Callable[..., None]]:
     """The rows that a killed program left in a file of results, and what adds rows to them.
 
     Args:
         path: the file, one JSON object a line; None is one that is never kept.
-        of: what the results are of: each row says so, below its key `of`.
+        of: what the results are of, as JSON: each row says so, below its key `of`.
 
     Raises:
-        RunError: the file holds rows of something else, or cannot be written.
+        RunError: the file is not named .jsonl, or holds rows of something else.
     """
     if path is None:
         return [], lambda *rows: None
+    if path.suffix != ".jsonl":  # some other file would be cut off
+        raise RunError(f"--out is {path}; its name must end in .jsonl.")
     lines = JsonLines(path)
     rows = lines.resume()
     if not all(isinstance(row, dict) and row.get("of") == of for row in rows):

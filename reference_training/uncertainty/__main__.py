@@ -40,7 +40,7 @@ class Options:
     folder: Annotated[Path | None, Positional, arg(metavar="FOLDER")] = None
     """Images of any sizes, at any depth."""
     out: Path | None = None
-    """Write every file and score there, as JSON, one a line; a killed call then continues."""
+    """Write every file and score there, as .jsonl; a killed call then continues."""
     measure: bool = False
     """Measure instead of ranking (see above), on at most 500 images."""
     corruptions: tuple[str, ...] = ("all",)
@@ -69,14 +69,13 @@ def execute(given: Options) -> None:
         names = chosen_corruptions(given.corruptions)
         rows = measure(meter, clean_images(given.folder, meter), names, given.out)
         print(quality_table(rows).terminal())
-    elif given.folder is None:
+        return
+    if given.folder is None:
         raise RunError("give the FOLDER whose images are to be ranked, after MODEL.")
-    else:
-        rows = rank(meter, given.folder, given.out)
-        read = [row for row in rows if "error" not in row]
-        print(f"θ of the most degraded of {len(read)} images ({len(rows) - len(read)} unreadable):")
-        for row in read[:TOP]:
-            print(f"{row['theta']:10.4g}  {row['width']}x{row['height']}  {row['file']!r}")
+    rows = [row for row in rank(meter, given.folder, given.out) if "error" not in row]
+    print(f"θ of the most degraded of {len(rows)} images:")
+    for row in rows[:TOP]:
+        print(f"{row['theta']:10.4g}  {row['width']}x{row['height']}  {row['file']!r}")
 
 
 def main(arguments: list[str] | None = None) -> int:

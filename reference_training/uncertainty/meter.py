@@ -1,18 +1,16 @@
 """A trained network with its UEM, from an export or a run, as a meter of image quality."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_training.config import Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
+from reference_training.data.views import CentralView
 from reference_training.evaluation.calibration import mean_theta
 from reference_training.evaluation.runner import weights_sha256
 from reference_training.methods.trainings import training
@@ -29,48 +27,22 @@ from ulfd_torch import UEM, FeatureTap
 
 
 @dataclass(frozen=True)
-class View:
-    """How an image becomes a square of the size that a network was trained on."""
-
-    resize: int
-    """Both sides after resizing, in pixels; the aspect ratio is not kept, as in training."""
-    crop: int
-    """The side of the central square that is kept."""
-    pads: bool = False
-    """Whether images that are smaller on both sides are put on black instead of enlarged."""
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """The square of an RGB image, uint8 (3, crop, crop)."""
-        side, start = self.resize, (self.resize - self.crop) // 2
-        if self.pads and max(image.size) <= side:
-            black = Image.new("RGB", (side, side))
-            black.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-            image = black
-        image = image.resize((side, side), Image.Resampling.BILINEAR)  # as it is, if it fits
-        image = image.crop((start, start, start + self.crop, start + self.crop))
-        return torch.from_numpy(np.array(image)).movedim(-1, 0)
-
-
-@dataclass(frozen=True)
 class Meter:
     """Scores images; its modules are in eval mode, on the device to compute on."""
 
     model: nn.Module
     uem: nn.Module
-    untrained: nn.Module
-    """A UEM of the same form with random weights, to be compared."""
-    layer: str
-    """Whose output the UEM sees."""
-    view: View
+    untrained: nn.Module  # a UEM of the same form with random weights, to be compared
+    layer: str  # whose output the UEM sees
+    view: CentralView
     preprocessing: Preprocessing
     dataset: tuple[str, Path | None] | None = None
     """The name and the folder of what it was trained on, if not photographs."""
 
     @property
-    def digest(self) -> str:
-        """What tells this meter from others: a SHA-256 of its weights and of its view."""
-        parts = weights_sha256(self.model), weights_sha256(self.uem), repr(self.view)
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    def identity(self) -> str:
+        """What tells this meter from others."""
+        return f"{weights_sha256(self.model)} {weights_sha256(self.uem)} {self.view}"
 
     @torch.no_grad()
     def score(self, images: Tensor) -> dict[str, list[float]]:
@@ -129,8 +101,8 @@ def load_meter(folder: Path, device: torch.device | str = "cpu") -> Meter:
     exports = [path for path in (folder, folder / "export") if (path / export.MODEL).is_file()]
     if not exports and not checkpoint.iterations(folder):
         raise RunError(
-            f"{folder} holds neither an export ({export.MODEL}) nor a training's checkpoints. Give "
-            "the folder export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
+            f"{folder} holds neither an export ({export.MODEL}) nor checkpoints; give the folder "
+            "export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
         )
     with reading(folder, "is not of this version", "Use the version of ulfd that wrote it"):
         meter = _from_export(exports[0]) if exports else _from_run(folder)
@@ -145,7 +117,7 @@ def _from_export(folder: Path) -> Meter:
     step, untrained = _random_step(network, config["method"], config)
     fill(step.model, read_tensors(folder / export.MODEL))
     fill(step.uem, read_tensors(folder / export.UEM))
-    view = View(config["resize"], config["crop"])
+    view = CentralView(config["resize"], config["crop"])
     preprocessing = Preprocessing(tuple(config["mean"]), tuple(config["std"]))
     return Meter(step.model, step.uem, untrained, step.layer, view, preprocessing)
 
@@ -158,7 +130,7 @@ def _from_run(folder: Path) -> Meter:
     point = checkpoint.read_latest(folder)
     assert point is not None  # the folder has one
     fill(step, below(STEP, point.tensors))
-    view, preprocessing = View(SIDE, SIDE, pads=True), RunNetwork.preprocessing
+    view, preprocessing = CentralView(SIDE, SIDE, pads=True), RunNetwork.preprocessing
     root = config["data_root"]
     dataset = config["dataset"], None if root is None else Path(root)
     return Meter(step.model, step.uem, untrained, step.layer, view, preprocessing, dataset)

@@ -3,24 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt, frost_source
 from reference_training.evaluation.on_the_fly import image_seeds
 from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import continued
+from reference_training.runtime.files import Row, continued
 from reference_training.runtime.workers import bar
 from reference_training.uncertainty.meter import Meter
 
-Row = dict[str, Any]
-BATCH = 100
-"""Images corrupted together."""
+BATCH = 100  # images corrupted together
 
 
 def measure(
@@ -32,7 +29,7 @@ def measure(
         meter: what is measured.
         images: clean, uint8 (N, 3, crop, crop); number i is degraded as in a run's evaluation.
         corruptions: the types.
-        out: where the rows are written, as JSON, one a line; a killed call then continues.
+        out: where the rows are written, as .jsonl; a killed call then continues.
 
     Returns:
         For each `corruption` a row with the number of `images`, and `scores`: for each of
@@ -41,19 +38,20 @@ def measure(
     Raises:
         RunError: images of this size cannot be corrupted, or `out` holds something else.
     """
-    of = hashlib.sha256(meter.digest.encode() + images.numpy().tobytes()).hexdigest()
+    content = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    of = {"network": meter.identity, "images": content, "frost": frost_source("auto")}
     rows, append = continued(out, of)
     missing = [name for name in corruptions if name not in {row["corruption"] for row in rows}]
     parts = torch.arange(len(images)).split(BATCH)
     with bar((1 + len(missing) * len(SEVERITIES)) * len(images), "image", "scoring") as progress:
 
-        def scored(name: str | None = None, severity: int = 0) -> dict[str, np.ndarray]:
+        def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
             for part in parts:
-                batch = images[part]
-                if name is not None:
-                    batch = corrupt(batch, name, severity, seeds=image_seeds(0, part))
-                found.append(meter.score(batch))
+                clean, seeds = images[part], image_seeds(0, part)
+                found.append(
+                    meter.score(corrupt(clean, name, severity, seeds=seeds) if name else clean)
+                )
                 progress.update(len(part))
             return {score: np.concatenate([row[score] for row in found]) for score in found[0]}
 
@@ -71,7 +69,7 @@ def measure(
     return [row for row in rows if row["corruption"] in corruptions]
 
 
-def quality(clean: np.ndarray, degraded: np.ndarray) -> dict[str, Any]:
+def quality(clean: np.ndarray, degraded: np.ndarray) -> Row:
     """Of a score that should be higher for degraded images, AUROC and ρ.
 
     Args:

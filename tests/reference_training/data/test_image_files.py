@@ -15,9 +15,8 @@ from reference_training.data.image_files import (
     open_rgb,
 )
 from reference_training.data.photographs import ImageFolder
-from reference_training.data.views import decode
+from reference_training.data.views import CentralView, decode
 from reference_training.runtime.errors import RunError
-from reference_training.uncertainty.meter import View
 from reference_training.uncertainty.ranking import read_images
 
 LEVELS = np.linspace(0, 65535, 12 * 9).round().astype(np.uint16).reshape(9, 12)
@@ -40,7 +39,7 @@ def test_grey_levels_of_16_bits_keep_their_upper_8_everywhere(tmp_path, name):
     assert np.array_equal(image.movedim(0, -1).numpy(), expected)
     square = Image.fromarray(LEVELS[:, :9])
     write(path, square, SIXTEEN[name])
-    _, (square,) = read_images(tmp_path, [f"class/{name}"], View(9, 9))
+    _, (square,) = read_images(tmp_path, [f"class/{name}"], CentralView(9, 9))
     assert np.array_equal(square.movedim(0, -1).numpy(), expected[:, :9])
 
 
@@ -68,7 +67,7 @@ def test_a_program_is_never_run_whatever_its_name_says(tmp_path, monkeypatch):
         image_size(path)
     with pytest.raises(ValueError, match="no image of a known format"):
         decode(path.read_bytes())
-    (row,), squares = read_images(tmp_path, ["class/x.jpg"], View(8, 8))
+    (row,), squares = read_images(tmp_path, ["class/x.jpg"], CentralView(8, 8))
     assert "no image of a known format" in row["error"]
     assert not squares
 

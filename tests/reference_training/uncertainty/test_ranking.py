@@ -60,12 +60,14 @@ def test_a_killed_ranking_continues(run, photographs, tmp_path, monkeypatch):
     assert calls[2:] == [1]
 
 
-def test_rows_of_another_network_are_refused(run, photographs, tmp_path):
+def test_rows_of_something_else_are_refused(run, photographs, tmp_path):
     out = tmp_path / "scores.jsonl"
     rank(load_meter(run("ulfd")[0]), photographs, out)
     before = out.read_bytes()
     with pytest.raises(RunError, match="of another network"):
         rank(load_meter(run("ulfd@uem.blocks=1")[0]), photographs, out)
+    with pytest.raises(RunError, match="of other images"):
+        rank(load_meter(run("ulfd")[0]), photographs / "deep", out)
     assert out.read_bytes() == before
 
 

@@ -126,7 +126,7 @@ class UEMOptions:
 
 
 @dataclass(frozen=True)
-class Run:
+class SmallRun:
     """One run: a dataset, the methods to compare, the seeds to repeat."""
 
     dataset: str = "fashion-mnist-subset"
@@ -169,14 +169,14 @@ class Run:
         return self.out or Path("runs") / self.dataset
 
 
-PRESETS: dict[str, Run] = {
-    "fashion-mnist-subset": Run(),
-    "digits": Run(
+PRESETS: dict[str, SmallRun] = {
+    "fashion-mnist-subset": SmallRun(),
+    "digits": SmallRun(
         dataset="digits",
         recipe=replace(SHORT, iterations=100),
         pretraining=Pretraining(iterations=150),
     ),
-    "fashion-mnist": Run(
+    "fashion-mnist": SmallRun(
         dataset="fashion-mnist",
         recipe=replace(PAPER, iterations=4_000, batch_size=128),
         pretraining=Pretraining(iterations=5_000),
@@ -184,7 +184,7 @@ PRESETS: dict[str, Run] = {
         evaluation_images=10_000,
         checkpoint_every=200,
     ),
-    "cifar10": Run(
+    "cifar10": SmallRun(
         dataset="cifar10",
         recipe=replace(PAPER, iterations=8_000, batch_size=128),
         pretraining=Pretraining(iterations=12_000),
@@ -202,7 +202,7 @@ class Budget:
 
     seeds: tuple[int, ...]
     changes: Mapping[str, Any]
-    """Fields of `Run`."""
+    """Fields of `SmallRun`."""
 
 
 _LAPTOP = {"pretraining": Pretraining(), "network": Network(), "evaluation_images": 500}
@@ -254,7 +254,7 @@ class PaperTables:
 
 
 @dataclass(frozen=True)
-class PaperRun:
+class ImageNetRun:
     """One row of the paper's tables at full scale: on photographs, on one GPU or many."""
 
     experiment: str = "table1/ulfd"

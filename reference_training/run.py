@@ -15,7 +15,14 @@ from dataclasses import replace
 
 import tyro
 
-from reference_training.config import PRESETS, RECIPES, PaperRun, PaperTables, Run, UEMOptions
+from reference_training.config import (
+    PRESETS,
+    RECIPES,
+    ImageNetRun,
+    PaperTables,
+    SmallRun,
+    UEMOptions,
+)
 from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import training
@@ -29,7 +36,9 @@ SMALL = "fashion-mnist-subset"
 PROGRAM = "python -m reference_training.run"
 
 
-def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | list[PaperRun]:
+def parse(
+    arguments: list[str] | None = None,
+) -> SmallRun | PaperTables | ImageNetRun | list[ImageNetRun]:
     """What the command line asks for; the defaults depend on --dataset and --experiment.
 
     Returns:
@@ -63,11 +72,11 @@ def parse(arguments: list[str] | None = None) -> Run | PaperTables | PaperRun | 
             PaperTables, prog=PROGRAM, default=default, args=arguments, description=description
         )
     return tyro.cli(
-        Run, prog=PROGRAM, default=PRESETS[dataset], args=arguments, description=__doc__
+        SmallRun, prog=PROGRAM, default=PRESETS[dataset], args=arguments, description=__doc__
     )
 
 
-def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
+def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetRun:
     if recipe not in RECIPES:
         raise RunError(f"unknown recipe {recipe!r}; use one of {sorted(RECIPES)}.")
     row = ROWS[name]
@@ -76,28 +85,28 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> PaperRun:
     if one.name == VANILLA:  # the paper's vanilla networks are torchvision's
         of_row = replace(of_row, iterations=0)
     return tyro.cli(
-        PaperRun,
+        ImageNetRun,
         prog=f"{PROGRAM} --experiment {name}",
-        default=PaperRun(
+        default=ImageNetRun(
             experiment=name,
             arch=row.arch,
             recipe=of_row,
             uem=one.uem(UEMOptions()),
-            weights=PaperRun.weights if one.method.pretrained else "random",
+            weights=ImageNetRun.weights if one.method.pretrained else "random",
         ),
         args=arguments,
-        description=PaperRun.__doc__,
+        description=ImageNetRun.__doc__,
     )
 
 
 def execute(arguments: list[str] | None) -> None:
     """Does what the command line asks for."""
     match run := parse(arguments):
-        case Run():
+        case SmallRun():
             small.execute(run)
         case PaperTables():
             small_tables.execute(run)
-        case PaperRun():
+        case ImageNetRun():
             imagenet.execute(run)
         case _:
             imagenet_tables.execute(run)

@@ -21,7 +21,7 @@ from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.corruption_error import ALEXNET
 from reference_training.evaluation.loop import Batches, predictions
 from reference_training.evaluation.results import TOP, Counts, ResultFolder
-from reference_training.evaluation.sets import chosen_corruptions
+from reference_training.evaluation.sets import select_corruptions
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
@@ -76,7 +76,7 @@ def evaluate_corruptions(
         RunError: images are missing or unreadable, the network does not fit the data, `out` holds
             results of something else, or cannot be written.
     """
-    names = chosen_corruptions(corruptions)
+    names = select_corruptions(corruptions)
     sets: list[EvaluationSet] = [(clean, 0) for clean in data.clean_sets]
     sets += [(corruption, severity) for corruption in names for severity in SEVERITIES]
     total_images = len(data.labels)

@@ -22,7 +22,7 @@ SETS: tuple[EvaluationSet, ...] = (
 """The sets of a run's evaluation."""
 
 
-def chosen_corruptions(names: Sequence[str]) -> tuple[str, ...]:
+def select_corruptions(names: Sequence[str]) -> tuple[str, ...]:
     """The corruptions that names and groups' names stand for, in ImageNet-C's order.
 
     Raises:

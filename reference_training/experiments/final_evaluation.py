@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.samples import EvaluationData
@@ -25,7 +25,7 @@ VALIDATION, PUBLISHED = "val", "imagenet-c"
 """The folders of the evaluation's images below the data root."""
 
 
-def _data(run: PaperRun, classes: int) -> EvaluationData:
+def _data(run: ImageNetRun, classes: int) -> EvaluationData:
     root = run.data_root
     if not (root / VALIDATION).is_dir():
         raise RunError(
@@ -39,13 +39,13 @@ def _data(run: PaperRun, classes: int) -> EvaluationData:
     return OnTheFly(clean, CorruptionOptions(frost=run.frost), jpeg85=True)
 
 
-def folder(run: PaperRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
+def folder(run: ImageNetRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
     """Where the results are kept."""
     return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
 
 
 def evaluate(
-    run: PaperRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
+    run: ImageNetRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
 ) -> dict[str, Any]:
     """Evaluates a trained network on all sets; continues what is there; see `summarise`.
 

@@ -1,4 +1,4 @@
-"""A row of the paper's tables at full scale: trains, resumes and exports; see `PaperRun`."""
+"""A row of the paper's tables at full scale: trains, resumes and exports; see `ImageNetRun`."""
 
 import os
 import time
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.corruptions import corrupt, frost_source
 from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
@@ -117,7 +117,7 @@ class Progress:
 
 
 @contextmanager
-def _link(run: PaperRun) -> Iterator[Progress]:
+def _link(run: ImageNetRun) -> Iterator[Progress]:
     stop = TimeLimit(run.max_hours)
     with StopOnSignal(stop), bar(run.recipe.iterations, "it", "training") as progress:
         yield Progress(progress, stop)
@@ -163,7 +163,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _begin(run: PaperRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
+def _begin(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
     """Writes run.json, or finds that the folder holds this very run."""
     description = record.describe(
         run,
@@ -186,7 +186,7 @@ def _begin(run: PaperRun, photographs: Photographs, hashes: dict[str, str]) -> d
     return description
 
 
-def execute(run: PaperRun) -> None:
+def execute(run: ImageNetRun) -> None:
     """Trains a row's network from where it was left, and exports it."""
     job = resolve(run)
     check(job)

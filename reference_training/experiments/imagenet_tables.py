@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET_ERRORS
 from reference_training.experiments import final_evaluation, imagenet
@@ -45,7 +45,7 @@ def rows(name: str) -> list[str]:
     return list(dict.fromkeys([*stages, *(first[row.training, row.arch] for row in networks)]))
 
 
-def execute(runs: Sequence[PaperRun]) -> None:
+def execute(runs: Sequence[ImageNetRun]) -> None:
     """Trains and evaluates each network, and writes the tables of which all rows are there."""
     given = runs[0].out
     runs = [_placed(run, runs) for run in runs]
@@ -73,7 +73,7 @@ def execute(runs: Sequence[PaperRun]) -> None:
         write_atomically(out / f"{name}.html", html_document(experiment.title, blocks).encode())
 
 
-def _placed(run: PaperRun, runs: Sequence[PaperRun]) -> PaperRun:
+def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:
     """The run in a folder of its own, with the weights of the stage that it needs."""
     if run.out is not None:
         run = replace(run, out=run.out / replace(run, out=None).folder.name)
@@ -84,7 +84,7 @@ def _placed(run: PaperRun, runs: Sequence[PaperRun]) -> PaperRun:
     return replace(run, needed=_placed(stage, runs).folder / "export" / export.MODEL)
 
 
-def _results(row: Row, trained: Mapping[tuple[str, str], PaperRun]) -> Results:
+def _results(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> Results:
     """{seed: accuracies}, as `result_tables` reads them; nothing if the network is not there."""
     run = trained.get((row.training, row.arch))
     adaptation = row.adaptation or NONE.name
@@ -94,7 +94,7 @@ def _results(row: Row, trained: Mapping[tuple[str, str], PaperRun]) -> Results:
     return {str(run.seed): whole | {"subset": _accuracies(run, adaptation, few=True)}}
 
 
-def _accuracies(run: PaperRun, adaptation: str, *, few: bool) -> dict[str, Any]:
+def _accuracies(run: ImageNetRun, adaptation: str, *, few: bool) -> dict[str, Any]:
     path = final_evaluation.folder(run, adaptation, few=few) / "result.json"
     if not path.is_file():
         return {}

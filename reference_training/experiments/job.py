@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.corruptions import CorruptionOptions
 from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
@@ -14,7 +14,7 @@ from reference_training.methods.trainings import Training, label, training
 from reference_training.networks.backbones import ARCHITECTURES, Backbone
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.runtime.errors import RunError
-from reference_training.training.export import MODEL, Heading
+from reference_training.training.export import MODEL, Titles
 
 STAGES = "stages/"
 """What the names of the rows begin with that other rows need."""
@@ -24,7 +24,7 @@ STAGES = "stages/"
 class Job:
     """A run and what its names stand for; whatever works on it looks nothing up."""
 
-    run: PaperRun
+    run: ImageNetRun
     row: Row
     training: Training
     backbone: Backbone
@@ -41,7 +41,7 @@ class Job:
         return self.training.second in DEEPAUGMENTED
 
     @property
-    def stage(self) -> PaperRun | None:
+    def stage(self) -> ImageNetRun | None:
         """The run of the network that the method needs, in its default folder; None needs none."""
         if self.method.needs is None:
             return None
@@ -55,9 +55,9 @@ class Job:
         return self.run.needed or self.stage.folder / "export" / MODEL
 
     @property
-    def heading(self) -> Heading:
+    def heading(self) -> Titles:
         """What the export says about the method and the row."""
-        return Heading(self.method.name, label(self.training.name), self.row.label)
+        return Titles(self.method.name, label(self.training.name), self.row.label)
 
     def make_step(self, classes: int) -> Any:
         """The step with random weights, `Batch` to `StepResult`."""
@@ -75,7 +75,7 @@ class Job:
                 yield ADAPTATIONS[name], True
 
 
-def resolve(run: PaperRun) -> Job:
+def resolve(run: ImageNetRun) -> Job:
     """Looks up every name of a run.
 
     Raises:

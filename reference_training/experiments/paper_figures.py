@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-from reference_training.config import Run
+from reference_training.config import SmallRun
 from reference_training.data.pairs import normalised
 from reference_training.evaluation.trained import Trained, degraded, look
 from reference_training.experiments import stages
@@ -33,10 +33,10 @@ CONTRAST = ("contrast", 3)
 BLUR = ("gaussian_blur", 5)
 HISTOGRAMS = ("spatter", "motion_blur")
 SEVERITIES = (1, 3, 5)
-Draw = Callable[[Experiment, Run, Path], list[Block]]
+Draw = Callable[[Experiment, SmallRun, Path], list[Block]]
 
 
-def _networks(experiment: Experiment, run: Run) -> list[tuple[Row, Trained]]:
+def _networks(experiment: Experiment, run: SmallRun) -> list[tuple[Row, Trained]]:
     return [(row, stages.trained(run, run.seeds[0], method_of(row))) for row in experiment.rows]
 
 
@@ -79,7 +79,7 @@ def closeness(clean: Tensor, shown: Tensor, labels: Tensor) -> float:
     return float((clean - shown).norm(dim=1).mean() / between)
 
 
-def tsne(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
+def tsne(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
     """Fig. 1: logits of clean images and of the same at contrast 3, five classes."""
     test = stages.test_set(run)
     generator = torch.Generator().manual_seed(run.seeds[0])
@@ -136,7 +136,7 @@ def shallow_feature(model: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(kept)
 
 
-def differences(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
+def differences(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
     """Fig. 2: shallow features of a clean and of a blurred image, and what is left between them.
 
     The reference is the feature that the method learns from: DDP's is the vanilla network's, ours
@@ -196,7 +196,7 @@ def _difference(clean: Tensor, shown: Tensor) -> float:
     return float((clean - shown).abs().mean() / clean.abs().mean())
 
 
-def uncertainty(experiment: Experiment, run: Run, folder: Path) -> list[Block]:
+def uncertainty(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
     """Fig. 4: histograms of the images' mean θ under two corruptions, severities 1, 3 and 5."""
     test = stages.test_set(run)
     ((_, one),) = _networks(experiment, run)

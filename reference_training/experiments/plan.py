@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.data.batch import Batch
 from reference_training.experiments.job import Job
 from reference_training.networks.backbones import download_command, pretrained_file
@@ -91,14 +91,14 @@ def cost(job: Job, pairs: int = 2) -> Cost:
     )
 
 
-def measured_rate(run: PaperRun) -> float | None:
+def measured_rate(run: ImageNetRun) -> float | None:
     """Pairs a second that this run itself reached, by its performance.jsonl; None before it ran."""
     rows = JsonLines(run.folder / PERFORMANCE).read()
     rates = [row["pairs_per_second"] for row in rows if "pairs_per_second" in row]
     return median(rates) if rates else None
 
 
-def missing(run: PaperRun) -> list[str]:
+def missing(run: ImageNetRun) -> list[str]:
     """What this machine lacks for the run, each with the commands that get it."""
     root, lacks = run.data_root, []
     train = root / "train"
@@ -141,7 +141,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _duration(run: PaperRun) -> str:
+def _duration(run: ImageNetRun) -> str:
     rate = measured_rate(run)
     if rate is None:
         return (

@@ -1,10 +1,10 @@
-"""A comparison of methods on a small dataset in memory: trains, evaluates, reports; see `Run`."""
+"""Methods compared on a small dataset in memory: trains, evaluates, reports; see `SmallRun`."""
 
 import time
 from dataclasses import replace
 from typing import Any
 
-from reference_training.config import Run
+from reference_training.config import SmallRun
 from reference_training.corruptions import frost_source
 from reference_training.data import load
 from reference_training.data.images import Dataset
@@ -23,7 +23,7 @@ from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
 
 
-def check(run: Run) -> None:
+def check(run: SmallRun) -> None:
     """Raises RunError for what can be known to be wrong before anything is computed."""
     names = [canonical(name) for name in run.methods]
     if not run.methods or not run.seeds:
@@ -56,7 +56,7 @@ def check(run: Run) -> None:
         raise RunError(str(error)) from error
 
 
-def _check_sizes(run: Run, dataset: Dataset) -> None:
+def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
     """Raises RunError unless every class has an image of what is balanced over the classes."""
     left = len(dataset.train_labels) - run.validation_images
     for name, value in (
@@ -76,12 +76,12 @@ def _check_sizes(run: Run, dataset: Dataset) -> None:
         )
 
 
-def networks_of(run: Run) -> list[str]:
+def networks_of(run: SmallRun) -> list[str]:
     """What is evaluated: "method/seed" of each."""
     return [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
 
 
-def evaluate_all(run: Run, pool: workers.Pool) -> list[dict[str, Any]]:
+def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
     rows = lines.resume()
@@ -105,7 +105,7 @@ def evaluate_all(run: Run, pool: workers.Pool) -> list[dict[str, Any]]:
     return rows
 
 
-def _describe(run: Run, dataset: Dataset) -> dict[str, Any]:
+def _describe(run: SmallRun, dataset: Dataset) -> dict[str, Any]:
     network = ResNet(run.network, dataset.classes)
     return record.describe(
         run,
@@ -120,7 +120,7 @@ def _describe(run: Run, dataset: Dataset) -> dict[str, Any]:
     )
 
 
-def execute(run: Run) -> dict[str, Any]:
+def execute(run: SmallRun) -> dict[str, Any]:
     """Trains, evaluates and writes the report; continues what is already in the folder.
 
     Returns:
@@ -146,7 +146,7 @@ def execute(run: Run) -> dict[str, Any]:
 
 
 def _execute(
-    run: Run, dataset: Dataset, description: dict[str, Any], started: float
+    run: SmallRun, dataset: Dataset, description: dict[str, Any], started: float
 ) -> dict[str, Any]:
     path = run.folder / "run.json"
     if record.check_same_run(path, description):

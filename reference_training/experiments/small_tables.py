@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reference_training.config import BUDGETS, PRESETS, PaperTables, Run
+from reference_training.config import BUDGETS, PRESETS, PaperTables, SmallRun
 from reference_training.experiments import small, stages
 from reference_training.experiments.paper_figures import FIGURES
 from reference_training.methods.base import VANILLA
@@ -34,7 +34,7 @@ from reference_training.training import record
 ALL = "all"
 
 
-def chosen(name: str) -> dict[str, Experiment]:
+def select_experiments(name: str) -> dict[str, Experiment]:
     """The experiments that a name stands for: one, one row of one, or all.
 
     Raises:
@@ -50,7 +50,7 @@ def chosen(name: str) -> dict[str, Experiment]:
     return {whole: replace(experiment, rows=(ROWS[name],)) if row else experiment}
 
 
-def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict[str, Run]:
+def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict[str, SmallRun]:
     """{the paper's backbone: the run of the small network in its place}."""
     if request.dataset not in PRESETS:
         raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
@@ -82,7 +82,7 @@ def execute(request: PaperTables) -> None:
     if request.list:
         _show(listing(request))
         return
-    experiments = chosen(request.experiment)
+    experiments = select_experiments(request.experiment)
     runs = runs_of(request, experiments)
     metrics = {arch: small.execute(run) for arch, run in runs.items()}
     for name, experiment in experiments.items():
@@ -103,7 +103,7 @@ def execute(request: PaperTables) -> None:
 
 
 def _table(
-    experiment: Experiment, runs: Mapping[str, Run], metrics: Mapping[str, Json], dataset: str
+    experiment: Experiment, runs: Mapping[str, SmallRun], metrics: Mapping[str, Json], dataset: str
 ) -> Table:
     results = {row.key: metrics[row.arch]["results"][method_of(row)] for row in experiment.rows}
     normalisers = {arch: vanilla_errors(found) for arch, found in metrics.items()}
@@ -132,7 +132,7 @@ def listing(request: PaperTables) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, row: Row, run: Run) -> str:
+def _line(name: str, row: Row, run: SmallRun) -> str:
     one = training(row.training)
     full = stages.schedule_of(run, one).iterations
     done = [_iterations_done(stages.folder_of(run, seed, one.name)) for seed in run.seeds]

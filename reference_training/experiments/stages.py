@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reference_training.config import Run
+from reference_training.config import SmallRun
 from reference_training.data import load
 from reference_training.data.images import Dataset, held_out, training_subset
 from reference_training.data.pairs import Pairs
@@ -25,7 +25,7 @@ from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint, loop
 from reference_training.training.schedule import Schedule, cosine, stepwise
-from reference_training.training.state import below
+from reference_training.training.state import strip_prefix
 
 STEP, MODEL = "step.", "step.model."
 
@@ -40,14 +40,14 @@ def _depth(wanted: Training) -> int:
     return 1 + max(map(_depth, wanted.before)) if wanted.before else 0
 
 
-def trainings_of(run: Run) -> list[Training]:
+def trainings_of(run: SmallRun) -> list[Training]:
     """What is trained for each seed, each after what it needs; vanilla always."""
     wanted = (training(VANILLA), *(network_of(name)[0] for name in run.methods))
     found = {entry.name: entry for each in wanted for entry in _with_needed(each)}
     return list(found.values())
 
 
-def levels_of(run: Run) -> list[list[Training]]:
+def levels_of(run: SmallRun) -> list[list[Training]]:
     """The same in levels, each of which needs only those before it."""
     levels: dict[int, list[Training]] = {}
     for entry in trainings_of(run):
@@ -55,7 +55,7 @@ def levels_of(run: Run) -> list[list[Training]]:
     return [levels[depth] for depth in sorted(levels)]
 
 
-def schedule_of(run: Run, one: Training) -> Schedule:
+def schedule_of(run: SmallRun, one: Training) -> Schedule:
     """The length and learning rates of a training."""
     if one.method.start is None:
         first = run.pretraining
@@ -65,30 +65,30 @@ def schedule_of(run: Run, one: Training) -> Schedule:
     return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
 
 
-def iterations(run: Run) -> int:
+def iterations(run: SmallRun) -> int:
     """All training iterations of the run."""
     return len(run.seeds) * sum(schedule_of(run, one).iterations for one in trainings_of(run))
 
 
-def folder_of(run: Run, seed: int, name: str) -> Path:
+def folder_of(run: SmallRun, seed: int, name: str) -> Path:
     """Where a stage keeps its checkpoints and losses."""
     return run.folder / f"seed-{seed}" / name
 
 
-def _weights(run: Run, seed: int, name: str, prefix: str) -> dict[str, Tensor]:
+def _weights(run: SmallRun, seed: int, name: str, prefix: str) -> dict[str, Tensor]:
     """The weights below `prefix` in a stage's newest checkpoint."""
     point = checkpoint.read_latest(folder_of(run, seed, name))
     if point is None:
         raise RunError(f"{folder_of(run, seed, name)} has no checkpoint; was it deleted?")
-    return below(prefix, point.tensors)
+    return strip_prefix(prefix, point.tensors)
 
 
-def _dataset(run: Run) -> Dataset:
+def _dataset(run: SmallRun) -> Dataset:
     """The dataset, of which a run may hold some training images back for its evaluation."""
     return held_out(load(run.dataset, run.data_root), run.validation_images)
 
 
-def _step(run: Run, seed: int, one: Training, classes: int) -> Any:
+def _step(run: SmallRun, seed: int, one: Training, classes: int) -> Any:
     """A training's step at its beginning."""
     torch.manual_seed(seed)
     model = ResNet(run.network, classes).to(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ def _step(run: Run, seed: int, one: Training, classes: int) -> Any:
     return step.to(memory_format=torch.channels_last)
 
 
-def train(run: Run, seed: int, name: str) -> None:
+def train(run: SmallRun, seed: int, name: str) -> None:
     """Trains one network, from where it was left; a worker's task, to which names travel."""
     one, dataset = training(name), _dataset(run)
     begins = one.method.start is None
@@ -123,7 +123,7 @@ def train(run: Run, seed: int, name: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def trained(run: Run, seed: int, method: str) -> Trained:
+def trained(run: SmallRun, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
     one, adaptation = network_of(method)
     step = _step(run, seed, one, test_set(run).classes)
@@ -142,14 +142,16 @@ class TestSet(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def test_set(run: Run) -> TestSet:
+def test_set(run: SmallRun) -> TestSet:
     """What the run is evaluated on."""
     dataset = _dataset(run)
     images, labels = test_images(dataset, run.evaluation_images)
     return TestSet(images, labels, images[:CALIBRATED], dataset.classes)
 
 
-def measure_set(run: Run, corruption: str, severity: int, networks: list[str]) -> dict[str, Any]:
+def measure_set(
+    run: SmallRun, corruption: str, severity: int, networks: list[str]
+) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
     test = test_set(run)
     shown = degraded(test.images, corruption, severity, run.frost)

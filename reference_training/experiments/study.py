@@ -26,7 +26,7 @@ FACTS = "versions git frost parameters wall_seconds".split()
 """What is kept of run.json."""
 
 
-def chosen_weights(validation: Mapping[str, Any]) -> dict[str, float]:
+def select_weights(validation: Mapping[str, Any]) -> dict[str, float]:
     """{candidate: the λ with the best mean seen top-1}, from the data of the part `validation`."""
 
     def score(name: str) -> float:
@@ -82,7 +82,7 @@ def execute(
             validation = measurements.read(results / "validation")
             if not validation:
                 raise RunError(f"{name} needs the λ chosen by the part validation; run that first.")
-            methods = resolved(methods, chosen_weights(validation))
+            methods = resolved(methods, select_weights(validation))
         run = replace(
             part.run,
             methods=methods,
@@ -96,7 +96,7 @@ def execute(
     found = {name: data for name in PARTS if (data := measurements.read(results / name))}
     if not found:
         raise RunError(f"{results} holds no data yet; run the study without --tables first.")
-    weights = chosen_weights(found["validation"]) if "validation" in found else {}
+    weights = select_weights(found["validation"]) if "validation" in found else {}
     conclusions = results / "CONCLUSIONS.md"
     text = conclusions.read_text(encoding="utf-8") if conclusions.is_file() else ""
     page = results / "README.md"

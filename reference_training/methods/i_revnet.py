@@ -3,13 +3,13 @@
 from reference_training.config import Recipe, UEMOptions
 from reference_training.methods.base import Method
 from reference_training.methods.vanilla import VanillaStep
-from reference_training.networks.i_revnet import beside
+from reference_training.networks.i_revnet import i_revnet_like
 from reference_training.networks.resnet import Classifier
 
 
 def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> VanillaStep:
     """L = CE(y, g(x)) of the i-RevNet g that fits the network, which itself has no part in it."""
-    return VanillaStep(beside(model))
+    return VanillaStep(i_revnet_like(model))
 
 
 METHOD = Method(

@@ -9,7 +9,7 @@ from torch.nn import functional
 from reference_training.config import Recipe, UEMOptions
 from reference_training.data.batch import Batch
 from reference_training.methods.base import Method, Step, StepResult
-from reference_training.networks.i_revnet import beside
+from reference_training.networks.i_revnet import i_revnet_like
 from reference_training.networks.resnet import Classifier
 from reference_training.runtime.errors import RunError
 from ulfd_torch import FeatureTap
@@ -33,7 +33,7 @@ class QualNetStep(Step):
     def __init__(self, model: Classifier) -> None:
         super().__init__(model)
         layer, channels = model.tapped("deep")
-        self.needed = beside(model).requires_grad_(False).eval()
+        self.needed = i_revnet_like(model).requires_grad_(False).eval()
         self.bridge = nn.Conv2d(channels, self.needed.config.code_channels, 3, padding=1)
         self._tap = FeatureTap(model, layer)
         self.std: Tensor

@@ -111,7 +111,7 @@ def _residual(channels_in: int, channels: int, stride: int, inner: int, first: b
     )
 
 
-class Block(nn.Module):
+class InvertibleBlock(nn.Module):
     """(x, x̃) to (S x̃, S x + F(x̃)), with S = `space_to_depth`: invertible whatever F is."""
 
     def __init__(
@@ -147,14 +147,16 @@ class IRevNet(Classifier):
         self.config = config
         self.downsampling = config.downsampling
         width = COLOURS * config.initial**2 // 2
-        blocks: list[Block] = []
+        blocks: list[InvertibleBlock] = []
         for count, stride, channels in zip(
             config.blocks, config.strides, config.channels, strict=True
         ):
             for index in range(count):
                 step = stride if index == 0 else 1
                 blocks.append(
-                    Block(width, channels, step, config.bottleneck, first=len(blocks) == 0)
+                    InvertibleBlock(
+                        width, channels, step, config.bottleneck, first=len(blocks) == 0
+                    )
                 )
                 width = channels
         self.blocks = nn.ModuleList(blocks)
@@ -184,7 +186,7 @@ class IRevNet(Classifier):
         """
         x, other = code.chunk(2, 1)
         for block in reversed(self.blocks):
-            assert isinstance(block, Block)
+            assert isinstance(block, InvertibleBlock)
             x, other = block.inverse(x, other)
         return depth_to_space(cat([x, other], 1), self.config.initial)
 
@@ -192,7 +194,7 @@ class IRevNet(Classifier):
         return self.fc(self.pool(self.activation(self.encode(images))).flatten(1))
 
 
-def beside(model: Classifier) -> IRevNet:
+def i_revnet_like(model: Classifier) -> IRevNet:
     """An i-RevNet with random weights, whose code is as wide and high as the model's deep feature.
 
     Raises:

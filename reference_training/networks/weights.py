@@ -134,17 +134,17 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
             "the checkpoint holds these weights more than once, below "
             f"{', '.join(map(repr, fitting))}; choose with --checkpoint-prefix."
         )
-    below = fitting[0]
-    around = below[: below.rstrip(".").rfind(".") + 1]
+    found = fitting[0]
+    around = found[: found.rstrip(".").rfind(".") + 1]
     for name in tensors:
-        if below != around and name.startswith(tuple(around + extra for extra in EXTRAS)):
+        if found != around and name.startswith(tuple(around + extra for extra in EXTRAS)):
             raise RunError(
                 f"the checkpoint's network is more than its backbone: it has {name!r} besides. "
                 "Evaluate it where it was trained, with --evaluate; the backbone alone is another "
                 "network."
             )
     return {
-        name.removeprefix(below): value for name, value in tensors.items() if name.startswith(below)
+        name.removeprefix(found): value for name, value in tensors.items() if name.startswith(found)
     }
 
 

@@ -6,7 +6,7 @@ Its plan, written before the runs, is results/PLAN.md; results/ holds what came 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from reference_training.config import PRESETS, SHORT, Pretraining, Run
+from reference_training.config import PRESETS, SHORT, Pretraining, SmallRun
 
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
@@ -34,7 +34,7 @@ class Part:
     question: str
     methods: tuple[str, ...]
     """Trainings, and keys of `CANDIDATES`, which get the λ chosen by `validation`."""
-    run: Run = COMMON
+    run: SmallRun = COMMON
     """Everything but the methods."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.data.views import MEAN, STD
 from reference_training.networks.backbones import TorchvisionResNet
 from reference_training.runtime.command import exit_code
@@ -25,7 +25,7 @@ CONFIG = "config.json"
 """What is needed to build both networks again, and to give them the images they expect."""
 
 
-class Heading(NamedTuple):
+class Titles(NamedTuple):
     """What was trained, in words."""
 
     method: str
@@ -41,7 +41,7 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
 
 
 def write(
-    folder: Path, step: Any, run: PaperRun, description: dict[str, Any], heading: Heading
+    folder: Path, step: Any, run: ImageNetRun, description: dict[str, Any], heading: Titles
 ) -> None:
     """Writes the weights, the card, and what the networks and their input are.
 
@@ -61,7 +61,7 @@ def write(
     write_atomically(folder / CARD, text.encode())
 
 
-def configuration(run: PaperRun, method: str, classes: int) -> dict[str, Any]:
+def configuration(run: ImageNetRun, method: str, classes: int) -> dict[str, Any]:
     """The content of config.json: how the networks are built, and what their input is."""
     return {
         "arch": run.arch,
@@ -76,7 +76,7 @@ def configuration(run: PaperRun, method: str, classes: int) -> dict[str, Any]:
     }
 
 
-def _how_to_load(run: PaperRun, classes: int, network: str) -> list[str]:
+def _how_to_load(run: ImageNetRun, classes: int, network: str) -> list[str]:
     """Lines of the card: torchvision's own network, or one that is more than that."""
     if network != TorchvisionResNet.__name__:
         return [
@@ -94,7 +94,7 @@ def _how_to_load(run: PaperRun, classes: int, network: str) -> list[str]:
     ]
 
 
-def card(run: PaperRun, description: dict[str, Any], heading: Heading, network: str) -> str:
+def card(run: ImageNetRun, description: dict[str, Any], heading: Titles, network: str) -> str:
     """The model card, in Markdown with the hub's header; `network` is the model's class."""
     recipe = run.recipe
     classes = description["dataset"]["classes"]

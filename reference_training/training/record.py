@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reference_training.config import NOT_COMPUTED, PaperRun, Run
+from reference_training.config import NOT_COMPUTED, ImageNetRun, SmallRun
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json
 from reference_training.runtime.ranks import launched
@@ -54,7 +54,7 @@ def command(arguments: list[str] | None = None) -> str:
     return shlex.join([*launcher, "-m", "reference_training.run", *given])
 
 
-def describe(run: Run | PaperRun, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def describe(run: SmallRun | ImageNetRun, dataset: dict[str, Any], **facts: Any) -> dict[str, Any]:
     """The content of run.json."""
     return {
         "command": command(),

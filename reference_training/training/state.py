@@ -8,7 +8,7 @@ from torch import Tensor, nn
 STEP, OPTIMIZER = "step.", "optimizer."
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {
         name.removeprefix(prefix): value
@@ -37,10 +37,10 @@ def load_tensors(
         step: changed in place.
         optimizer: of all weights of the step in one group; changed in place.
     """
-    step.load_state_dict(below(STEP, tensors))
+    step.load_state_dict(strip_prefix(STEP, tensors))
     (group,) = optimizer.param_groups
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in below(OPTIMIZER, tensors).items():
+    for name, value in strip_prefix(OPTIMIZER, tensors).items():
         index, key = name.split(".")
         weight = group["params"][int(index)]
         if value.shape == weight.shape:  # the fused kernel wants all in one memory order

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.ranks import World
@@ -33,7 +33,7 @@ class Performance:
     Kept apart from metrics.jsonl, in which two runs agree to the bit.
     """
 
-    def __init__(self, run: PaperRun, world: World) -> None:
+    def __init__(self, run: ImageNetRun, world: World) -> None:
         self.log = JsonLines(run.folder / PERFORMANCE)
         self.log.resume()
         self.batch_size = run.recipe.batch_size
@@ -69,7 +69,7 @@ def _numbers(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def observers(run: PaperRun, world: World) -> Iterator[list[Observer]]:
+def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     """What is told every line of the log, on rank 0; closed at the end.
 
     Raises:

@@ -20,7 +20,7 @@ from tyro.conf import Positional, arg
 
 from reference_training.data import load
 from reference_training.data.image_files import images_below
-from reference_training.evaluation.sets import chosen_corruptions
+from reference_training.evaluation.sets import select_corruptions
 from reference_training.evaluation.trained import test_images
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.ranks import choose_device
@@ -66,7 +66,7 @@ def execute(given: Options) -> None:
     """Ranks or measures, and prints the result."""
     meter = load_meter(given.model, choose_device(given.device))
     if given.measure:
-        names = chosen_corruptions(given.corruptions)
+        names = select_corruptions(given.corruptions)
         rows = measure(meter, clean_images(given.folder, meter), names, given.out)
         print(quality_table(rows).terminal())
         return

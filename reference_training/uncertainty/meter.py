@@ -22,7 +22,7 @@ from reference_training.networks.weights import fill, read_tensors
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
-from reference_training.training.state import STEP, below
+from reference_training.training.state import STEP, strip_prefix
 from ulfd_torch import UEM, FeatureTap
 
 
@@ -129,7 +129,7 @@ def _from_run(folder: Path) -> Meter:
     step, untrained = _random_step(network, place.name, config)
     point = checkpoint.read_latest(folder)
     assert point is not None  # the folder has one
-    fill(step, below(STEP, point.tensors))
+    fill(step, strip_prefix(STEP, point.tensors))
     view, preprocessing = CentralView(SIDE, SIDE, pads=True), RunNetwork.preprocessing
     root = config["data_root"]
     dataset = config["dataset"], None if root is None else Path(root)

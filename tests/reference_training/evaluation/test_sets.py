@@ -14,7 +14,7 @@ from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
 from reference_training.evaluation.loop import batches
 from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
-from reference_training.evaluation.sets import chosen_corruptions
+from reference_training.evaluation.sets import select_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import photographs
@@ -28,13 +28,13 @@ def test_a_run_evaluates_clean_images_and_95_sets_in_this_order():
 
 
 def test_names_and_groups():
-    assert chosen_corruptions(["all"]) == CORRUPTIONS
-    assert chosen_corruptions(["unseen", "fog"]) == ("fog", *UNSEEN)
-    assert chosen_corruptions(["seen"]) == SEEN
+    assert select_corruptions(["all"]) == CORRUPTIONS
+    assert select_corruptions(["unseen", "fog"]) == ("fog", *UNSEEN)
+    assert select_corruptions(["seen"]) == SEEN
     with pytest.raises(RunError, match=r"'gausian_noise'; did you mean 'gaussian_noise'"):
-        chosen_corruptions(["gausian_noise"])
+        select_corruptions(["gausian_noise"])
     with pytest.raises(RunError, match="no corruption named"):
-        chosen_corruptions([])
+        select_corruptions([])
 
 
 def test_seeds_do_not_meet():

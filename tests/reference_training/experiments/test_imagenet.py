@@ -16,7 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from reference_training.config import OFFICIAL_CODE, PAPER, PaperRun
+from reference_training.config import OFFICIAL_CODE, PAPER, ImageNetRun
 from reference_training.data.make_photograph_crops import write_folder
 from reference_training.experiments import imagenet
 from reference_training.methods.feature_distillation import DistillationStep
@@ -416,7 +416,7 @@ def test_too_many_unreadable_files_end_the_run(small, tmp_path, capsys):
 
 def test_recipes_by_name():
     run = parse(["--experiment", "table1/ulfd", "--recipe", "official_code"])
-    assert isinstance(run, PaperRun)
+    assert isinstance(run, ImageNetRun)
     assert run.recipe == OFFICIAL_CODE
     assert parse(["--experiment", "table1/ulfd"]).recipe == PAPER
     own = parse("--experiment table6a/1 --recipe.batch-size 128".split())

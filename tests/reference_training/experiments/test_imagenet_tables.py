@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.corruptions import CORRUPTIONS
 from reference_training.data.make_photograph_crops import write_folder
 from reference_training.experiments import final_evaluation, imagenet, imagenet_tables
@@ -42,7 +42,7 @@ def test_a_run_ends_with_its_evaluation_and_continues_it(tmp_path, capsys):
 
 def test_a_network_is_evaluated_as_the_tables_ask():
     def asked(row: str) -> set[tuple[str, bool]]:
-        run = PaperRun(experiment=row, arch=ROWS[row].arch)
+        run = ImageNetRun(experiment=row, arch=ROWS[row].arch)
         return {(adaptation.name, few) for adaptation, few in resolve(run).evaluations()}
 
     assert asked("table1/urie") == {("none", False)}
@@ -66,9 +66,9 @@ def test_every_network_is_trained_once_and_what_it_needs_before():
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """Pretends to train: networks get better in the order in which they are trained."""
-    done: list[PaperRun] = []
+    done: list[ImageNetRun] = []
 
-    def execute(run: PaperRun) -> None:
+    def execute(run: ImageNetRun) -> None:
         done.append(run)
         for adaptation, few in resolve(run).evaluations():
             folder = final_evaluation.folder(run, adaptation.name, few=few)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from reference_training.config import PaperRun
+from reference_training.config import ImageNetRun
 from reference_training.experiments import plan
 from reference_training.experiments.job import Job, resolve
 from reference_training.networks.backbones import ARCHITECTURES, load_weights, pretrained_file
@@ -16,7 +16,7 @@ from ulfd.uem import UEMSpec
 
 def of(*arguments: str) -> Job:
     run = parse(["--experiment", "table1/ulfd", *arguments])
-    assert isinstance(run, PaperRun)
+    assert isinstance(run, ImageNetRun)
     return resolve(run)
 
 

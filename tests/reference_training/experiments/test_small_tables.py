@@ -9,7 +9,7 @@ import pytest
 
 from reference_training.config import PaperTables
 from reference_training.experiments import stages
-from reference_training.experiments.small_tables import chosen, listing, runs_of
+from reference_training.experiments.small_tables import listing, runs_of, select_experiments
 from reference_training.methods.trainings import method_of
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.run import main, parse
@@ -67,14 +67,14 @@ def test_the_reader_of_the_list_may_leave(tmp_path, monkeypatch):
 
 def test_each_backbone_has_its_own_network():
     request = PaperTables("table1", "digits", "smoke")
-    first, second = runs_of(request, chosen("table1")).values()
+    first, second = runs_of(request, select_experiments("table1")).values()
     assert second.network.blocks == first.network.blocks + 1
     assert first.folder != second.folder
     assert {one.name for one in stages.trainings_of(first)} >= {"vanilla", "i_revnet", "qualnet"}
 
 
 def test_one_row_alone():
-    (experiment,) = chosen("table6a/0.01").values()
+    (experiment,) = select_experiments("table6a/0.01").values()
     assert [method_of(row) for row in experiment.rows] == ["ulfd@lambda=0.01"]
 
 
@@ -104,4 +104,4 @@ def test_a_row_is_of_imagenet_unless_a_dataset_is_named():
 
 def test_unknown_experiments_raise():
     with pytest.raises(RunError, match="--list"):
-        chosen("figure9")
+        select_experiments("figure9")

@@ -12,7 +12,7 @@ from reference_training.corruptions import SEEN, UNSEEN
 from reference_training.evaluation import measurements
 from reference_training.experiments import study
 from reference_training.experiments.small import check
-from reference_training.experiments.study import chosen_weights, resolved
+from reference_training.experiments.study import resolved, select_weights
 from reference_training.methods.trainings import canonical
 from reference_training.paper.study import CANDIDATES, PARTS, with_lambda
 from reference_training.runtime.errors import RunError
@@ -40,7 +40,7 @@ def test_the_best_weight_of_each_candidate_is_chosen():
     best = {
         name: weights[number % 4] for number, (name, (_, weights)) in enumerate(CANDIDATES.items())
     }
-    assert chosen_weights(validation(best)) == best
+    assert select_weights(validation(best)) == best
     methods = resolved(("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta"), best)
     assert methods == (
         "cross_entropy",

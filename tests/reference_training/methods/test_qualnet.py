@@ -25,7 +25,7 @@ from reference_training.run import main, parse
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint, loop
 from reference_training.training.schedule import Schedule, stepwise
-from reference_training.training.state import below
+from reference_training.training.state import strip_prefix
 
 
 class Link:
@@ -199,13 +199,13 @@ def test_a_run_trains_both_stages_and_the_second_holds_the_first(tmp_path):
         checkpoint.read_latest(stages.folder_of(run, 0, name)).tensors
         for name in ("i_revnet", "qualnet")
     )
-    needed = below("step.needed.", second)
-    trained = below("step.model.", first)
+    needed = strip_prefix("step.needed.", second)
+    trained = strip_prefix("step.model.", first)
     assert needed.keys() == trained.keys()
     assert all(torch.equal(needed[name], trained[name]) for name in needed)
     one = stages.trained(run, 0, "qualnet")
     assert isinstance(one.model, ResNet)
-    vanilla = below(
+    vanilla = strip_prefix(
         "step.model.", checkpoint.read_latest(stages.folder_of(run, 0, "vanilla")).tensors
     )
     moved = [
@@ -283,7 +283,7 @@ def test_both_stages_at_full_scale(crops, tmp_path, monkeypatch, capsys):
     second = tmp_path / "runs/table1-qualnet-resnet8-seed-0"
     stage = load_file(exported)
     IRevNet(make().needed.config, 8).load_state_dict(stage)
-    needed = below("step.needed.", load_file(second / "00000004.safetensors"))
+    needed = strip_prefix("step.needed.", load_file(second / "00000004.safetensors"))
     assert all(torch.equal(needed[name], stage[name]) for name in stage)
     ARCHITECTURES["resnet8"].make(8).load_state_dict(load_file(second / "export/model.safetensors"))
     told = json.loads((second / "run.json").read_text())["dataset"]

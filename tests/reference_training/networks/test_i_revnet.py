@@ -12,7 +12,7 @@ from reference_training.config import Network
 from reference_training.networks.i_revnet import (
     CONFIGURATIONS,
     IMAGENET,
-    Block,
+    InvertibleBlock,
     IRevNet,
     IRevNetConfig,
     beside,
@@ -69,7 +69,7 @@ def test_space_to_depth_is_pixel_unshuffle_with_the_cells_first(side):
 
 def test_a_block_is_the_papers_equation():
     torch.manual_seed(0)
-    block = Block(4, 16, 2, 4, first=False).double().eval()
+    block = InvertibleBlock(4, 16, 2, 4, first=False).double().eval()
     x, other = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
     y = other
     for norm, convolution, stride in ((0, 2, 2), (3, 5, 1), (6, 8, 1)):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_training.config import Network, PaperRun, Run, UEMOptions
+from reference_training.config import ImageNetRun, Network, SmallRun, UEMOptions
 from reference_training.data import load
 from reference_training.methods.trainings import training
 from reference_training.networks.resnet import ResNet
@@ -12,7 +12,7 @@ from reference_training.runtime.files import write_json
 from reference_training.training import checkpoint, export
 from reference_training.training.record import plain
 
-SMALL = Run(
+SMALL = SmallRun(
     dataset="digits",
     network=Network(widths=(4, 6, 8)),
     uem=UEMOptions(width=3, blocks=2, output="linear"),
@@ -48,7 +48,7 @@ def run(tmp_path):
 @pytest.fixture
 def exported(tmp_path):
     """The export of a full-scale training with a crop smaller than its resize, and its step."""
-    paper = PaperRun(arch="resnet8", resize=40, crop=32, uem=SMALL.uem, out=tmp_path / "paper")
+    paper = ImageNetRun(arch="resnet8", resize=40, crop=32, uem=SMALL.uem, out=tmp_path / "paper")
     torch.manual_seed(1)
     step = training("ulfd").make_step(ResNet(Network(), 7), paper.recipe, paper.uem).eval()
     about = {
@@ -57,7 +57,7 @@ def exported(tmp_path):
         "git": None,
         "command": "python",
     }
-    heading = export.Heading("ulfd", "ULFD", "Ours")
+    heading = export.Titles("ulfd", "ULFD", "Ours")
     export.write(paper.folder / "export", step, paper, about, heading)
     return paper.folder / "export", step
 

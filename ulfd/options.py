@@ -65,6 +65,8 @@ def _limits(clamp: Any) -> tuple[float, float]:
 
 def _likelihood(given: Any) -> tuple[str, tuple[float, ...]]:
     """The name and its parameters, of "laplace" or ("student_t", 4.0)."""
+    if given == DEFAULT.likelihood:  # at every step of most trainings
+        return DEFAULT.likelihood, DEFAULT.parameters
     name, *parameters = (given,) if isinstance(given, str) else given
     if name not in LIKELIHOODS:
         raise ValueError(
@@ -101,8 +103,9 @@ def loss_options(
         ValueError: an option is unknown or outside its range.
         TypeError: an option is no number.
     """
-    for name, value in (("prior_weight", prior_weight), ("weight", weight), ("beta", beta)):
-        check_number(name, value)
+    check_number("prior_weight", prior_weight)
+    check_number("weight", weight)
+    check_number("beta", beta)
     if reduction not in REDUCTIONS:
         raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
     if not beta >= 0:  # nor NaN

@@ -61,14 +61,16 @@ def _plain_value_and_gradients(*arguments: Any) -> tuple[Tensor, ...]:
     return loss, *_plain_gradients(*arguments)
 
 
+def _savable(tensor: Tensor | None) -> Tensor | None:
+    """The tensor; of one of inference mode, which autograd cannot save, a copy."""
+    return tensor if tensor is None or not tensor.is_inference() else tensor.clone()
+
+
 def _keep(tensors: int) -> Callable[..., None]:
     """A `setup_context` that saves the first `tensors` arguments and remembers the others."""
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        # A tensor of inference mode cannot be saved, but its copy can.
-        ctx.save_for_backward(
-            *(t.clone() if t is not None and t.is_inference() else t for t in inputs[:tensors])
-        )
+        ctx.save_for_backward(*map(_savable, inputs[:tensors]))
         ctx.others = inputs[tensors:]
 
     return setup

@@ -66,12 +66,13 @@ def _checked(
     if isinstance(log_variance, (int, float)) and isinstance(student, Tensor):
         # In the arithmetic's dtype, which has the number as exactly as the loss can use it.
         dtype = torch.float64 if _double(student, teacher) else torch.float32
-        log_variance = torch.full((), log_variance, dtype=dtype, device=student.device)
+        log_variance = student.new_full((), log_variance, dtype=dtype)
     inputs = (student, teacher) if log_variance is None else (student, teacher, log_variance)
     for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
-    distributed = [type(tensor) for tensor in inputs if _is_distributed(tensor)]
+    observed = derivatives.observed(*inputs)
+    distributed = [type(t) for t in inputs if _is_distributed(t)] if observed else []
     if implementation is None and (distributed or forward_ad._current_level >= 0):
         implementation = "composite"  # no kernel has a forward-mode derivative, nor shards
     if distributed and implementation != "composite":
@@ -84,7 +85,7 @@ def _checked(
     dtypes = tuple([tensor.dtype for tensor in inputs])
     devices = tuple([tensor.device for tensor in inputs])
     # Sizes that are not known yet cannot be looked up.
-    choose = registry.chosen.__wrapped__ if derivatives.observed(*inputs) else registry.chosen
+    choose = registry.chosen.__wrapped__ if observed else registry.chosen
     return log_variance, choose("torch", shapes, dtypes, devices, options, implementation)
 
 

@@ -150,5 +150,7 @@ def test_sharded_features_take_the_composite_form(mesh, placement):
     loss.backward()
     assert isinstance(leaves[0].grad, DTensor)
     close(loss.full_tensor(), [leaf.grad.full_tensor() for leaf in leaves], case)
+    number = ulfd_loss(*leaves[:2], 0.5).full_tensor()
+    torch.testing.assert_close(number, ulfd_loss(*tensors[:2], 0.5))
     with pytest.raises(ValueError, match=r"'native' cannot serve.*DTensor.*implementation=None"):
         ulfd_loss(*leaves, implementation="native")

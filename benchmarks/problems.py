@@ -133,8 +133,8 @@ class UEMProblem:
 
 
 UEMS = tuple(
-    UEMProblem(channels, 8, structure, task)
-    for channels in (512, 2048)
+    UEMProblem(channels, batch, structure, task)
+    for channels, batch in ((512, 8), (2048, 2))
     for structure in ("official", "pointwise")
     for task in (FORWARD, BOTH)
 )

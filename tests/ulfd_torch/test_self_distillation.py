@@ -252,6 +252,11 @@ def _worker(rank: int, port: str, results) -> None:
     step = SelfDistillation(model, layer="1", loss=ULFDLoss(weight=0.5))
     clean, degraded = images()
     parallel = nn.parallel.DistributedDataParallel(step)
+    held = SelfDistillation(copy.deepcopy(model), layer="1", teacher="frozen")
+    for parameter in held.frozen.parameters():
+        parameter.fill_(rank + 1.0)
+    nn.parallel.DistributedDataParallel(held)
+    broadcast = all((parameter == 1).all() for parameter in held.frozen.parameters())
     rows = slice(2 * rank, 2 * rank + 2)
     parallel(clean[rows], degraded[rows], LABELS[rows]).total.backward()
     shared = [parameter.grad.clone() for parameter in model.parameters()]
@@ -261,7 +266,7 @@ def _worker(rank: int, port: str, results) -> None:
     close = all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(shared, whole, strict=True)
     )
-    results.put((rank, close))
+    results.put((rank, close and broadcast))
     torch.distributed.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """One page about finished runs: `python -m reference_training.report RUN [RUN ...]`.
 
-Each RUN is the folder of a finished `python -m reference_training.run`. The page is one HTML file
+RUN is the folder of a finished `python -m reference_training.run`; one of a row on ImageNet stands
+alone. The page is one HTML file
 that needs no network: a section for each run, and all of them side by side.
 """
 
@@ -15,6 +16,7 @@ from tyro.conf import Positional
 
 from reference_training.reporting.finished import read_runs
 from reference_training.reporting.pages import page_of_runs
+from reference_training.reporting.row_page import is_row, page_of_row
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically
@@ -32,7 +34,14 @@ def execute(
     """
     if not runs:
         raise RunError("no run is given; give the folders of finished runs, as runs/digits.")
-    page = page_of_runs(read_runs(runs)).encode()
+    rows = [folder for folder in runs if is_row(folder)]
+    if rows and len(runs) > 1:
+        raise RunError(
+            f"{rows[0]} is a row on ImageNet, whose page stands alone: give it by itself. Several "
+            "rows are set beside each other by `python -m reference_training.run --dataset "
+            "imagenet --experiment table5`."
+        )
+    page = (page_of_row(rows[0]) if rows else page_of_runs(read_runs(runs))).encode()
     write_atomically(out, page)
     many = "runs" if len(runs) > 1 else "run"
     print(f"report of {len(runs)} {many}, {len(page) / 1e6:.1f} MB: {out}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reference_training import report
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import CORRUPTIONS
 from reference_training.data.make_photograph_crops import write_folder
@@ -26,6 +27,8 @@ def test_a_run_ends_with_its_evaluation_and_continues_it(tmp_path, capsys):
     command += ["--out", str(tmp_path / "run"), "--evaluate", "--evaluation-subset", "4"]
     assert main(command) == 1
     assert "The trained network is safe" in capsys.readouterr().err
+    assert report.main([str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Not evaluated yet" in (tmp_path / "page.html").read_text()
     (tmp_path / "train").rename(tmp_path / "val")
     write_folder(tmp_path, each=4, broken=0)
     assert main(command) == 0
@@ -33,6 +36,14 @@ def test_a_run_ends_with_its_evaluation_and_continues_it(tmp_path, capsys):
     result = json.loads(path.read_text())
     assert set(result["top1"]["corruptions"]) == set(CORRUPTIONS)
     assert result["data"]["subset"] == 4
+    page = tmp_path / "page.html"
+    assert report.main([str(tmp_path / "run"), "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "table5/ulfd, resnet8" in text
+    assert "SUBSET of 4 of" in text  # what was evaluated
+    assert f"{100 * result['metrics']['seen_top1']['value']:.1f}" in text
+    assert report.main([str(tmp_path / "run"), str(tmp_path), "--out", str(page)]) == 1
+    assert "give it by itself" in capsys.readouterr().err
     path.unlink()
     kept = {file: file.stat().st_mtime_ns for file in path.parent.rglob("*") if file.is_file()}
     assert main(command) == 0

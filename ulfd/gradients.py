@@ -26,7 +26,7 @@ HALF_SLOPES: dict[str, Callable[..., Array]] = {
     "laplace": lambda r, xp: 0.5 * xp.sign(r),
     "student_t": lambda r, degrees, xp: (degrees + 1) * r / (degrees + r * r),
 }
-"""s of each likelihood, (r, *parameters, xp=xp) to ρ′(r)/2."""
+"""s(r) = ρ′(r)/2 of each likelihood, called as its penalty is."""
 
 
 class Gradients(NamedTuple):

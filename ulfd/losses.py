@@ -56,7 +56,8 @@ class Likelihood(NamedTuple):
     """What an element costs beside k·σ; its derivative is in `ulfd.gradients.HALF_SLOPES`.
 
     Args:
-        penalty: (r, *parameters, xp=xp) to ρ(r), even and growing with |r|.
+        penalty: ρ, called as `penalty(r, *parameters, xp=xp)`; even, and growing with the size of
+            r.
         parameters: the names of its fixed parameters, each > 0.
     """
 
@@ -132,7 +133,8 @@ def ulfd_loss(
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ), Eq. 9 under the weight λ of Eq. 10.
 
-    Args: as in `element_loss`.
+    Args:
+        student, teacher, log_variance, options, xp, stop_gradient: see `element_loss`.
     Returns:
         a scalar, or the features' shape for reduction "none"; float32, or float64 for float64
         inputs.

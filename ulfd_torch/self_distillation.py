@@ -54,19 +54,27 @@ def _brief(value: Tensor | LossStatistics | None) -> str:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation uses the batch's statistics but leaves its running averages alone."""
-    layers = [
+    """Normalisation uses the batch's statistics but leaves its running averages alone."""
+    tracking = [
         module
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
     ]
-    for layer in layers:
-        layer.track_running_stats = False
+    # Instance normalisation updates its averages whatever the flag says, but not by a share of 0.
+    changed: list[tuple[nn.Module, str, object]] = [
+        (module, "momentum", 0.0)
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm)
+        else (module, "track_running_stats", False)
+        for module in tracking
+    ]
+    before = [getattr(module, name) for module, name, _ in changed]
+    for module, name, value in changed:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for (module, name, _), value in zip(changed, before, strict=True):
+            setattr(module, name, value)
 
 
 class SelfDistillation(nn.Module):

@@ -79,6 +79,17 @@ def test_batch_norm_orders():
     torch.testing.assert_close(means["concatenated"], 0.1 * (m_clean + m_degraded) / 2)
 
 
+def test_clean_statistics_of_instance_normalisation():
+    clean, degraded = images()
+    model = network()
+    model[1] = nn.InstanceNorm2d(6, track_running_stats=True)
+    step = SelfDistillation(model, layer="2", batch_norm="clean_statistics")
+    step(clean, degraded + 3, LABELS)
+    mean = network()[0](clean).mean((0, 2, 3))
+    torch.testing.assert_close(model[1].running_mean, 0.1 * mean)
+    assert model[1].momentum == 0.1
+
+
 def test_the_frozen_teacher_is_part_of_the_state_but_not_trained():
     """Two steps of other networks give one loss after one state was given to the other."""
     first = SelfDistillation(network(), layer="2", teacher="frozen")

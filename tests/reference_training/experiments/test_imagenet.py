@@ -136,7 +136,7 @@ def test_leaves_what_it_promises(whole):
     assert run["dataset"]["train"] == 8 * 8
     unreadable = {row["file"]: row["error"] for row in rows(whole, "unreadable.jsonl")}
     assert set(unreadable) <= {f"astronaut/000{n}.jpeg" for n in range(3)}
-    assert unreadable["astronaut/0001.jpeg"] == "no image of a known format"
+    assert unreadable["astronaut/0001.jpeg"].startswith("no image of a known format")
     assert len(list(whole.glob("[0-9]*.json"))) == 3  # --kept
 
 
@@ -385,7 +385,7 @@ BAD = {
     "size": (["--crop", "33"], "no severities are published for 33x33 images"),
     "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
     "sync": (["--numerics.sync-batch-norm"], "needs GPUs"),
-    "device": (["--device", "tpu"], "--device is 'tpu'"),
+    "device": (["--device", "tpu"], "--device tpu is not available here"),
     "data": (["--data-root", "no/such/folder"], "does not exist"),
     "wandb": (["--wandb", "x"], "pip install 'ulfd[tracking]'"),
 }

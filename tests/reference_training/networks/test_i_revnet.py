@@ -15,8 +15,8 @@ from reference_training.networks.i_revnet import (
     InvertibleBlock,
     IRevNet,
     IRevNetConfig,
-    beside,
     depth_to_space,
+    i_revnet_like,
     space_to_depth,
 )
 from reference_training.networks.resnet import ResNet
@@ -105,12 +105,12 @@ def test_imagenets_network_has_the_published_size():
 def test_the_small_one_has_as_many_numbers_as_its_image_and_about_the_networks_parameters():
     for stride, shape in ((2, (192, 4, 4)), (1, (48, 8, 8))):
         model = ResNet(Network(stem_stride=stride), 10)
-        net = beside(model)
+        net = i_revnet_like(model)
         code = net.encode(images())
         assert code.shape[1:] == shape
         assert code.numel() == images().numel()
         assert net(images()).shape == (4, 10)
-    small = sum(weight.numel() for weight in beside(ResNet(Network(), 10)).parameters())
+    small = sum(weight.numel() for weight in i_revnet_like(ResNet(Network(), 10)).parameters())
     assert 1 < small / sum(weight.numel() for weight in ResNet(Network(), 10).parameters()) < 3
 
 
@@ -178,4 +178,4 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="leaves nothing"):
         dataclasses.replace(IMAGENET, bottleneck=32)
     with pytest.raises(ValueError, match=r"16 times smaller.*--network.stem-stride of 1 or 2"):
-        beside(ResNet(Network(stem_stride=4), 10))
+        i_revnet_like(ResNet(Network(stem_stride=4), 10))

@@ -23,6 +23,9 @@ from reference_training.corruptions.sheet import Rows, corrupted_rows, sheet
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
+"""What Pillow may take a picture for; for others, as EPS, it would start a program."""
+
 
 def load_square(path: Path | None, size: int) -> np.ndarray:
     """The central square of a picture, uint8 (size, size, 3).
@@ -33,8 +36,10 @@ def load_square(path: Path | None, size: int) -> np.ndarray:
     if size < 32:
         raise RunError(f"--size is {size}, but must be at least 32.")
     try:
-        picture = Image.fromarray(load_sample_image("china.jpg")) if path is None else None
-        picture = Image.open(str(path)).convert("RGB") if picture is None else picture
+        if path is None:
+            picture = Image.fromarray(load_sample_image("china.jpg"))
+        else:
+            picture = Image.open(path, formats=FORMATS).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise RunError(f"--image {path}: {error}") from error
     side = min(picture.size)

@@ -216,7 +216,8 @@ def load_overlays(source: str, resize: float, device: torch.device) -> list[Tens
     else:
         folder = photograph_folder() if source == "photographs" else Path(source)
         assert folder is not None  # choose_source has seen it
-        files = [np.array(Image.open(folder / name).convert("RGB")) for name in _FILES]
+        opened = (Image.open(folder / name, formats=("JPEG", "PNG")) for name in _FILES)
+        files = [np.array(file.convert("RGB")) for file in opened]
         pictures = [torch.from_numpy(file).movedim(-1, 0) for file in files]
     if resize != 1:
         pictures = [

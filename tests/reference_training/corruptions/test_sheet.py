@@ -86,3 +86,12 @@ def test_the_rows_are_every_type_at_every_severity():
 def test_messages(arguments, message, capsys):
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_picture_that_would_start_a_program_is_none(tmp_path, capsys):
+    """Pillow hands EPS, whatever the file is called, to Ghostscript."""
+    picture = tmp_path / "picture.jpg"
+    Image.new("RGB", (40, 40)).save(picture, "EPS")
+    assert Image.open(picture).format == "EPS"
+    assert main(["--image", str(picture), "--out", str(tmp_path / "sheet.png"), *SMALL]) == 1
+    assert "cannot identify image file" in capsys.readouterr().err

@@ -179,7 +179,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/gpu.json"))
     parser.add_argument(
         "--tune",
         type=float,

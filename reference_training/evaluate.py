@@ -30,8 +30,9 @@ from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.networks.models import load_model
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import choose_device
+from reference_training.runtime.ranks import choose_device, telling
 
 
 @dataclass(frozen=True)
@@ -215,29 +216,20 @@ def execute(given: Evaluation) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    given = tyro.cli(
-        Evaluation,
-        prog="python -m reference_training.evaluate",
-        args=arguments,
-        description=__doc__,
-    )
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this
-        distributed.init_process_group("gloo")
-    try:
-        execute(given)
-    except (RunError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        again = shlex.join(
-            ["python", "-m", "reference_training.evaluate", *(arguments or sys.argv[1:])]
-        )
-        print(f"\ninterrupted; the finished sets are kept, continue with: {again}", file=sys.stderr)
-        return 130
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-    return 0
+    program = ["python", "-m", "reference_training.evaluate"]
+
+    def work() -> None:
+        given = tyro.cli(Evaluation, prog=" ".join(program), args=arguments, description=__doc__)
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this
+            distributed.init_process_group("gloo")
+        try:
+            with telling():
+                execute(given)
+        finally:
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+
+    return exit_code(work, lambda: shlex.join([*program, *(arguments or sys.argv[1:])]))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,17 @@ from ulfd.options import DEFAULT, LossOptions
 
 Array = Any
 
+
+def _student_t(r: Array, degrees: float, *, xp: Any) -> Array:
+    """(ν + 1)·r/(ν + r²), both sides divided by m = max(|r|, 1): r² would overflow."""
+    m = xp.clip(xp.abs(r), 1.0, None)
+    return (degrees + 1) * (r / m) / (degrees / m + r * (r / m))
+
+
 HALF_SLOPES: dict[str, Callable[..., Array]] = {
     "gaussian": lambda r, xp: r,
     "laplace": lambda r, xp: 0.5 * xp.sign(r),
-    "student_t": lambda r, degrees, xp: (degrees + 1) * r / (degrees + r * r),
+    "student_t": _student_t,
 }
 """s(r) = ρ′(r)/2 of each likelihood, called as its penalty is."""
 

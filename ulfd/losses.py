@@ -66,7 +66,10 @@ class Likelihood(NamedTuple):
 
 
 def _student_t(r: Array, degrees: float, *, xp: Any) -> Array:
-    return (degrees + 1) * xp.log1p(r * r / degrees)
+    scaled = r / degrees**0.5
+    # Beyond 10⁹ log(1 + x²) is 2·log|x| to every digit, and x² would overflow.
+    beyond = xp.clip(xp.abs(scaled), 1e9, None) / 1e9
+    return (degrees + 1) * (xp.log1p(xp.clip(scaled, -1e9, 1e9) ** 2) + 2 * xp.log(beyond))
 
 
 LIKELIHOODS: dict[str, Likelihood] = {

@@ -5,6 +5,7 @@ kernels, which refuse what they do not implement, and JAX compiles it in.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from ulfd.losses import FAMILY, LIKELIHOODS
@@ -41,8 +42,10 @@ DEFAULT = LossOptions()
 
 
 def check_number(name: str, value: Any) -> None:
-    """Raises TypeError unless an option is a number."""
+    """Raises unless an option is a finite number: TypeError if no number, ValueError otherwise."""
     if isinstance(value, (int, float)):
+        if not isfinite(value):
+            raise ValueError(f"ulfd_loss: {name} is {value}, but must be finite.")
         return
     if getattr(value, "requires_grad", False):
         raise TypeError(
@@ -55,7 +58,8 @@ def check_number(name: str, value: Any) -> None:
 
 
 def _limits(clamp: Any) -> tuple[float, float]:
-    if not (isinstance(clamp, Sequence) and len(clamp) == 2 and clamp[0] < clamp[1]):
+    pair = isinstance(clamp, (tuple, list)) and len(clamp) == 2
+    if not (pair and all(hasattr(v, "__float__") for v in clamp) and clamp[0] < clamp[1]):
         raise ValueError(
             f"ulfd_loss: clamp is {clamp}, but must be (low, high) with low < high, "
             "such as (-10.0, 10.0)."
@@ -67,12 +71,15 @@ def _likelihood(given: Any) -> tuple[str, tuple[float, ...]]:
     """The name and its parameters, of "laplace" or ("student_t", 4.0)."""
     if given == DEFAULT.likelihood:  # at every step of most trainings
         return DEFAULT.likelihood, DEFAULT.parameters
-    name, *parameters = (given,) if isinstance(given, str) else given
-    if name not in LIKELIHOODS:
+    name, *parameters = given if isinstance(given, (tuple, list)) and given else (given,)
+    if not isinstance(name, str) or name not in LIKELIHOODS:
         raise ValueError(
-            f"ulfd_loss: unknown likelihood {name!r}; use one of {sorted(LIKELIHOODS)}."
+            f"ulfd_loss: unknown likelihood {given!r}; use one of {sorted(LIKELIHOODS)}, those "
+            'with parameters in a tuple, as ("student_t", 4.0).'
         )
     needed = LIKELIHOODS[name].parameters
+    for parameter, value in zip(needed, parameters, strict=False):
+        check_number(f"{parameter} of {name!r}", value)
     if len(parameters) != len(needed) or not all(value > 0 for value in parameters):
         example = (name, *(4.0 for _ in needed)) if needed else name
         raise ValueError(

@@ -134,7 +134,7 @@ def ulfd_loss(
         student: ẑ, the degraded image's features, any shape, any floating dtype.
         teacher: z, the clean image's features, the same shape.
         log_variance: σ = log θ²; any shape that broadcasts to the features', one number, or None
-            for the mean squared error ("Ours w/o UEM").
+            for σ = 0: by default the mean squared error ("Ours w/o UEM").
         prior_weight: k, 2 with Jeffreys' prior (Eq. 9), 1 for the Gaussian likelihood.
         weight: λ of Eq. 10; may be traced, so that a schedule of λ compiles nothing anew.
         reduction: "mean" over all elements after broadcasting, "batchmean" (their sum divided by
@@ -212,8 +212,8 @@ def value_and_grad(
     """The loss of `ulfd_loss` and its gradients together; one pass over memory where fused.
 
     `jax.grad` learns the upstream gradient only after the loss: float16 and bfloat16 features, and
-    all on a GPU, are read twice. Who knows it beforehand (λ belongs in `weight`, a loss scale in
-    `upstream`) saves that pass.
+    all on a GPU, are read twice. If you know it before (λ belongs in `weight`, a loss scale in
+    `upstream`), this saves the second pass.
 
     >>> import jax.numpy as jnp
     >>> loss, gradients = value_and_grad(jnp.zeros(4), jnp.ones(4), jnp.zeros(4))

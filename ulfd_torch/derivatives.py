@@ -4,8 +4,8 @@ Which operator runs. Autograd does not know the upstream gradient while it compu
 that is weighted or scaled afterwards has not 1. Saved gradients would have to be scaled later: 4
 more words per element, out of reach of float16's range if stored unscaled. So `loss` runs
 `fused_loss` forward and `fused_gradients` backward, with the upstream gradient read on the device:
-3 + 5 words, right for any upstream and any number of backward passes. Who knows the upstream
-gradient beforehand calls `ulfd_torch.value_and_grad`: `fused_value_and_gradients`, 5 words.
+3 + 5 words, right for any upstream and any number of backward passes. `ulfd_torch.value_and_grad`
+takes the upstream gradient as an argument: `fused_value_and_gradients`, 5 words.
 
 On CPUs the backward pass can look at the upstream gradient, which is 1 where λ is in `weight`
 and the loss is added to others. So there `_KeptLoss` computes the gradients with the loss and keeps

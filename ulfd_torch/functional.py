@@ -118,7 +118,7 @@ def ulfd_loss(
         student: ẑ, the degraded image's features, any shape, any floating dtype.
         teacher: z, the clean image's features, the same shape.
         log_variance: σ = log θ²; any shape that broadcasts to the features', one number, or None
-            for the mean squared error ("Ours w/o UEM").
+            for σ = 0: by default the mean squared error ("Ours w/o UEM").
         prior_weight: k, 2 with Jeffreys' prior (Eq. 9), 1 for the Gaussian likelihood.
         weight: λ of Eq. 10.
         reduction: "mean" over all elements after broadcasting, "batchmean" (their sum divided by
@@ -165,8 +165,8 @@ def value_and_grad(
     """The loss of `ulfd_loss` and its gradients together; one pass over memory where fused.
 
     On a GPU `ulfd_loss` followed by `backward` reads the inputs twice, because autograd learns the
-    upstream gradient only afterwards. Who knows it beforehand (λ belongs in `weight`, a loss
-    scale in `upstream`) saves that pass and hands the gradients on with `Tensor.backward`:
+    upstream gradient only afterwards. If you know it before (λ belongs in `weight`, a loss scale
+    in `upstream`), this saves the second pass; `Tensor.backward` takes the gradients:
 
     >>> import torch
     >>> student = torch.zeros(4, requires_grad=True)

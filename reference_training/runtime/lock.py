@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunError(_taken(folder, path)) from error
+            except OSError as error:  # some network file systems have no locks
+                print(
+                    f"{folder} cannot be locked ({error.strerror}): see to it yourself that no "
+                    "other process writes there.",
+                    file=sys.stderr,
+                )
         file.truncate(0)
         own = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
         file.write(json.dumps(own))

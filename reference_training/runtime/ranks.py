@@ -133,6 +133,17 @@ def _end_with_launcher(launcher: int) -> None:
 
 
 @contextmanager
+def telling() -> Iterator[None]:
+    """Prints an error that this rank alone raises; the command prints rank 0's."""
+    try:
+        yield
+    except RunError as error:
+        if not is_main() and not error.told:
+            print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        raise
+
+
+@contextmanager
 def join(device: str) -> Iterator[World]:
     """This process's place in the run; leaves the group of processes at the end.
 
@@ -150,13 +161,9 @@ def join(device: str) -> Iterator[World]:
     Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
-    rank = distributed.get_rank()
     try:
-        yield World(rank, distributed.get_world_size(), place, hosts)
-    except RunError as error:
-        if rank > 0 and not error.told:
-            print(f"error on rank {rank}: {error}", file=sys.stderr)
-        raise
+        with telling():
+            yield World(distributed.get_rank(), distributed.get_world_size(), place, hosts)
     except RuntimeError as error:
         if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
             raise

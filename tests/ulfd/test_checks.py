@@ -25,6 +25,13 @@ BAD = {
     "beta": ((X, X), {"beta": -1.0}, ValueError, "beta is -1.0"),
     "clamp": ((X, X), {"clamp": (1.0, -1.0)}, ValueError, "low < high"),
     "clamp, one number": ((X, X), {"clamp": 10}, ValueError, r"clamp is 10.*\(low, high\)"),
+    "clamp, words": ((X, X), {"clamp": ("a", "b")}, ValueError, r"clamp is \('a', 'b'\)"),
+    "infinite": ((X, X), {"prior_weight": np.inf}, ValueError, "prior_weight is inf.*finite"),
+    "no likelihood": ((X, X), {"likelihood": None}, ValueError, "unknown likelihood None; use"),
+    "likelihood of bytes": ((X, X), {"likelihood": b"laplace"}, ValueError, "b'laplace'; use"),
+    "no ν": ((X, X), {"likelihood": "student_t"}, ValueError, r"give it as \('student_t', 4.0\)"),
+    "ν of words": ((X, X), {"likelihood": ("student_t", "4")}, TypeError, "degrees of 'student_t'"),
+    "infinite ν": ((X, X), {"likelihood": ("student_t", np.inf)}, ValueError, "must be finite"),
     "kernel": ((X, X), {"implementation": "magic"}, ValueError, "'magic'.*composite"),
 }
 

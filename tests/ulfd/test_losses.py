@@ -13,7 +13,7 @@ import ulfd_jax
 import ulfd_torch
 from tests.oracle import FEATURE_SHAPES, log_variance_shapes, make_case
 from ulfd import losses
-from ulfd.gradients import closed_form, vid_log_variance_derivative
+from ulfd.gradients import Gradients, closed_form, vid_log_variance_derivative
 from ulfd.options import LossOptions, loss_options
 
 finite = st.floats(-20, 20)
@@ -218,3 +218,26 @@ def test_a_python_number_is_a_log_variance():
     assert loss.dtype == np.float32
     assert gradients.log_variance.shape == ()
     assert float(gradients.log_variance) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("sigma", [-60.0, -90.0, -170.0])
+def test_student_t_has_no_residual_that_is_too_large(sigma):
+    """The residual's square is no float32: 2·log|r| and (ν + 1)/r take its place."""
+    arrays = [np.array([value], np.float32) for value in (3.0, -3.0, sigma)]
+    options = {"likelihood": ("student_t", 4.0)}
+    exact = closed_form(*arrays, loss_options(**options))
+    d, e = 6.0, np.exp(sigma / 2)
+    loss = 5 * np.log1p((d / e) ** 2 / 4) + 2 * sigma
+    assert exact.student == pytest.approx(2 * 5 * d / (4 * e**2 + d**2))
+    assert exact.log_variance == pytest.approx(2 - 5 * d**2 / (4 * e**2 + d**2))
+    found = [ulfd.value_and_grad(*arrays, **options)]
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    value = ulfd_torch.ulfd_loss(*tensors, **options)
+    value.backward()
+    found.append((value.item(), Gradients(*(tensor.grad.numpy() for tensor in tensors))))
+    found.append(ulfd_jax.value_and_grad(*arrays, **options))
+    for value, gradients in found:
+        assert float(value) == pytest.approx(loss, rel=1e-6)
+        for name in Gradients._fields:
+            expected = getattr(exact, name)
+            assert np.asarray(getattr(gradients, name)) == pytest.approx(expected, rel=1e-5)

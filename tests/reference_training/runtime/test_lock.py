@@ -1,5 +1,6 @@
 """One writer for each run folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from reference_training.run import main
+from reference_training.runtime import lock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.lock import sole_writer
 
@@ -43,3 +45,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot write .*file/run/.lock: .*--out"):
         sole_writer(tmp_path / "file/run").__enter__()
+
+
+def test_a_file_system_without_locks_is_said_and_written_to(tmp_path, monkeypatch, capsys):
+    def flock(*arguments):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with sole_writer(tmp_path):
+        pass
+    assert "cannot be locked (Function not implemented)" in capsys.readouterr().err

@@ -81,6 +81,8 @@ def execute(
     Raises:
         RunError: an option is wrong.
     """
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise RunError(f"--out is {out}, but must be the name of a PNG file, as sheet.png.")
     clean = load_square(image, size)
     pixels, types = torch.from_numpy(clean.copy()).permute(2, 0, 1), tqdm(CORRUPTIONS, desc="ours")
     try:

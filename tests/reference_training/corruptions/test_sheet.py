@@ -79,6 +79,7 @@ def test_the_rows_are_every_type_at_every_severity():
         (["--size", "30"], "--size is 30, but must be at least 32"),
         (["--size", "100"], "no severities are published for 100x100"),
         (["--image", "absent.png"], "--image absent.png: "),
+        (["--out", "sheet.jpg"], "--out is sheet.jpg, but must be the name of a PNG file"),
         ([*SMALL, "--frost", "ice"], "--frost: 'ice' is unknown"),
         ([*SMALL, "--semantics", "kornia"], "--semantics: 'kornia' is unknown"),
     ],

@@ -141,10 +141,12 @@ def test_wrong_options_show_when_the_loss_is_made_and_when_it_is_called(name):
         ulfd_loss(torch.zeros(3), torch.ones(3), 0.0, **options)
 
 
-@pytest.mark.parametrize("weight", [-0.1, float("nan")])
+@pytest.mark.parametrize(
+    ("weight", "due"), [(-0.1, ">= 0"), (float("nan"), "finite"), (float("inf"), "finite")]
+)
 @pytest.mark.parametrize("name", ["weight", "prior_weight"])
-def test_a_module_has_no_negative_weight(name, weight):
-    with pytest.raises(ValueError, match=f"{name} is {weight}, but must be >= 0"):
+def test_a_module_has_no_weight_that_is_negative_or_infinite(name, weight, due):
+    with pytest.raises(ValueError, match=f"{name} is {weight}, but must be {due}"):
         ULFDLoss(**{name: weight})
 
 

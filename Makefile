@@ -61,14 +61,25 @@ test-gpu: $(VENV)/.test ## the tests that need a GPU
 bench-gpu: $(VENV)/.bench ## the published measurement of the fused kernels on this GPU
 	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
 
-package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used, with the lowest NumPy; and without a compiler
+# The Pythons that the wheel is tried with, where they are here.
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+
+package: $(VENV)/.dev  ## the sdist and the wheel, each installed and used, with the lowest NumPy and every Python here; and without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	[ "$$(uname)" != Linux ] || $(BIN)/python tests/packaging/manylinux.py dist/*.whl
+	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv dist/compiled
 	$(PYTHON) tests/packaging/lowest.py > dist/lowest.txt
 	dist/compiled/bin/pip install --quiet --disable-pip-version-check \
 		--constraint dist/lowest.txt dist/*.whl
 	cd dist && compiled/bin/python -P ../tests/packaging/smoke.py native
+	for python in $(PYTHONS); do \
+		$$python -c '' 2> /dev/null || { echo "There is no $$python here."; continue; }; \
+		$$python -m venv dist/$$python && dist/$$python/bin/python -m pip install --quiet \
+			--disable-pip-version-check dist/*.whl && \
+			(cd dist && $$python/bin/python -P ../tests/packaging/smoke.py native) || exit 1; \
+	done
 	CXX=/bin/false $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps \
 		--wheel-dir dist/pure dist/*.tar.gz
 	$(PYTHON) -m venv dist/interpreted

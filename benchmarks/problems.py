@@ -117,7 +117,7 @@ class UEMProblem:
 
     Args:
         channels, batch, side: of the features (batch, channels, side, side), float32.
-        structure: of `ulfd.UEMSpec`.
+        structure: of `ulfd.UEMSpec`: "official" is the paper's UEM, "pointwise" the default one.
         task: FORWARD, or BOTH with the gradients of the features and of all weights.
     """
 

@@ -19,12 +19,15 @@ Run = Callable[[], tuple[Any, ...]]
 """A call that gives σ or, with gradients, the mean of σ², its gradient by ẑ and by each weight."""
 
 
+MAKERS: dict[str, Callable[[int], UEM]] = {"official": UEM.official, "pointwise": UEM}
+
+
 @lru_cache(maxsize=1)
 def prepared(problem: UEMProblem) -> tuple[UEM, torch.Tensor, tuple[np.ndarray, ...]]:
     """A UEM, features and the truth in float64."""
     torch._dynamo.reset()
     torch.manual_seed(0)
-    uem = UEM(problem.channels, structure=problem.structure)
+    uem = MAKERS[problem.structure](problem.channels)
     features = torch.randn(problem.batch, problem.channels, problem.side, problem.side)
     exact = UEM(uem.spec).double()
     exact.load_state_dict(uem.state_dict())

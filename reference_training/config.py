@@ -109,7 +109,10 @@ class Network:
 
 @dataclass(frozen=True)
 class UEMOptions:
-    """The UEM's options; see `ulfd.UEMSpec`. The channels are the network's last width."""
+    """The UEM's options; see `ulfd.UEMSpec`. The channels are the network's last width.
+
+    The defaults are the paper's, `UEMSpec.official`.
+    """
 
     width: int | None = None
     blocks: int = 6

@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import numpy as xp
 
 from ulfd import checks, losses
-from ulfd.gradients import Gradients, closed_form
+from ulfd.gradients import Gradients, closed_form, joined
 from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
 from ulfd.options import Likelihood, LossOptions, loss_options, member_options
@@ -52,13 +52,17 @@ def _compute(
     student: Any,
     teacher: Any,
     log_variance: Any,
-    implementation: str | None,
     options: LossOptions,
+    implementation: str | None,
     **wanted: Any,
 ) -> Results:
-    """Checks the inputs, chooses the kernel and calls it."""
+    """Checks the inputs, chooses the kernel and calls it; of a loss of two parts, for each."""
     inputs, name = _checked(student, teacher, log_variance, implementation, options)
-    return IMPLEMENTATIONS[name](*inputs, options, **wanted)
+    if options.gamma is None:
+        return IMPLEMENTATIONS[name](*inputs, options, **wanted)
+    parts = losses.separated(*inputs, options, xp=xp)
+    found = [_compute(*part, implementation, **wanted) for part in parts]
+    return np.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
 
 
 def _checked(
@@ -98,6 +102,7 @@ def ulfd_loss(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     implementation: str | None = None,
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) of NumPy arrays (Eq. 9 of Yang et al. 2022).
@@ -118,6 +123,8 @@ def ulfd_loss(
         clamp: (low, high) limits of σ; no gradient where they act.
         likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
             parameters; `ulfd.FAMILY` has the k and λ that belong to each.
+        gamma: γ of `ulfd.losses.separated`: the network gets the squared error under fixed weights
+            exp(−γσ) of mean 1 (0: the MSE), and σ its likelihood; None is Eq. 9.
         implementation: a kernel's name, or None for the best one that serves the inputs.
     Returns:
         a 0-d array, or the features' shape for "none": float32, float64 for float64 inputs.
@@ -131,8 +138,9 @@ def ulfd_loss(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
-    return _compute(student, teacher, log_variance, implementation, options)[0]
+    return _compute(student, teacher, log_variance, options, implementation)[0]
 
 
 def value_and_grad(
@@ -146,6 +154,7 @@ def value_and_grad(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     upstream: Any = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -173,6 +182,7 @@ def value_and_grad(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
     checks.check_unmasked(upstream=upstream)
     if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
@@ -181,7 +191,7 @@ def value_and_grad(
             "be equal."
         )
     wanted = {"needs": (True, teacher_gradient, True), "upstream": upstream}
-    return _compute(student, teacher, log_variance, implementation, options, **wanted)
+    return _compute(student, teacher, log_variance, options, implementation, **wanted)
 
 
 def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..., Array]:

@@ -6,17 +6,18 @@ the factor g = λ · upstream / denominator,
 
     ∂L/∂ẑ = 2·g·b·s(r)·e      ∂L/∂z = −∂L/∂ẑ      ∂L/∂σ = g·b·(k − r·s(r)),
 
-the last one zero where the clamp acts, and summed over the axes along which σ was broadcast.
+the last one zero where the clamp acts, and summed over the axes along which σ was broadcast. Under
+options with a γ the features' are those of the network's loss, σ's that of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import numpy
 
 from ulfd.broadcasting import reduced_axes
-from ulfd.losses import VID_EPSILON, clamped, denominator, identity
+from ulfd.losses import VID_EPSILON, clamped, denominator, identity, separated
 from ulfd.options import DEFAULT, LossOptions
 
 Array = Any
@@ -54,6 +55,11 @@ def sum_to(array: Array, shape: tuple[int, ...], *, xp: Any = numpy) -> Array:
     return xp.reshape(summed, tuple(shape))
 
 
+def joined(parts: Sequence[Gradients]) -> Gradients:
+    """Of the losses of `ulfd.losses.separated`: the first trains the features, the second σ."""
+    return Gradients(*parts[0][:2], parts[1].log_variance if len(parts) > 1 else None)
+
+
 def closed_form(
     student: Array,
     teacher: Array,
@@ -77,6 +83,10 @@ def closed_form(
     Returns:
         Gradients of the shapes of student, teacher and log_variance.
     """
+    if options.gamma is not None:
+        same = {"xp": xp, "stop_gradient": stop_gradient}
+        parts = separated(student, teacher, log_variance, options, **same)
+        return joined([closed_form(*p, upstream=upstream, dtype=dtype, **same) for p in parts])
     half_slope, parameters = HALF_SLOPES[options.likelihood], options.parameters
     difference = xp.astype(student, dtype) - xp.astype(teacher, dtype)
     factor = upstream * (options.weight / denominator(student.shape, options.reduction))

@@ -134,7 +134,8 @@ def ulfd_loss(
     xp: Any,
     stop_gradient: Callable[[Array], Array] = identity,
 ) -> Array:
-    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ), Eq. 9 under the weight λ of Eq. 10.
+    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ), Eq. 9 under the weight λ of Eq. 10; see `separated`
+    for options with a γ.
 
     Args:
         student, teacher, log_variance, options, xp, stop_gradient: see `element_loss`.
@@ -142,12 +143,81 @@ def ulfd_loss(
         a scalar, or the features' shape for reduction "none"; float32, or float64 for float64
         inputs.
     """
-    elements = element_loss(
-        student, teacher, log_variance, options, xp=xp, stop_gradient=stop_gradient
-    )
+    names = {"xp": xp, "stop_gradient": stop_gradient}
+    if options.gamma is not None:
+        parts = separated(student, teacher, log_variance, options, **names)
+        return sum(ulfd_loss(*part, **names) for part in parts)
+    elements = element_loss(student, teacher, log_variance, options, **names)
     if options.reduction == "none":
         return options.weight * elements
     return xp.sum(elements) * (options.weight / denominator(student.shape, options.reduction))
+
+
+def fixed_weights(
+    student: Array,
+    teacher: Array,
+    log_variance: Array | None,
+    options: "LossOptions",
+    *,
+    xp: Any,
+    stop_gradient: Callable[[Array], Array] = identity,
+) -> Array | None:
+    """s = sg(γσ + log mean exp(−γσ)): exp(−s) are the network's weights, of mean 1.
+
+    Returns:
+        s, σ's shape in the dtype of the arithmetic; None for weights that are 1.
+    """
+    if log_variance is None:
+        return None
+    dtype = compute_dtype(student, teacher, log_variance, xp=xp)
+    sigma = clamped(xp.astype(stop_gradient(log_variance), dtype), options.clamp, xp=xp)
+    if options.gamma == 0.0 or 0 in sigma.shape:
+        # A wider σ decides the arithmetic of all.
+        return None if compute_dtype(student, teacher, xp=xp) == dtype else xp.zeros_like(sigma)
+    scaled = options.gamma * sigma
+    least = xp.min(scaled)
+    return scaled - least + xp.log(xp.mean(xp.exp(least - scaled)))
+
+
+class Part(NamedTuple):
+    """What a loss that is the sum of two calls `ulfd_loss` with."""
+
+    student: Array
+    teacher: Array
+    log_variance: Array | None
+    options: "LossOptions"
+
+
+def separated(
+    student: Array,
+    teacher: Array,
+    log_variance: Array | None,
+    options: "LossOptions",
+    *,
+    xp: Any,
+    stop_gradient: Callable[[Array], Array] = identity,
+) -> list[Part]:
+    """The losses whose sum one with a γ is, the network's and σ's:
+
+    λ·reduce(w·(z − ẑ)²) + reduce(exp(−σ)·sg((z − ẑ)²) + k·σ), w = sg(exp(−γσ)/mean(exp(−γσ))).
+
+    The network is trained by the first term alone, σ by the second. γ = 0 is faithful: the plain
+    MSE, with an honest σ beside it (Stirn et al., "Faithful Heteroscedastic Regression with Neural
+    Networks", AISTATS 2023). γ = 1 − β has the relative weights of the β-weighted likelihood;
+    γ < 0 raises what is hard. σ is to be predicted from a detached feature, or its term trains the
+    network by way of it. Without σ the first term is all.
+
+    Args: as in `ulfd_loss`.
+    """
+    of_network, of_sigma = options.separated()
+    weights = fixed_weights(
+        student, teacher, log_variance, options, xp=xp, stop_gradient=stop_gradient
+    )
+    network = Part(student, teacher, weights, of_network)
+    if log_variance is None:
+        return [network]
+    held = stop_gradient(student), stop_gradient(teacher)
+    return [network, Part(*held, log_variance, of_sigma)]
 
 
 def vid_log_variance(raw: Array, *, xp: Any, epsilon: float = VID_EPSILON) -> Array:
@@ -193,6 +263,11 @@ FAMILY: Mapping[str, Member] = MappingProxyType(
             "sg(exp(σ/2))·½·(exp(−σ)·(z − ẑ)² + σ)",
             "Seitzer et al. 2022, Eq. 5 with β = 1/2",
             MappingProxyType({"prior_weight": 1.0, "weight": 0.5, "beta": 0.5}),
+        ),
+        faithful=Member(
+            "λ·(z − ẑ)² + exp(−σ)·sg((z − ẑ)²) + 2σ",
+            "Stirn et al. 2023",
+            MappingProxyType({"gamma": 0.0}),
         ),
         vid=Member(
             "½·((z − ẑ)²/s + log s), s = softplus(a) + ε per channel",

@@ -27,6 +27,8 @@ class LossOptions(NamedTuple):
         clamp: (low, high) limits of σ; where they act, σ has no gradient.
         likelihood: a name of `ulfd.losses.LIKELIHOODS`.
         parameters: its fixed parameters, as (ν,) of "student_t".
+        gamma: γ of the network's own weights exp(−γσ), of mean 1; None where the likelihood trains
+            network and σ alike. See `separated`.
     """
 
     prior_weight: float = 2.0
@@ -36,6 +38,16 @@ class LossOptions(NamedTuple):
     clamp: tuple[float, float] | None = None
     likelihood: str = "gaussian"
     parameters: tuple[float, ...] = ()
+    gamma: float | None = None
+
+    def separated(self) -> tuple["LossOptions", "LossOptions"]:
+        """The options of the two losses that a γ stands for: the network's, and σ's.
+
+        The network's is the squared error under weights that `ulfd.losses.fixed_weights` has as a
+        log-variance; σ's is the likelihood, under the weight 1.
+        """
+        network = LossOptions(prior_weight=0.0, weight=self.weight, reduction=self.reduction)
+        return network, self._replace(weight=1.0, gamma=None)
 
 
 DEFAULT = LossOptions()
@@ -97,6 +109,7 @@ def loss_options(
     beta: float = DEFAULT.beta,
     clamp: Sequence[float] | None = DEFAULT.clamp,
     likelihood: Likelihood = DEFAULT.likelihood,
+    gamma: float | None = DEFAULT.gamma,
 ) -> LossOptions:
     """The options, checked, with plain Python numbers.
 
@@ -117,6 +130,13 @@ def loss_options(
         raise ValueError(f"ulfd_loss: unknown reduction {reduction!r}; use one of {REDUCTIONS}.")
     if not beta >= 0:  # nor NaN
         raise ValueError(f"ulfd_loss: beta is {beta}, but must be >= 0 (0 turns it off).")
+    if gamma is not None:
+        check_number("gamma", gamma)
+        if beta != 0:
+            raise ValueError(
+                f"ulfd_loss: beta is {beta} and gamma {gamma}, but both weight the elements; take "
+                "gamma = 1 - beta for beta's weights, normalised."
+            )
     name, parameters = _likelihood(likelihood)
     return LossOptions(
         float(prior_weight),
@@ -126,6 +146,7 @@ def loss_options(
         None if clamp is None else _limits(clamp),
         name,
         parameters,
+        None if gamma is None else float(gamma),
     )
 
 

@@ -1,6 +1,6 @@
 """The loss for JAX arrays: checks, the choice of a kernel, and the call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jax.typing import ArrayLike
 
 from ulfd import checks, losses
-from ulfd.gradients import Gradients
+from ulfd.gradients import Gradients, joined
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, LossOptions, loss_options, member_options
 from ulfd_jax import composite, derivatives, native, targets, triton
@@ -104,6 +104,33 @@ def _kernel(call: Call, weight: ArrayLike, *inputs: Any) -> Array:
     return derivatives.loss(call, *derivatives.aligned(factor, *inputs))
 
 
+def _parts(
+    inputs: tuple[Array, Array, Array | None], options: LossOptions, weight: ArrayLike
+) -> Iterator[tuple[losses.Part, ArrayLike]]:
+    """The losses that one with a γ is the sum of, and λ of each: σ's has none."""
+    parts = losses.separated(*inputs, options, xp=jnp, stop_gradient=jax.lax.stop_gradient)
+    return zip(parts, (weight, 1.0), strict=False)
+
+
+def _loss(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    log_variance: ArrayLike | None,
+    options: LossOptions,
+    weight: ArrayLike,
+    implementation: str | None,
+) -> Array:
+    """The loss by the kernel that serves it; one of two parts is that of each."""
+    inputs, call = _checked(student, teacher, log_variance, options, implementation)
+    if options.gamma is not None:
+        parts = _parts(inputs, options, weight)
+        total: Any = sum(_loss(*part, factor, implementation) for part, factor in parts)
+        return total
+    if call is None:
+        return _composite(options, weight, *inputs)
+    return _kernel(call, weight, *inputs)
+
+
 def ulfd_loss(
     student: ArrayLike,
     teacher: ArrayLike,
@@ -115,6 +142,7 @@ def ulfd_loss(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     implementation: str | None = None,
 ) -> Array:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) (Eq. 9 of Yang et al. 2022).
@@ -144,6 +172,8 @@ def ulfd_loss(
         clamp: (low, high) limits of σ; no gradient where they act.
         likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
             parameters; `ulfd.FAMILY` has the k and λ that belong to each.
+        gamma: γ of `ulfd.losses.separated`: the network gets the squared error under fixed weights
+            exp(−γσ) of mean 1 (0: the MSE), and σ its likelihood; None is Eq. 9.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs on the platform that the program runs on; under jit on several devices that
             is "composite", which XLA partitions, except inside shard_map. Forward-mode
@@ -160,11 +190,9 @@ def ulfd_loss(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
-    inputs, call = _checked(student, teacher, log_variance, options, implementation)
-    if call is None:
-        return _composite(options, weight, *inputs)
-    return _kernel(call, weight, *inputs)
+    return _loss(student, teacher, log_variance, options, weight, implementation)
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -194,6 +222,26 @@ def _kernel_with_gradients(
     return loss * factor, *map(derivatives.summed_like, gradients, inputs)
 
 
+def _loss_and_gradients(
+    student: Array,
+    teacher: Array,
+    log_variance: Array | None,
+    options: LossOptions,
+    weight: ArrayLike,
+    upstream: ArrayLike,
+    implementation: str | None,
+    teacher_gradient: bool,
+) -> tuple[Array, Gradients]:
+    """Both by the kernel that serves the inputs, of a loss of one part."""
+    inputs, call = _checked(student, teacher, log_variance, options, implementation)
+    given = (teacher_gradient, weight, upstream, *inputs)
+    if call is None:
+        loss, *gradients = _composite_with_gradients(options, *given)
+    else:
+        loss, *gradients = _kernel_with_gradients(call, *given)
+    return loss, Gradients(*gradients)
+
+
 def value_and_grad(
     student: ArrayLike,
     teacher: ArrayLike,
@@ -205,6 +253,7 @@ def value_and_grad(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     upstream: ArrayLike = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -236,8 +285,9 @@ def value_and_grad(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
-    inputs, call = _checked(student, teacher, log_variance, options, implementation)
+    inputs, _ = _checked(student, teacher, log_variance, options, implementation)
     shape = inputs[0].shape if reduction == "none" else ()
     checks.check_unmasked(upstream=upstream)
     if not isinstance(upstream, int | float) and jnp.shape(upstream) != shape:
@@ -245,11 +295,13 @@ def value_and_grad(
             f"value_and_grad: upstream has shape {jnp.shape(upstream)}, but the loss {shape}; "
             "they must be equal."
         )
-    if call is None:
-        results = _composite_with_gradients(options, teacher_gradient, weight, upstream, *inputs)
-    else:
-        results = _kernel_with_gradients(call, teacher_gradient, weight, upstream, *inputs)
-    return results[0], Gradients(*results[1:])
+    given = (upstream, implementation, teacher_gradient)
+    if options.gamma is None:
+        return _loss_and_gradients(*inputs, options, weight, *given)
+    parts = _parts(inputs, options, weight)
+    found = [_loss_and_gradients(*part, factor, *given) for part, factor in parts]
+    total: Any = sum(loss for loss, _ in found)
+    return total, joined([each for _, each in found])
 
 
 def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..., Array]:

@@ -19,6 +19,7 @@ from jax import numpy as jnp
 from ulfd import checks
 from ulfd.extras import require
 from ulfd.uem import UEMSpec
+from ulfd_jax.functional import ulfd_loss
 from ulfd_jax.uem_pass import STATE_REMEDY, Pass, Reconstruction, Weights, state_shapes
 
 Array = jax.Array
@@ -129,6 +130,46 @@ def train(
     return forward.run(student), forward.state
 
 
+@partial(jax.jit, static_argnames=("spec", "prior_weight"))
+def start_from(
+    params: Weights,
+    student: Array,
+    teacher: Array,
+    *,
+    spec: UEMSpec,
+    prior_weight: float = 2.0,
+) -> dict[str, Array]:
+    """Weights that make σ the one number that fits a first batch best, log(mean (z − ẑ)²/k).
+
+    The last layer's become 0, its bias −σ. For before the first training step.
+
+    >>> import jax, jax.numpy as jnp
+    >>> spec, student = UEMSpec(4), jnp.zeros((1, 4, 7, 7))
+    >>> params = start_from(init(jax.random.key(0), spec), student, student + 2, spec=spec)
+    >>> float(apply(params, student, spec=spec)[0, 0, 0, 0])  # log(2²/2)
+    0.6931471824645996
+
+    Args:
+        params: from `init`.
+        student: ẑ, in any layout.
+        teacher: z, the same shape.
+        spec: the UEM that the weights belong to.
+        prior_weight: k of the loss, > 0.
+    Returns:
+        new weights; those given are left alone.
+    Raises:
+        ValueError: σ of this UEM is never one number, as the official one's; or k <= 0.
+    """
+    _check_spec(spec)
+    name = spec.checked_start_layer(prior_weight)
+    best = jnp.log(ulfd_loss(student, teacher) / prior_weight)
+    # Features that are equal, or not finite, say nothing about σ.
+    best = jnp.where(jnp.isfinite(best), best, 0.0)
+    weight, bias = (params[f"{name}.{part}"] for part in ("weight", "bias"))
+    changed = {f"{name}.weight": jnp.zeros_like(weight), f"{name}.bias": jnp.full_like(bias, -best)}
+    return {**params, **changed}
+
+
 def save(path: Path | str, params: Weights, state: Weights | None = None) -> None:
     """Writes weights and state to a safetensors file.
 
@@ -162,7 +203,7 @@ def load(path: Path | str, spec: UEMSpec) -> tuple[dict[str, Array], dict[str, A
     _check_spec(spec)
     found, state = load_file(path), init_state(spec)
     expected = spec.weight_shapes() | state_shapes(spec)
-    remedy = "load it with the UEMSpec it was saved with"
+    remedy = spec.weights_remedy(found, "load it with the UEMSpec it was saved with")
     checks.check_weights(str(path), found, expected, f"the weights of {spec}", remedy)
     weights = {name: jnp.asarray(found[name]) for name in spec.weight_shapes()}
     return weights, {name: jnp.asarray(found[name], array.dtype) for name, array in state.items()}

@@ -48,7 +48,8 @@ class Pass:
         self, spec: UEMSpec, params: Weights, state: Weights, layout: str, train: bool
     ) -> None:
         weights, statistics = f"the weights of {spec}", f"the running statistics of {spec}"
-        checks.check_weights("params", params, spec.weight_shapes(), weights, _PARAMS_REMEDY)
+        remedy = spec.weights_remedy(params, _PARAMS_REMEDY)
+        checks.check_weights("params", params, spec.weight_shapes(), weights, remedy)
         checks.check_weights("state", state, state_shapes(spec), statistics, STATE_REMEDY)
         self.spec, self.params, self.layout, self.train = spec, params, layout, train
         self.state = dict(state)

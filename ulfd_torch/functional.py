@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ulfd import checks, losses
-from ulfd.gradients import Gradients
+from ulfd.gradients import Gradients, joined
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, LossOptions, loss_options
 from ulfd_torch import composite, derivatives
@@ -89,6 +89,30 @@ def _checked(
     return log_variance, choose("torch", shapes, dtypes, devices, options, implementation)
 
 
+def _parts(
+    student: Tensor, teacher: Tensor, log_variance: Tensor | None, options: LossOptions
+) -> list[losses.Part]:
+    """The losses that one with a γ is the sum of."""
+    inputs = (student, teacher, log_variance)
+    return losses.separated(*inputs, options, xp=xp, stop_gradient=Tensor.detach)
+
+
+def _loss(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | float | None,
+    options: LossOptions,
+    implementation: str | None,
+) -> Tensor:
+    """The loss by the kernel that serves it; one of two parts is that of each."""
+    sigma, name = _checked(student, teacher, log_variance, options, implementation)
+    if options.gamma is None:
+        return IMPLEMENTATIONS[name](student, teacher, sigma, options)
+    parts = _parts(student, teacher, sigma, options)
+    total: Any = sum(_loss(*part, implementation) for part in parts)
+    return total
+
+
 def ulfd_loss(
     student: Tensor,
     teacher: Tensor,
@@ -100,6 +124,7 @@ def ulfd_loss(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     implementation: str | None = None,
 ) -> Tensor:
     """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) (Eq. 9 of Yang et al. 2022).
@@ -127,6 +152,8 @@ def ulfd_loss(
         clamp: (low, high) limits of σ; no gradient where they act.
         likelihood: a name of `ulfd.losses.LIKELIHOODS` ("gaussian", ...), or a tuple of it and its
             parameters; `ulfd.FAMILY` has the k and λ that belong to each.
+        gamma: γ of `ulfd.losses.separated`: the network gets the squared error under fixed weights
+            exp(−γσ) of mean 1 (0: the MSE), and σ its likelihood; None is Eq. 9.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs.
     Returns:
@@ -142,9 +169,26 @@ def ulfd_loss(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
+    return _loss(student, teacher, log_variance, options, implementation)
+
+
+def _loss_and_gradients(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None,
+    options: LossOptions,
+    upstream: Tensor | None,
+    implementation: str | None,
+    teacher_gradient: bool,
+) -> tuple[Tensor, Gradients]:
+    """Both by the kernel that serves the inputs, of a loss of one part."""
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
-    return IMPLEMENTATIONS[name](student, teacher, sigma, options)
+    results: Any = VALUE_AND_GRADIENTS[name](
+        student, teacher, sigma, upstream, options, teacher_gradient=teacher_gradient
+    )
+    return results[0], Gradients(*results[1:])
 
 
 def value_and_grad(
@@ -158,6 +202,7 @@ def value_and_grad(
     beta: float = 0.0,
     clamp: tuple[float, float] | None = None,
     likelihood: Likelihood = "gaussian",
+    gamma: float | None = None,
     upstream: Tensor | float = 1.0,
     teacher_gradient: bool = True,
     implementation: str | None = None,
@@ -192,8 +237,9 @@ def value_and_grad(
         beta=beta,
         clamp=clamp,
         likelihood=likelihood,
+        gamma=gamma,
     )
-    sigma, name = _checked(student, teacher, log_variance, options, implementation)
+    sigma, _ = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
         arriving = None
         if upstream != 1.0:
@@ -208,10 +254,13 @@ def value_and_grad(
                 f"value_and_grad: upstream has shape {tuple(arriving.shape)}, but the loss "
                 f"{tuple(shape)}; they must be equal."
             )
-    results: Any = VALUE_AND_GRADIENTS[name](
-        student, teacher, sigma, arriving, options, teacher_gradient=teacher_gradient
-    )
-    return results[0], Gradients(*results[1:])
+    given = (arriving, implementation, teacher_gradient)
+    if options.gamma is None:
+        return _loss_and_gradients(student, teacher, sigma, options, *given)
+    parts = _parts(student, teacher, sigma, options)
+    found = [_loss_and_gradients(*part, *given) for part in parts]
+    total: Any = sum(loss for loss, _ in found)
+    return total, joined([each for _, each in found])
 
 
 def vid_log_variance(raw: Tensor, *, epsilon: float = losses.VID_EPSILON) -> Tensor:

@@ -1,8 +1,10 @@
 """The loss and the UEM as modules: thin shells over `functional` and `ulfd.uem`."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, loss_options, member_options
@@ -34,6 +36,7 @@ class ULFDLoss(nn.Module):
         beta: float = 0.0,
         clamp: tuple[float, float] | None = None,
         likelihood: Likelihood = "gaussian",
+        gamma: float | None = None,
         implementation: str | None = None,
     ) -> None:
         super().__init__()
@@ -45,6 +48,7 @@ class ULFDLoss(nn.Module):
             beta=beta,
             clamp=clamp,
             likelihood=likelihood,
+            gamma=gamma,
         )
         for name in ("prior_weight", "weight"):
             value = getattr(options, name)
@@ -57,6 +61,7 @@ class ULFDLoss(nn.Module):
         self.beta = beta
         self.clamp = clamp
         self.likelihood = likelihood
+        self.gamma = gamma
         self.implementation = implementation
 
     @classmethod
@@ -88,6 +93,7 @@ class ULFDLoss(nn.Module):
             beta=self.beta,
             clamp=self.clamp,
             likelihood=self.likelihood,
+            gamma=self.gamma,
             implementation=self.implementation,
         )
 
@@ -101,7 +107,8 @@ class ULFDLoss(nn.Module):
         return (
             f"prior_weight={self.prior_weight}, weight={self.weight}, "
             f"reduction={self.reduction!r}, beta={self.beta}, clamp={self.clamp}, "
-            f"likelihood={self.likelihood!r}, implementation={self.implementation!r}"
+            f"likelihood={self.likelihood!r}, gamma={self.gamma}, "
+            f"implementation={self.implementation!r}"
         )
 
 
@@ -163,11 +170,14 @@ class Reconstruction(NamedTuple):
 
 
 class UEM(nn.Module):
-    """The uncertainty estimation module: feature ẑ (B, C, H, W) to log-variance σ (Fig. 3b).
+    """The uncertainty estimation module: feature ẑ (B, C, H, W) to log-variance σ.
+
+    One σ for each image, by one 1×1 convolution without the paper's global skip; `UEM.official` is
+    the paper's (Fig. 3b). `ulfd.uem` says why.
 
     >>> import torch
     >>> UEM(64)(torch.rand(2, 64, 7, 7)).shape
-    torch.Size([2, 64, 7, 7])
+    torch.Size([2, 1, 1, 1])
 
     Args:
         spec: the channels C, or a whole `ulfd.UEMSpec`.
@@ -183,6 +193,8 @@ class UEM(nn.Module):
         elif options:
             raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
         self.spec = spec
+        self.started = spec.start_layer is None
+        """Whether its weights are to be kept as they are: trained, loaded or started already."""
         layers = {layer.name: layer for layer in spec.convolutions()}
         if spec.structure == "official":
             self.deconv = _convolution(layers["deconv"])
@@ -197,6 +209,55 @@ class UEM(nn.Module):
         if spec.log_variance != "element":
             self.to_map = _convolution(layers["to_map"])
 
+    @classmethod
+    def official(cls, channels: int, **options: Any) -> Self:
+        """The authors' own UEM, σ (B, C, H, W) with the global skip: `ulfd.UEMSpec.official`."""
+        return cls(UEMSpec.official(channels, **options))
+
+    @torch.no_grad()
+    def start_from(self, student: Tensor, teacher: Tensor, *, prior_weight: float = 2.0) -> None:
+        """Makes σ the one number that fits a first batch best, log(mean (z − ẑ)²/k).
+
+        The last layer's weights become 0, its bias −σ. In a process group the mean is that of all
+        ranks, each of which must call this. `SelfDistillation` does so in its first training step,
+        unless the UEM has run in training or its weights were loaded.
+
+        >>> uem, student = UEM(4), torch.zeros(2, 4, 7, 7)
+        >>> uem.start_from(student, student + 2)
+        >>> uem(student).flatten()  # log(2²/2)
+        tensor([0.6931, 0.6931], grad_fn=<ViewBackward0>)
+
+        Args:
+            student: ẑ, (B, C, H, W).
+            teacher: z, the same shape.
+            prior_weight: k of the loss, > 0.
+        Raises:
+            ValueError: σ of this UEM is never one number, as the official one's; or k <= 0.
+        """
+        name = self.spec.checked_start_layer(prior_weight)
+        mean = ulfd_loss(student.detach(), teacher.detach())
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(mean)
+            mean /= distributed.get_world_size()
+        best = (mean / prior_weight).log()
+        # Features that are equal, or not finite, say nothing about σ.
+        best = torch.where(best.isfinite(), best, torch.zeros_like(best))
+        layer: Any = self.get_submodule(name)
+        layer.weight.zero_()
+        layer.bias.copy_(-best)
+        self.started = True
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:
+        names = {name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)}
+        self.started = self.started or bool(names)
+        _, strict, *_, errors = others
+        if strict and names and not names >= self.spec.weight_shapes().keys():
+            otherwise = "build the UEM with the options of the one that was saved"
+            errors.append(f"UEM: {self.spec.weights_remedy(names, otherwise)}.")
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def forward(self, student: Tensor) -> Tensor | Reconstruction:
         """σ for the features ẑ (B, C, H, W); the variant "reconstruct" adds the new feature.
 
@@ -204,6 +265,8 @@ class UEM(nn.Module):
             ValueError: the features have another number of channels.
         """
         self.spec.output_shape(tuple(student.shape))
+        if self.training and torch.is_grad_enabled():
+            self.started = True
         middle = student if self.spec.structure == "pointwise" else self._middle(student)
         added = middle if self.spec.residual_heads else 0.0
         log_variance = -self._log_precision(added + self.head(middle))

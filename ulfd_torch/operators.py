@@ -30,8 +30,8 @@ _OPTIONS = (
 
 
 def flat(kernel: str, options: LossOptions) -> tuple[Any, ...]:
-    """The kernel and the options in the operators' order and types."""
-    *numbers, clamp, likelihood, parameters = options
+    """The kernel and the options, which have no γ, in the operators' order and types."""
+    *numbers, clamp, likelihood, parameters, _ = options
     bounds = None if clamp is None else list(clamp)
     return kernel, *numbers, bounds, likelihood, list(parameters)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ulfd_torch.features import FeatureTap
-from ulfd_torch.modules import ULFDLoss
+from ulfd_torch.features import FeatureTap, described
+from ulfd_torch.modules import UEM, ULFDLoss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 from ulfd_torch.step_checks import (
     check_gradient,
@@ -49,7 +49,8 @@ def _brief(value: Tensor | LossStatistics | None) -> str:
         return f"{value.item():.4g}" if number else f"tensor{tuple(value.shape)}"
     if value is None:
         return "None"
-    return f"({', '.join(f'{name}={number:.4g}' for name, number in value.as_dict().items())})"
+    numbers = zip(value._fields, torch.stack(list(value)).tolist(), strict=True)
+    return f"({', '.join(f'{name}={number:.4g}' for name, number in numbers)})"
 
 
 @contextmanager
@@ -95,9 +96,12 @@ class SelfDistillation(nn.Module):
             them as `.logits`, or as the first tensor of a tuple.
         layer: the name of the layer whose output is distilled, as "layer4".
         uem: predicts σ from ẑ, a `UEM` or any module whose output broadcasts to ẑ; None for the
-            deterministic version ("Ours w/o UEM").
+            deterministic version ("Ours w/o UEM"). A `UEM` that nobody has trained begins with
+            `UEM.start_from` of the first training step's features.
         loss: the distillation loss with its weight; `ULFDLoss(weight=0.1)` by default (λ of the
-            paper).
+            paper). Where its `gamma` is a number, the UEM sees ẑ detached.
+        faithful: the network gets the MSE, and the UEM its likelihood, which does not reach the
+            network (Stirn et al. 2023): short for `loss=ULFDLoss(weight=0.1, gamma=0.0)`.
         teacher: "self" (official code: gradients flow through z), "self_detached", or "frozen"
             (a copy of the model as it is now, in eval mode, never trained; its weights, `frozen`,
             are among the step's, without gradients).
@@ -122,6 +126,7 @@ class SelfDistillation(nn.Module):
         loss: nn.Module | None = None,
         teacher: str = "self",
         batch_norm: str = "separate",
+        faithful: bool = False,
         task_loss: TaskLoss = functional.cross_entropy,
         statistics: bool = False,
     ) -> None:
@@ -133,11 +138,17 @@ class SelfDistillation(nn.Module):
             if value not in allowed:
                 raise ValueError(f"SelfDistillation: {name} is {value!r}; use one of {allowed}.")
         check_parts(uem, loss, task_loss)
+        if faithful and loss is not None and getattr(loss, "gamma", None) is None:
+            raise ValueError(
+                f"SelfDistillation: faithful is the loss's gamma, but {described(loss)} has none; "
+                "leave loss out, or give one with it: loss=ULFDLoss(weight=0.1, gamma=0.0)."
+            )
         # The copy comes before the tap, which would otherwise be copied along.
         frozen = copy.deepcopy(model).eval().requires_grad_(False) if teacher == "frozen" else None
         self.model = model
         self.uem = uem
-        self.loss = ULFDLoss(weight=0.1) if loss is None else loss
+        default = ULFDLoss(weight=0.1, gamma=0.0 if faithful else None)
+        self.loss = default if loss is None else loss
         self.teacher = teacher
         self.batch_norm = batch_norm
         self.task_loss = task_loss
@@ -199,6 +210,17 @@ class SelfDistillation(nn.Module):
             return self._frozen_tap.take()
         return z.detach() if self.teacher == "self_detached" else z
 
+    @property
+    def _separates(self) -> bool:
+        """Whether the UEM's likelihood is not to train the network."""
+        return getattr(self.loss, "gamma", None) is not None
+
+    def _start(self, z_hat: Tensor, z: Tensor) -> None:
+        """Gives the UEM its start value, in the first training step."""
+        uem = self.uem
+        if self.training and torch.is_grad_enabled() and isinstance(uem, UEM) and not uem.started:
+            uem.start_from(z_hat, z, prior_weight=getattr(self.loss, "prior_weight", 2.0) or 2.0)
+
     def forward(self, clean: Tensor, degraded: Tensor, labels: Tensor) -> SelfDistillationLoss:
         """The joint loss of a batch of pairs.
 
@@ -216,9 +238,11 @@ class SelfDistillation(nn.Module):
         check_pairs(clean=clean, degraded=degraded, labels=labels)
         y, z, y_hat, z_hat = self._both(clean, degraded)
         check_gradient(self._tap.layer, z_hat, y_hat)
+        teacher = self._teacher_feature(clean, z)
         log_variance = None
         if self.uem is not None:
-            predicted = self.uem(z_hat)
+            self._start(z_hat, teacher)
+            predicted = self.uem(z_hat.detach() if self._separates else z_hat)
             if isinstance(predicted, Tensor):
                 log_variance = predicted
             else:
@@ -226,7 +250,6 @@ class SelfDistillation(nn.Module):
                     "SelfDistillation: a UEM of the variant 'reconstruct' replaces the feature "
                     "inside the classifier; use the variant 'side_branch' here."
                 )
-        teacher = self._teacher_feature(clean, z)
         distillation = self.loss(z_hat, teacher, log_variance)
         statistics = None
         if self.statistics:

@@ -9,14 +9,52 @@ from ulfd import UEMSpec
 
 
 def test_published_parameter_count():
-    spec = UEMSpec(2048)
+    spec = UEMSpec.official(2048)
     assert spec.bottleneck_width == 512
     assert spec.parameters() == 47_995_904
-    assert UEMSpec(2048, variant="reconstruct").parameters() == 52_455_424
+    assert UEMSpec.official(2048, variant="reconstruct").parameters() == 52_455_424
+
+
+def test_the_official_one_is_what_the_default_was():
+    """Every field by name: old files and configurations say them."""
+    kept = {"structure": "official", "output": "neg_relu", "log_variance": "element"}
+    assert UEMSpec.official(64) == UEMSpec(64, **kept, global_skip=True)
+    assert UEMSpec.official(64, blocks=1, global_skip=False) == UEMSpec(64, blocks=1, **kept)
+
+
+def test_the_default_has_no_skip_and_one_variance_for_each_image():
+    spec = UEMSpec(64)
+    assert (spec.structure, spec.output, spec.global_skip) == ("pointwise", "linear", False)
+    assert not spec.residual_heads
+    assert spec.output_shape((3, 64, 5, 7)) == (3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "layer"),
+    [
+        (UEMSpec(8), "to_map"),
+        (UEMSpec(8, log_variance="element"), "head"),
+        (UEMSpec(8, log_variance="element", global_skip=True), None),
+        (UEMSpec(8, output="neg_relu"), None),
+        (UEMSpec.official(8), None),
+        (UEMSpec.official(8, output="linear", global_skip=False), None),
+        (UEMSpec.official(8, output="linear", log_variance="spatial"), "to_map"),
+    ],
+    ids=str,
+)
+def test_a_start_value_needs_a_last_layer_that_alone_says_sigma(spec, layer):
+    assert spec.start_layer == layer
+    if layer is None:
+        with pytest.raises(ValueError, match="has no start value.*output='linear'"):
+            spec.checked_start_layer(2.0)
+    else:
+        assert layer in {convolution.name for convolution in spec.convolutions()}
+        with pytest.raises(ValueError, match="prior_weight is 0"):
+            spec.checked_start_layer(0)
 
 
 def test_parameters_are_the_sum_of_the_parts():
-    shapes = UEMSpec(2048).weight_shapes()
+    shapes = UEMSpec.official(2048).weight_shapes()
     parts = {}
     for name, shape in shapes.items():
         part = name.split(".")[0]
@@ -25,11 +63,11 @@ def test_parameters_are_the_sum_of_the_parts():
 
 
 def test_a_pointwise_uem_is_one_convolution():
-    spec = UEMSpec(2048, structure="pointwise")
+    spec = UEMSpec(2048, log_variance="element")
     assert spec.weight_shapes() == {"head.weight": (2048, 2048, 1, 1), "head.bias": (2048,)}
     assert spec.parameters() == 2048 * 2049
     assert spec.multiply_accumulates(7, 7) == 49 * 2048**2
-    mapped = UEMSpec(64, structure="pointwise", variant="reconstruct", log_variance="sample")
+    mapped = UEMSpec(64, variant="reconstruct")
     assert [name for name in mapped.weight_shapes() if name.endswith("weight")] == [
         "head.weight",
         "reconstruction.weight",
@@ -44,8 +82,8 @@ def test_multiply_accumulates_are_the_sum_of_the_parts():
     block = 2 * c * w + 9 * w * w
     deconv, blocks, head = 4 * area * c * c, 6 * 4 * area * block, area * block
     assert [round(part / 1e9, 2) for part in (deconv, blocks, head)] == [0.82, 5.24, 0.22]
-    assert UEMSpec(c).multiply_accumulates(7, 7) == deconv + blocks + head
-    two_heads = UEMSpec(c, variant="reconstruct").multiply_accumulates(7, 7)
+    assert UEMSpec.official(c).multiply_accumulates(7, 7) == deconv + blocks + head
+    two_heads = UEMSpec.official(c, variant="reconstruct").multiply_accumulates(7, 7)
     assert two_heads == deconv + blocks + 2 * head
 
 
@@ -66,6 +104,7 @@ def test_output_shapes(kind, shape):
         {"channels": 0},
         {"channels": 8, "width": 0},
         {"channels": 8, "blocks": -1},
+        {"channels": 8, "blocks": 1},
         {"channels": 8, "variant": "c"},
         {"channels": 8, "output": "exp"},
         {"channels": 8, "log_variance": "pixel"},

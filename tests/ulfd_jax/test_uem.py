@@ -16,13 +16,13 @@ from ulfd import UEMSpec
 from ulfd_jax import uem
 
 SPECS = [
-    UEMSpec(8, blocks=2),
-    UEMSpec(8, width=3, blocks=1, log_variance="spatial", global_skip=False),
-    UEMSpec(8, blocks=1, log_variance="sample", output="linear"),
-    UEMSpec(8, structure="pointwise"),
-    UEMSpec(8, structure="pointwise", log_variance="sample", global_skip=False),
-    UEMSpec(8, structure="pointwise", output="linear", variant="reconstruct"),
-    UEMSpec(8, blocks=1, normalization="batch", variant="reconstruct"),
+    UEMSpec(8),
+    UEMSpec(8, log_variance="element", output="neg_relu", global_skip=True),
+    UEMSpec(8, log_variance="element", variant="reconstruct"),
+    UEMSpec.official(8, blocks=2),
+    UEMSpec.official(8, width=3, blocks=1, log_variance="spatial", global_skip=False),
+    UEMSpec.official(8, blocks=1, log_variance="sample", output="linear"),
+    UEMSpec.official(8, blocks=1, normalization="batch", variant="reconstruct"),
 ]
 # Outputs are of size 1 and the longest sums have fewer than 100 terms: 100 · 2⁻²⁴ = 6e-6.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -81,7 +81,7 @@ def test_training_updates_the_state_like_torch(tmp_path):
         assert not np.array_equal(after[name], state[name])  # and the old one is left as it was
 
 
-@pytest.mark.parametrize("spec", [UEMSpec(8, blocks=1), UEMSpec(8, structure="pointwise")], ids=str)
+@pytest.mark.parametrize("spec", [UEMSpec.official(8, blocks=1), UEMSpec(8)], ids=str)
 def test_gradients_are_torchs(spec, tmp_path):
     module, params, _ = pair(spec, tmp_path)
     x = features()
@@ -112,7 +112,7 @@ def test_one_file_goes_round(spec, tmp_path):
 
 
 def test_initial_weights_are_distributed_like_torchs():
-    spec = UEMSpec(64)
+    spec = UEMSpec.official(64)
     torch.manual_seed(0)
     module, params = ulfd_torch.UEM(spec), uem.init(jax.random.key(0), spec)
     assert {name: array.shape for name, array in params.items()} == spec.weight_shapes()
@@ -125,7 +125,7 @@ def test_initial_weights_are_distributed_like_torchs():
 
 
 def test_half_precision_features_give_half_precision_variances():
-    spec = UEMSpec(8, blocks=1, normalization="batch")
+    spec = UEMSpec.official(8, blocks=1, normalization="batch")
     params = uem.init(jax.random.key(0), spec)
     x = jnp.asarray(features(), jnp.bfloat16)
     state = uem.init_state(spec)
@@ -134,7 +134,7 @@ def test_half_precision_features_give_half_precision_variances():
 
 
 def test_weights_and_statistics_are_float32_where_jax_has_float64():
-    spec = UEMSpec(8, blocks=1, normalization="batch")
+    spec = UEMSpec.official(8, blocks=1, normalization="batch")
     with jax.enable_x64(True):
         params, state = uem.init(jax.random.key(0), spec), uem.init_state(spec)
         x = jnp.asarray(features(), jnp.float64)
@@ -148,7 +148,7 @@ def test_weights_and_statistics_are_float32_where_jax_has_float64():
 
 
 def test_the_spec_may_pass_through_jit_and_live_among_the_weights():
-    spec = UEMSpec(8, blocks=1)
+    spec = UEMSpec.official(8, blocks=1)
     tree = {"uem": uem.init(jax.random.key(0), spec), "spec": spec}
     optimizer = optax.sgd(0.1)
 
@@ -167,8 +167,8 @@ def test_the_spec_may_pass_through_jit_and_live_among_the_weights():
 
 KEY, SPEC, BATCH = (
     jax.random.key(0),
-    UEMSpec(8, blocks=0),
-    UEMSpec(8, blocks=0, normalization="batch"),
+    UEMSpec.official(8, blocks=0),
+    UEMSpec.official(8, blocks=0, normalization="batch"),
 )
 PARAMS, X = uem.init(KEY, SPEC), np.ones((2, 8, 5, 6), np.float32)
 WRONG = {
@@ -181,15 +181,15 @@ WRONG = {
     "integers": (lambda: uem.apply(PARAMS, X.astype(np.uint8), spec=SPEC), "UEM: .* dtype uint8"),
     "layout": (lambda: uem.apply(PARAMS, X, spec=SPEC, layout="HWC"), "layout is 'HWC'"),
     "fewer blocks": (
-        lambda: uem.apply(PARAMS, X, spec=UEMSpec(8, blocks=1)),
+        lambda: uem.apply(PARAMS, X, spec=UEMSpec.official(8, blocks=1)),
         r"6 names or shapes differ.*'blocks\.0\..* with shape None.*UEMSpec they were made with",
     ),
     "more blocks": (
-        lambda: uem.apply(uem.init(KEY, UEMSpec(8, blocks=1)), X, spec=SPEC),
+        lambda: uem.apply(uem.init(KEY, UEMSpec.official(8, blocks=1)), X, spec=SPEC),
         r"6 names or shapes differ, the first is 'blocks\.0\..* instead of None",
     ),
     "width": (
-        lambda: uem.apply(PARAMS, X, spec=UEMSpec(8, width=5, blocks=0)),
+        lambda: uem.apply(PARAMS, X, spec=UEMSpec.official(8, width=5, blocks=0)),
         r"'head\.conv1\.bias' with shape \(2,\) instead of \(5,\)",
     ),
     "nested": (lambda: uem.apply({"uem": PARAMS}, X, spec=SPEC), "first is 'uem' with shape dict"),
@@ -225,7 +225,7 @@ def test_wrong_files(tmp_path):
     assert not path.exists()
     uem.save(path, PARAMS)
     with pytest.raises(ValueError, match="load it with the UEMSpec it was saved with"):
-        uem.load(path, UEMSpec(8, blocks=1))
+        uem.load(path, UEMSpec.official(8, blocks=1))
 
 
 def test_a_saved_file_has_the_usual_permissions(tmp_path):

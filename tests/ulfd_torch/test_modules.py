@@ -10,13 +10,14 @@ from ulfd_torch import UEM, ULFDLoss, ulfd_loss
 
 SPECS = [
     UEMSpec(8),
-    UEMSpec(8, width=3, blocks=2),
-    UEMSpec(8, log_variance="spatial"),
-    UEMSpec(8, log_variance="sample", output="linear"),
-    UEMSpec(8, normalization="batch", global_skip=False),
-    UEMSpec(8, variant="reconstruct"),
-    UEMSpec(8, structure="pointwise"),
-    UEMSpec(8, structure="pointwise", log_variance="spatial", variant="reconstruct"),
+    UEMSpec(8, log_variance="spatial", output="neg_relu", variant="reconstruct"),
+    UEMSpec(8, log_variance="element", global_skip=True),
+    UEMSpec.official(8),
+    UEMSpec.official(8, width=3, blocks=2),
+    UEMSpec.official(8, log_variance="spatial"),
+    UEMSpec.official(8, log_variance="sample", output="linear"),
+    UEMSpec.official(8, normalization="batch", global_skip=False),
+    UEMSpec.official(8, variant="reconstruct"),
 ]
 
 
@@ -59,7 +60,7 @@ def by_hand(weights, x, blocks):
 
 def test_forward_by_hand():
     torch.manual_seed(0)
-    uem = UEM(16).double()
+    uem = UEM.official(16).double()
     x = torch.rand(2, 16, 7, 5, dtype=torch.float64)
     expected = by_hand(dict(uem.named_parameters()), x, 6)
     torch.testing.assert_close(uem(x), expected, rtol=1e-12, atol=1e-12)
@@ -71,7 +72,7 @@ def test_pointwise_by_hand(output, global_skip):
     """A 1×1 convolution is a matrix product over the channels."""
     torch.manual_seed(0)
     options = {"output": output, "global_skip": global_skip, "variant": "reconstruct"}
-    uem = UEM(8, structure="pointwise", **options).double()
+    uem = UEM(8, log_variance="element", **options).double()
     x = torch.rand(2, 8, 5, 3, dtype=torch.float64)
 
     def product(layer):
@@ -90,8 +91,8 @@ def test_pointwise_by_hand(output, global_skip):
 
 def test_official_output_is_never_positive_and_linear_can_be():
     x = torch.rand(4, 8, 5, 5)
-    assert UEM(8)(x).max() <= 0
-    linear = UEM(8, output="linear")
+    assert UEM.official(8)(x).max() <= 0
+    linear = UEM.official(8, output="linear")
     with torch.no_grad():
         linear.head.conv3.bias.fill_(-100.0)
     assert linear(x).max() > 0
@@ -108,7 +109,7 @@ def test_sample_is_the_mean_of_the_map():
 
 def test_reconstruction_adds_to_the_feature():
     x = torch.rand(2, 8, 4, 4)
-    outputs = UEM(8, variant="reconstruct")(x)
+    outputs = UEM.official(8, variant="reconstruct")(x)
     assert (outputs.feature >= x).all()
 
 

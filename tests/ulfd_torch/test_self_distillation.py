@@ -233,7 +233,7 @@ def test_a_result_is_shown_in_short():
 @pytest.mark.parametrize("teacher", ["self", "frozen"])
 def test_a_resnet_step_compiles_into_one_graph(teacher):
     torch.manual_seed(0)
-    uem = UEM(512, width=8, blocks=1)
+    uem = UEM.official(512, width=8, blocks=1)
     step = SelfDistillation(resnet18(num_classes=3), layer="layer4", uem=uem, teacher=teacher)
     clean, degraded = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     expected = copy.deepcopy(step)(clean, degraded, LABELS[:2]).total

@@ -354,7 +354,7 @@ def test_the_export_is_plain_torchvision(small, tmp_path, monkeypatch):
         assert torch.equal(plain.eval()(images), expected["logits"])
     from ulfd_torch import UEM
 
-    UEM(512).load_state_dict(load_file(folder / "uem.safetensors"))
+    UEM.official(512).load_state_dict(load_file(folder / "uem.safetensors"))
     card = (folder / "README.md").read_text()
     assert "torchvision.models.resnet18(num_classes=8)" in card
     assert "| loss, last |" in card

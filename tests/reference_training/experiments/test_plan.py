@@ -26,11 +26,11 @@ def test_flops_are_torchvisions_and_the_uems(arch):
     found = plan.cost(of("--arch", arch))
     meta = ARCHITECTURES[arch].pretrained.meta
     backbone = 2 * meta["_ops"] * 1e9  # GMAC as torchvision states them
-    uem = UEMSpec(2048).multiply_accumulates(7, 7)
+    uem = UEMSpec.official(2048).multiply_accumulates(7, 7)
     assert found.forward_flops == pytest.approx(2 * (backbone + uem), rel=2e-3)
     assert found.flops == 3 * found.forward_flops
     assert found.uem_flops == 2 * uem
-    assert found.weights == meta["num_params"] + UEMSpec(2048).parameters()
+    assert found.weights == meta["num_params"] + UEMSpec.official(2048).parameters()
 
 
 SMALL = ("--arch", "resnet18", "--crop", "64", "--resize", "73")

@@ -98,7 +98,8 @@ def test_the_recipe_reaches_the_loss():
 def test_the_uem_can_be_chosen_by_the_training_s_name():
     one = training("ulfd@uem.structure=pointwise")
     step = one.make_step(model(), SHORT, UEMOptions())
-    assert step.uem.spec == UEMSpec(64, structure="pointwise")
+    assert step.uem.spec == UEMSpec.official(64, structure="pointwise")
+    assert UEMOptions().spec(64) == UEMSpec.official(64)
     losses = []
     optimizer = torch.optim.Adam(step.parameters(), lr=1e-3)
     for _ in range(4):

@@ -109,7 +109,7 @@ def test_the_uem_s_weights_are_saved_once_and_under_its_own_names():
     step = new_step()
     save(step.state_dict())  # raises for tensors that share memory
     assert step.uem is step.model.inserted.uem
-    spec = UEMSpec(64, variant="reconstruct")
+    spec = UEMSpec.official(64, variant="reconstruct")
     shapes = {name: tuple(value.shape) for name, value in step.uem.state_dict().items()}
     assert shapes == spec.weight_shapes()
     with_uem = sum(weight.numel() for weight in step.parameters())

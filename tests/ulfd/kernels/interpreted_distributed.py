@@ -30,7 +30,7 @@ def step(implementation: str) -> SelfDistillation:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 3))
     loss = ULFDLoss(weight=0.1, implementation=implementation)
-    return SelfDistillation(model, layer="1", uem=UEM(6, width=4, blocks=1), loss=loss)
+    return SelfDistillation(model, layer="1", uem=UEM.official(6, width=4, blocks=1), loss=loss)
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:

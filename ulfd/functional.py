@@ -1,11 +1,15 @@
-"""The loss for NumPy arrays: the same names and arguments as `ulfd_torch` and `ulfd_jax`."""
+"""The loss for NumPy arrays, and for those of any library that follows the array API standard.
+
+NumPy's have a native kernel. Those of CuPy, MLX, Dask, ... are computed by the core's own functions
+in their library and on their device; PyTorch's and JAX's have adapters of their own.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import array_api_compat
 import numpy as np
-from array_api_compat import numpy as xp
 
 from ulfd import checks, losses
 from ulfd.gradients import Gradients, closed_form, joined
@@ -13,7 +17,8 @@ from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
 from ulfd.options import Likelihood, LossOptions, loss_options, member_options
 
-Array = np.ndarray[Any, Any]
+Array = Any
+NUMPY = array_api_compat.array_namespace(np.empty(0))
 Results = tuple[Array, Gradients]
 
 
@@ -26,16 +31,17 @@ def _composite(
     needs: Sequence[bool] = (False, False, False),
     upstream: Any = 1.0,
 ) -> Results:
-    """The core's own functions over NumPy."""
+    """The core's own functions over the arrays' namespace."""
     inputs = (student, teacher, log_variance)
-    loss = np.asarray(losses.ulfd_loss(*inputs, options, xp=xp))
+    xp = array_api_compat.array_namespace(student)
+    loss = xp.asarray(losses.ulfd_loss(*inputs, options, xp=xp))
     if not any(needs):
         return loss, Gradients(None, None, None)
-    arriving = np.asarray(upstream, loss.dtype)
-    exact = closed_form(*inputs, options, upstream=arriving, dtype=loss.dtype)
+    arriving = xp.asarray(upstream, dtype=loss.dtype)
+    exact = closed_form(*inputs, options, upstream=arriving, dtype=loss.dtype, xp=xp)
     return loss, Gradients(
         *(
-            np.asarray(gradient, array.dtype) if need and array is not None else None
+            xp.asarray(xp.astype(gradient, array.dtype)) if need and array is not None else None
             for gradient, array, need in zip(exact, inputs, needs, strict=True)
         )
     )
@@ -60,34 +66,57 @@ def _compute(
     inputs, name = _checked(student, teacher, log_variance, implementation, options)
     if options.gamma is None:
         return IMPLEMENTATIONS[name](*inputs, options, **wanted)
+    xp = array_api_compat.array_namespace(inputs[0])
     parts = losses.separated(*inputs, options, xp=xp)
     found = [_compute(*part, implementation, **wanted) for part in parts]
-    return np.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
+    return xp.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
+
+
+def _namespace(arrays: dict[str, Any]) -> Any:
+    """The library of the arrays: NumPy's for lists and numbers too."""
+    if all(type(array) is np.ndarray for array in arrays.values()):
+        return NUMPY
+    found = {}
+    for name, array in arrays.items():
+        module = type(array).__module__.split(".")[0]
+        if module in ("torch", "jax", "jaxlib"):
+            framework = "torch" if module == "torch" else "jax"
+            raise TypeError(
+                f"ulfd.ulfd_loss was given a {framework} array; use ulfd_{framework}.ulfd_loss, "
+                "which takes the same arguments and has gradients by itself."
+            )
+        if array_api_compat.is_array_api_obj(array):
+            found[name] = array_api_compat.array_namespace(array)
+        elif not isinstance(array, int | float):
+            found[name] = NUMPY  # a list, say
+    libraries = {namespace.__name__: namespace for namespace in found.values()}
+    if len(libraries) > 1:
+        given = ", ".join(f"{name} is of {xp.__name__}" for name, xp in found.items())
+        raise TypeError(f"ulfd.ulfd_loss: {given}; convert them to one library first.")
+    return next(iter(libraries.values()), NUMPY)
 
 
 def _checked(
     student: Any, teacher: Any, log_variance: Any, implementation: str | None, options: LossOptions
 ) -> tuple[tuple[Array, Array, Array | None], str]:
-    """The inputs as checked NumPy arrays, and the name of the kernel that serves them."""
-    for array in (student, teacher, log_variance):
-        module = type(array).__module__.split(".")[0]
-        if module in ("torch", "jax", "jaxlib"):
-            framework = "torch" if module == "torch" else "jax"
-            raise TypeError(
-                f"ulfd.ulfd_loss computes with NumPy but was given a {framework} array; use "
-                f"ulfd_{framework}.ulfd_loss, which takes the same arguments."
-            )
-    checks.check_unmasked(student=student, teacher=teacher, log_variance=log_variance)
-    student, teacher = np.asarray(student), np.asarray(teacher)
-    if log_variance is not None:
-        number = isinstance(log_variance, int | float)  # exact in the arithmetic's dtype
-        dtype = losses.compute_dtype(student, teacher, xp=xp) if number else None
-        log_variance = np.asarray(log_variance, dtype)
+    """The inputs as checked arrays of one library, and the name of the kernel that serves them."""
+    arrays = {"student": student, "teacher": teacher, "log_variance": log_variance}
+    checks.check_unmasked(**arrays)
+    xp = _namespace({name: array for name, array in arrays.items() if array is not None})
+    student, teacher = xp.asarray(student), xp.asarray(teacher)
+    if isinstance(log_variance, int | float):  # exact in the arithmetic's dtype
+        dtype = losses.compute_dtype(student, teacher, xp=xp)
+        where = {"device": student.device} if hasattr(student, "device") else {}
+        log_variance = xp.asarray(log_variance, dtype=dtype, **where)
+    elif log_variance is not None:
+        log_variance = xp.asarray(log_variance)
     given = [array for array in (student, teacher, log_variance) if array is not None]
-    shapes = tuple(array.shape for array in given)
+    shapes = tuple(tuple(array.shape) for array in given)
     dtypes = tuple(array.dtype for array in given)
-    devices = ("cpu",) * len(given)
-    name = registry.chosen("numpy", shapes, dtypes, devices, options, implementation)
+    # MLX's arrays are on no device, for its CPU and GPU share their memory.
+    devices = tuple(str(getattr(array, "device", "cpu")) for array in given)
+    framework = xp.__name__.removeprefix("array_api_compat.")
+    name = registry.chosen(framework, shapes, dtypes, devices, options, implementation)
     return (student, teacher, log_variance), name
 
 
@@ -105,7 +134,7 @@ def ulfd_loss(
     gamma: float | None = None,
     implementation: str | None = None,
 ) -> Array:
-    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) of NumPy arrays (Eq. 9 of Yang et al. 2022).
+    """λ · reduce(exp(−σ)·(z − ẑ)² + k·σ) of arrays (Eq. 9 of Yang et al. 2022).
 
     >>> import numpy as np, ulfd
     >>> student, teacher = np.zeros((2, 3)), np.ones((2, 3))

@@ -21,7 +21,7 @@ from ulfd.options import DEFAULT, LossOptions
 class Problem(NamedTuple):
     """What a kernel is asked to compute, as plain data."""
 
-    framework: str  # "numpy", "torch" or "jax"
+    framework: str  # "numpy", "torch", "jax", or the name of another array library
     device: str  # "cpu", "cuda", ...
     dtypes: tuple[str, ...]  # of student, teacher and, if there is one, log_variance
     shape: tuple[int, ...]  # of the features
@@ -176,6 +176,8 @@ register(
 
 
 def _native_refuses(problem: Problem) -> str | None:
+    if problem.framework not in ("numpy", "torch", "jax"):
+        return f"it serves numpy, torch and jax, not {problem.framework}"
     if problem.device != "cpu":
         return f"student is on {problem.device}, not on the CPU"
     if problem.options.reduction == "none":

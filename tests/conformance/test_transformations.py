@@ -1,4 +1,4 @@
-"""Every likelihood under what torch and JAX do to functions, against the closed form in float64."""
+"""Every likelihood, and a loss of two parts, under what torch and JAX do, against the closed form."""
 
 import jax
 import numpy as np
@@ -20,10 +20,11 @@ def single(array):
     return np.asarray(array).astype(np.float32).astype(np.float64)
 
 
-@pytest.fixture(params=LIKELIHOODS)
+@pytest.fixture(params=[*LIKELIHOODS, "two parts"])
 def problem(request):
     """Options, inputs in float32, and the gradients of their sum."""
-    options = {**FAMILY[MEMBERS[request.param]].options, "reduction": "sum"}
+    member = MEMBERS.get(request.param)
+    options = {**(FAMILY[member].options if member else {"gamma": 0.5}), "reduction": "sum"}
     case = make_case(SHAPE, SIGMA, single)
     inputs = [np.float32(x) for x in (case.student, case.teacher, case.log_variance)]
     return options, inputs, exact(case, **options)[1]

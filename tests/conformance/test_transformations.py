@@ -1,4 +1,4 @@
-"""Every likelihood, and a loss of two parts, under what torch and JAX do, against the closed form."""
+"""Every likelihood, and a loss of two parts, as torch and JAX transform them, in float64."""
 
 import jax
 import numpy as np

@@ -176,7 +176,8 @@ def fixed_weights(
         return None if compute_dtype(student, teacher, xp=xp) == dtype else xp.zeros_like(sigma)
     scaled = options.gamma * sigma
     least = xp.min(scaled)
-    return scaled - least + xp.log(xp.mean(xp.exp(least - scaled)))
+    weights = scaled - least + xp.log(xp.mean(xp.exp(least - scaled)))
+    return xp.reshape(weights, sigma.shape)  # NumPy makes numbers of arrays without axes
 
 
 class Part(NamedTuple):

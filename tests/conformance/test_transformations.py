@@ -9,22 +9,21 @@ import ulfd_jax
 import ulfd_torch
 from tests.oracle import exact, make_case
 from ulfd import FAMILY
-from ulfd.losses import LIKELIHOODS
 
 SHAPE, SIGMA = (3, 4, 5), (3, 1, 5)
 RTOL = 1e-4  # float32, of gradients of everyday size
 MEMBERS = {"laplace": "laplace", "student_t": "student_t", "gaussian": "beta_nll"}
+MEMBERS["two parts"] = "faithful"
 
 
 def single(array):
     return np.asarray(array).astype(np.float32).astype(np.float64)
 
 
-@pytest.fixture(params=[*LIKELIHOODS, "two parts"])
+@pytest.fixture(params=MEMBERS)
 def problem(request):
     """Options, inputs in float32, and the gradients of their sum."""
-    member = MEMBERS.get(request.param)
-    options = {**(FAMILY[member].options if member else {"gamma": 0.5}), "reduction": "sum"}
+    options = {**FAMILY[MEMBERS[request.param]].options, "reduction": "sum"}
     case = make_case(SHAPE, SIGMA, single)
     inputs = [np.float32(x) for x in (case.student, case.teacher, case.log_variance)]
     return options, inputs, exact(case, **options)[1]

@@ -60,8 +60,10 @@ def _compute(
     inputs, name = _checked(student, teacher, log_variance, implementation, options)
     if options.gamma is None:
         return IMPLEMENTATIONS[name](*inputs, options, **wanted)
-    parts = losses.separated(*inputs, options, xp=xp)
-    found = [_compute(*part, implementation, **wanted) for part in parts]
+    network, *others = losses.separated(*inputs, options, xp=xp)
+    if network.log_variance is not None:  # of which NumPy makes a number where it has no axes
+        network = network._replace(log_variance=np.asarray(network.log_variance))
+    found = [_compute(*part, implementation, **wanted) for part in (network, *others)]
     return np.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
 
 

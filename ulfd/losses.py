@@ -176,8 +176,7 @@ def fixed_weights(
         return None if compute_dtype(student, teacher, xp=xp) == dtype else xp.zeros_like(sigma)
     scaled = options.gamma * sigma
     least = xp.min(scaled)
-    weights = scaled - least + xp.log(xp.mean(xp.exp(least - scaled)))
-    return xp.reshape(weights, sigma.shape)  # NumPy makes numbers of arrays without axes
+    return scaled - least + xp.log(xp.mean(xp.exp(least - scaled)))
 
 
 class Part(NamedTuple):

@@ -15,8 +15,6 @@ from examples.pairs import scenes
 
 # The pyramid itself returns a dict, which is no tensor to tap; the layers that make its levels do.
 LEVELS = {f"backbone.fpn.layer_blocks.{level}": 256 for level in range(4)}
-# No ReLU comes before these features: σ = −(Wẑ + b) is free to be of either sign.
-HEAD = {"structure": "pointwise", "output": "linear", "global_skip": False}
 
 
 def main(iterations: int = 200, batch_size: int = 8, size: int = 64):
@@ -26,7 +24,7 @@ def main(iterations: int = 200, batch_size: int = 8, size: int = 64):
     )
     # One size: where a detector draws it, the two images of a pair would differ.
     detector = FCOS(backbone, num_classes=11, min_size=size, max_size=size)
-    distillation = MultiLayerDistillation(detector, LEVELS, weight=0.1, **HEAD)
+    distillation = MultiLayerDistillation(detector, LEVELS, weight=0.1)
     optimizer = torch.optim.AdamW([*detector.parameters(), *distillation.parameters()], lr=3e-4)
     for clean, degraded, boxes, _ in scenes(iterations, batch_size):
         losses = detector(list(degraded), boxes)

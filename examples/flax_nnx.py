@@ -55,7 +55,7 @@ class Student(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
         self.network = Network(width, rngs=rngs)
-        self.uem = UEM(UEMSpec(width, blocks=1), rngs=rngs)
+        self.uem = UEM(UEMSpec(width), rngs=rngs)
 
 
 def objective(student: Student, clean: Array, degraded: Array, labels: Array) -> Array:

@@ -55,7 +55,7 @@ def main(iterations: int = 200, batch_size: int = 32, out: Path | None = None) -
     step = SelfDistillation(
         Logits(network),
         layer="network.resnet.encoder.stages.2",
-        uem=UEM(256, blocks=1),
+        uem=UEM(256),
         loss=ULFDLoss(weight=0.1, clamp=(-10, 10)),
     )
     with TemporaryDirectory() as checkpoints:

@@ -28,7 +28,7 @@ Array = jax.Array
 Images = np.ndarray[Any, Any]
 TRAIN, SEVERITIES, BATCH, WEIGHT = 1297, (1, 2, 3, 4, 5), 64, 0.1
 WIDTHS, GROUPS = (16, 32), 8
-SPEC = UEMSpec(WIDTHS[-1], blocks=1)
+SPEC = UEMSpec(WIDTHS[-1])
 
 # ------------------------------------------------------- images (N, 1, 16, 16) in [0, 1], in NumPy
 

@@ -24,7 +24,7 @@ class RobustClassifier(lightning.LightningModule):
     def __init__(self, model: nn.Module, layer: str, channels: int) -> None:
         super().__init__()
         loss = ULFDLoss(weight=0.1, clamp=(-10, 10))
-        self.step = SelfDistillation(model, layer=layer, uem=UEM(channels, blocks=1), loss=loss)
+        self.step = SelfDistillation(model, layer=layer, uem=UEM(channels), loss=loss)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> Tensor:
         # Computed where a logger will ask. What is logged stays on the device until it does, so

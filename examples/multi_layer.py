@@ -47,7 +47,7 @@ def main(iterations: int = 200, batch_size: int = 32):
     """Trains a ResNet-18 on 32×32 photographs of ten classes."""
     model = resnet18(num_classes=10)
     layers = {"layer2": 128, "layer3": 256, "layer4": 512}
-    distillation = MultiLayerDistillation(model, layers, blocks=1)
+    distillation = MultiLayerDistillation(model, layers)
     optimizer = torch.optim.AdamW([*model.parameters(), *distillation.parameters()], lr=1e-3)
     for clean, degraded, labels in pairs(iterations, batch_size):
         loss = cross_entropy(model(degraded), labels)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from examples.detection import HEAD, LEVELS
+from examples.detection import LEVELS
 from examples.multi_layer import MultiLayerDistillation
 from examples.pairs import scenes
 
@@ -35,7 +35,7 @@ class Segmenter(nn.Module):
 def main(iterations: int = 200, batch_size: int = 8):
     """Trains on scenes of 64×64 with four garments of ten classes."""
     model = Segmenter(classes=11)
-    distillation = MultiLayerDistillation(model, LEVELS, weight=0.1, **HEAD)
+    distillation = MultiLayerDistillation(model, LEVELS, weight=0.1)
     optimizer = torch.optim.AdamW([*model.parameters(), *distillation.parameters()], lr=1e-3)
     for clean, degraded, _, classes in scenes(iterations, batch_size):
         loss = cross_entropy(model(degraded), classes)

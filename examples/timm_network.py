@@ -42,7 +42,7 @@ def main(
     layer = layer or model.feature_info[-1]["module"]
     channels, *_ = feature_shape(model, layer, size=32)
     loss = ULFDLoss(weight=0.1, clamp=(-10, 10))
-    step = SelfDistillation(model, layer=layer, uem=UEM(channels, blocks=1), loss=loss)
+    step = SelfDistillation(model, layer=layer, uem=UEM(channels), loss=loss)
     optimizer = torch.optim.AdamW(step.parameters(), lr=1e-3)
     for clean, degraded, labels in pairs(iterations, batch_size):
         optimizer.zero_grad()

@@ -29,8 +29,7 @@ class TaughtByAnother(nn.Module):
         self._teacher = (teacher.eval().requires_grad_(False),)
         self.taps = FeatureTap(student, layer), FeatureTap(teacher, layer)
         self.project = nn.Conv2d(*widths, 1)
-        # P ẑ has seen no ReLU: σ = −(W P ẑ + b), of either sign.
-        self.uem = UEM(widths[1], structure="pointwise", output="linear", global_skip=False)
+        self.uem = UEM(widths[1])
         self.criterion = ULFDLoss(weight=0.1, clamp=(-10, 10))
 
     def forward(self, clean: Tensor, degraded: Tensor, labels: Tensor) -> Tensor:

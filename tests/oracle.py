@@ -13,7 +13,7 @@ are those of the likelihood's own penalty and slope.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,30 @@ class _Terms:
 
 
 def _terms(case: Case, options: LossOptions) -> _Terms:
+    if options.gamma is None:
+        return _terms_of_one(case, options)
+    inputs = (case.student, case.teacher, case.log_variance)
+    network, *others = losses.separated(*inputs, options, xp=xp)
+    first = _terms_of_one(Case(*network[:3]), network.options)
+    second = _terms_of_one(Case(*others[0][:3]), others[0].options) if others else None
+    scale, extra = abs(options.weight), 0.0
+    if network.log_variance is not None:
+        # The weights are themselves computed: a few operations on γσ, an exponential, a mean.
+        largest = np.abs(options.gamma * losses.clamped(case.log_variance, options.clamp, xp=xp))
+        count = case.log_variance.size
+        extra = 12 + 8 * np.max(largest) + min(count, SEQUENTIAL) + math.log2(count)
+    if second is None:
+        return replace(first, value=scale * first.value, by_feature=scale * first.by_feature)
+    return _Terms(
+        value=scale * first.value + second.value,
+        by_feature=scale * first.by_feature,
+        by_sigma=second.by_sigma,
+        roundings=np.maximum(first.roundings + extra, second.roundings),
+        flushed=scale * first.flushed + second.flushed,
+    )
+
+
+def _terms_of_one(case: Case, options: LossOptions) -> _Terms:
     penalty = losses.LIKELIHOODS[options.likelihood].penalty
     half_slope = HALF_SLOPES[options.likelihood]
     difference = np.abs(case.student - case.teacher)
@@ -115,7 +139,8 @@ def _reduced(
     case: Case, options: LossOptions, upstream: Any, value: Any, by_feature: Any, by_sigma: Any
 ) -> tuple[np.ndarray, Gradients]:
     """Sums of magnitudes, as the results are sums of terms."""
-    scale = abs(options.weight) / losses.denominator(case.student.shape, options.reduction)
+    weight = 1.0 if options.gamma is not None else abs(options.weight)  # is in the terms
+    scale = weight / losses.denominator(case.student.shape, options.reduction)
     factor = scale * np.abs(np.asarray(upstream))
     loss = scale * (value if options.reduction == "none" else np.sum(value))
     feature = factor * by_feature

@@ -67,8 +67,10 @@ def _compute(
     if options.gamma is None:
         return IMPLEMENTATIONS[name](*inputs, options, **wanted)
     xp = array_api_compat.array_namespace(inputs[0])
-    parts = losses.separated(*inputs, options, xp=xp)
-    found = [_compute(*part, implementation, **wanted) for part in parts]
+    network, *others = losses.separated(*inputs, options, xp=xp)
+    if network.log_variance is not None:  # of which NumPy makes a number where it has no axes
+        network = network._replace(log_variance=xp.asarray(network.log_variance))
+    found = [_compute(*part, implementation, **wanted) for part in (network, *others)]
     return xp.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
 
 

@@ -63,13 +63,15 @@ class LossStatistics(NamedTuple):
 def concern(numbers: Mapping[str, float]) -> str | None:
     """What is wrong by the numbers of `LossStatistics`, in one line with the remedy; or None.
 
+    Numbers that are not there are not looked at.
+
     >>> concern({"rank_correlation": -0.7, "top_share": 0.3})[:62]
     'σ falls where the error grows: their rank correlation is -0.70'
     """
-    if numbers["rank_correlation"] < NEGATIVE:
+    if numbers.get("rank_correlation", 0.0) < NEGATIVE:
         found = f"their rank correlation is {numbers['rank_correlation']:.2f}"
         return f"σ falls where the error grows: {found}. {REMEDY}"
-    if numbers["top_share"] > CONCENTRATED:
+    if numbers.get("top_share", 0.0) > CONCENTRATED:
         found = f"1 % of the elements carry {numbers['top_share']:.0%} of the distillation loss"
         return f"{found}. {REMEDY}"
     return None

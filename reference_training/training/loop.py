@@ -31,6 +31,7 @@ from reference_training.training.protocols import Link, Observer, Source
 from reference_training.training.schedule import Schedule
 from reference_training.training.state import load_tensors, tensors_of
 from ulfd_torch.self_distillation import frozen_statistics
+from ulfd_torch.statistics import concern
 
 LOG_EVERY = 10
 
@@ -75,6 +76,7 @@ class TrainingLoop:
         self.log_lines = 0
         self.iteration = self._restore()  # how many are done
         self.module = self._distributed()
+        self._warned = False  # of the distillation loss, once is enough
         self._losses: list[Tensor] = []  # of the iterations since the last look at them
         self._results: list[StepResult] = []  # of the newest iteration, one for each shard
 
@@ -210,6 +212,10 @@ class TrainingLoop:
 
         def tell() -> None:
             self.log.append(row)
+            words = None if self._warned else concern(row)
+            if words is not None:
+                self._warned = True
+                tqdm.write(f"{self.folder}, iteration {self.iteration}: {words}")
             for observe in observers:
                 observe(row, seconds)
 

@@ -85,6 +85,8 @@ def problems(draw: st.DrawFn, kinds: tuple[str, ...] = DTYPES, most: int = 5) ->
         "clamp": draw(st.sampled_from((None, (low, 5.0)))),
         "likelihood": (likelihood, *parameters),
     }
+    if options["beta"] == 0:
+        options["gamma"] = draw(st.sampled_from((None, None, 0.0, 0.5, -0.5)))
     served = likelihood == "gaussian" and options["reduction"] != "none"
     return Problem(
         [numbers(shape, limit), numbers(shape, limit), sigma],

@@ -1,4 +1,4 @@
-"""Every likelihood under what torch and JAX do to functions, against the closed form in float64."""
+"""Every likelihood, and a loss of two parts, as torch and JAX transform them, in float64."""
 
 import jax
 import numpy as np
@@ -9,18 +9,18 @@ import ulfd_jax
 import ulfd_torch
 from tests.oracle import exact, make_case
 from ulfd import FAMILY
-from ulfd.losses import LIKELIHOODS
 
 SHAPE, SIGMA = (3, 4, 5), (3, 1, 5)
 RTOL = 1e-4  # float32, of gradients of everyday size
 MEMBERS = {"laplace": "laplace", "student_t": "student_t", "gaussian": "beta_nll"}
+MEMBERS["two parts"] = "faithful"
 
 
 def single(array):
     return np.asarray(array).astype(np.float32).astype(np.float64)
 
 
-@pytest.fixture(params=LIKELIHOODS)
+@pytest.fixture(params=MEMBERS)
 def problem(request):
     """Options, inputs in float32, and the gradients of their sum."""
     options = {**FAMILY[MEMBERS[request.param]].options, "reduction": "sum"}

@@ -13,7 +13,12 @@ import ulfd_jax
 import ulfd_torch
 from tests.oracle import FEATURE_SHAPES, log_variance_shapes, make_case
 from ulfd import losses
-from ulfd.gradients import Gradients, closed_form, vid_log_variance_derivative
+from ulfd.gradients import (
+    Gradients,
+    closed_form,
+    sum_to,
+    vid_log_variance_derivative,
+)
 from ulfd.options import LossOptions, loss_options
 
 finite = st.floats(-20, 20)
@@ -81,7 +86,9 @@ def test_a_name_that_the_family_lacks_brings_the_names():
 @pytest.mark.parametrize("name", ulfd.FAMILY)
 def test_a_named_loss_is_the_members_options_under_a_weight(name):
     features = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    expected = 0.1 * ulfd.ulfd_loss(*features, **ulfd.FAMILY[name].options)
+    options = dict(ulfd.FAMILY[name].options)
+    own = options.pop("weight", 1.0)
+    expected = ulfd.ulfd_loss(*features, **options, weight=0.1 * own)
     tensors = torch.tensor(features)
     assert ulfd.named_loss(name, weight=0.1)(*features) == pytest.approx(expected, rel=1e-5)
     assert ulfd_jax.named_loss(name, weight=0.1)(*features) == pytest.approx(expected, rel=1e-5)
@@ -172,6 +179,66 @@ def test_closed_form_against_finite_differences(reduction, beta, clamp, likeliho
                 # The difference's own error: eps·|total|/step from rounding, step² from curvature.
                 scale = np.abs(gradient * direction).sum() + abs(total(inputs))
                 assert difference == pytest.approx(exact, abs=1e-7 * scale + 1e-9)
+
+
+@pytest.mark.parametrize("clamp", [None, (-1.0, 0.5)])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, -1.0])
+def test_network_and_sigma_trained_apart_by_hand(gamma, clamp):
+    """λ·w·d² trains the features, exp(−σ)·d² + k·σ trains σ; w has the mean 1 over the elements."""
+    options = {"weight": 0.3, "prior_weight": 1.5, "gamma": gamma, "clamp": clamp}
+    for shape in log_variance_shapes((4, 3, 5)):
+        case = make_case((4, 3, 5), shape, lambda array: array)
+        d, given = case.student - case.teacher, np.broadcast_to(case.log_variance, (4, 3, 5))
+        sigma = given if clamp is None else np.clip(given, *clamp)
+        w = np.exp(-gamma * sigma)
+        w = w / w.mean()
+        loss, gradients = ulfd.value_and_grad(
+            case.student, case.teacher, case.log_variance, upstream=0.7, **options
+        )
+        value = (0.3 * w * d**2 + np.exp(-sigma) * d**2 + 1.5 * sigma).mean()
+        assert loss == pytest.approx(value, rel=1e-12)
+        by_student = 0.7 * 0.3 * 2 * w * d / d.size
+        np.testing.assert_allclose(gradients.student, by_student, rtol=1e-12, atol=1e-16)
+        np.testing.assert_allclose(gradients.teacher, -by_student, rtol=1e-12, atol=1e-16)
+        each = np.where(sigma == given, 0.7 * (1.5 - np.exp(-sigma) * d**2) / d.size, 0.0)
+        expected = sum_to(each, np.shape(case.log_variance))
+        np.testing.assert_allclose(gradients.log_variance, expected, rtol=1e-11, atol=1e-15)
+
+
+def test_without_sigma_a_gamma_changes_nothing():
+    case = make_case((6, 4), None, lambda array: array)
+    given = {"weight": 0.3, "gamma": 0.5, "likelihood": "laplace", "clamp": (1.0, 2.0)}
+    mse = 0.3 * np.mean((case.student - case.teacher) ** 2)
+    assert ulfd.ulfd_loss(case.student, case.teacher, **given) == pytest.approx(mse, rel=1e-12)
+
+
+def test_weights_of_mean_one_neither_overflow_nor_vanish():
+    """exp(−γσ) of σ = ±400 is no float32, but its share of the mean is."""
+    sigma = np.array([-400.0, -399.0, 400.0], np.float32)
+    student, teacher = np.ones(3, np.float32), np.zeros(3, np.float32)
+    gradient = ulfd.value_and_grad(student, teacher, sigma, gamma=1.0)[1].student
+    share = 1 / (1 + np.exp(-1.0))
+    np.testing.assert_allclose(gradient, 2 * np.array([share, 1 - share, 0.0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"gamma": 0.5, "beta": 0.5},
+            ValueError,
+            "both weight the elements; take gamma = 1",
+        ),
+        ({"gamma": float("nan")}, ValueError, "gamma is nan, but must be finite"),
+        ({"gamma": "0"}, TypeError, "gamma is '0', but must be a number"),
+    ],
+)
+def test_a_gamma_that_does_not_fit(options, error, message):
+    for module in (ulfd, ulfd_jax):
+        with pytest.raises(error, match=message):
+            module.ulfd_loss(np.zeros(3), np.ones(3), 0.0, **options)
+    with pytest.raises(error, match=message):
+        ulfd_torch.ULFDLoss(**options)
 
 
 def test_any_array_namespace():

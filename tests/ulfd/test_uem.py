@@ -45,7 +45,7 @@ def test_the_default_has_no_skip_and_one_variance_for_each_image():
 def test_a_start_value_needs_a_last_layer_that_alone_says_sigma(spec, layer):
     assert spec.start_layer == layer
     if layer is None:
-        with pytest.raises(ValueError, match="has no start value.*output='linear'"):
+        with pytest.raises(ValueError, match=r"has no start value.*output='linear'"):
             spec.checked_start_layer(2.0)
     else:
         assert layer in {convolution.name for convolution in spec.convolutions()}

@@ -124,6 +124,22 @@ def test_initial_weights_are_distributed_like_torchs():
     assert not np.array_equal(params["head.conv1.weight"], params["blocks.0.conv1.weight"])
 
 
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.start_layer], ids=str)
+def test_the_start_value_is_torchs(spec, tmp_path):
+    module, params, state = pair(spec, tmp_path)
+    x, z = features(), 3 * features()[::-1]
+    module.start_from(torch.from_numpy(x.copy()), torch.from_numpy(z.copy()), prior_weight=1.5)
+    before = {name: np.asarray(array) for name, array in params.items()}
+    started = uem.start_from(params, x, z, spec=spec, prior_weight=1.5)
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(started[name], parameter.detach().numpy(), **CLOSE)
+        np.testing.assert_array_equal(params[name], before[name])
+    found = jax.tree.leaves(uem.apply(started, x, spec=spec, state=state))[0]
+    assert found == pytest.approx(np.log(np.mean((x - z) ** 2) / 1.5), rel=1e-5)
+    same = uem.start_from(params, x, x, spec=spec)
+    assert (jax.tree.leaves(uem.apply(same, x, spec=spec, state=state))[0] == 0).all()
+
+
 def test_half_precision_features_give_half_precision_variances():
     spec = UEMSpec.official(8, blocks=1, normalization="batch")
     params = uem.init(jax.random.key(0), spec)
@@ -204,6 +220,11 @@ WRONG = {
         "state does not hold the running statistics of .*init_state",
     ),
     "state None": (lambda: uem.train(PARAMS, None, X, spec=SPEC), "state is a NoneType"),
+    "the old default": (
+        lambda: uem.apply(PARAMS, X, spec=UEMSpec(8)),
+        r"official UEM's, which was the default once; build it with UEMSpec\.official\(8\)",
+    ),
+    "no start": (lambda: uem.start_from(PARAMS, X, X, spec=SPEC), "has no start value.*'linear'"),
     "channels for a spec": (lambda: uem.apply(PARAMS, X, spec=8), r"spec is 8.*UEMSpec\(64\)"),
     "init, channels": (lambda: uem.init(KEY, 8), r"spec is 8.*UEMSpec\(64\)"),
     "init, seed": (lambda: uem.init(0, SPEC), r"key is 0.*jax\.random\.key\(0\)"),
@@ -226,6 +247,8 @@ def test_wrong_files(tmp_path):
     uem.save(path, PARAMS)
     with pytest.raises(ValueError, match="load it with the UEMSpec it was saved with"):
         uem.load(path, UEMSpec.official(8, blocks=1))
+    with pytest.raises(ValueError, match=r"build it with UEMSpec\.official\(8\)"):
+        uem.load(path, UEMSpec(8))
 
 
 def test_a_saved_file_has_the_usual_permissions(tmp_path):

@@ -113,11 +113,60 @@ def test_reconstruction_adds_to_the_feature():
     assert (outputs.feature >= x).all()
 
 
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.start_layer], ids=str)
+@pytest.mark.parametrize("k", [2.0, 1.0])
+def test_the_start_value_is_the_best_number_for_a_batch(spec, k):
+    torch.manual_seed(0)
+    uem, x = UEM(spec), torch.rand(3, 8, 4, 6)
+    others = {n: p.clone() for n, p in uem.named_parameters() if not n.startswith(spec.start_layer)}
+    difference = torch.randn_like(x)
+    uem.start_from(x, x + difference, prior_weight=k)
+    sigma = uem(x)
+    best = (difference.square().mean() / k).log()
+    torch.testing.assert_close(sigma, best.expand_as(sigma), rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(uem.get_parameter(name), p) for name, p in others.items())
+    loss = ulfd_loss(x, x + difference, sigma, prior_weight=k)
+    for shift in (0.1, -0.1):
+        assert loss < ulfd_loss(x, x + difference, sigma + shift, prior_weight=k)
+
+
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
+def test_features_that_say_nothing_start_at_one(value):
+    uem, x = UEM(8), torch.rand(2, 8, 3, 3)
+    uem.start_from(x, x + value)
+    assert (uem(x) == 0).all()
+
+
+def test_the_official_uem_has_no_start_value():
+    uem = UEM.official(8, blocks=1)
+    assert uem.started
+    with pytest.raises(ValueError, match="a skip or a ReLU is behind its last layer"):
+        uem.start_from(torch.zeros(1, 8, 2, 2), torch.ones(1, 8, 2, 2))
+
+
+def test_weights_of_the_default_before_load_by_name():
+    """Today's official UEM has the names, shapes and numbers that the default had."""
+    old = UEM(
+        8, structure="official", output="neg_relu", log_variance="element", global_skip=True
+    ).state_dict()
+    uem, x = UEM.official(8), torch.rand(2, 8, 4, 4)
+    uem.load_state_dict(old)
+    torch.testing.assert_close(uem(x), by_hand(old, x, 6))
+    for target in (UEM(8), torch.nn.ModuleDict({"uem": UEM(8)})):
+        given = old if isinstance(target, UEM) else {f"uem.{k}": v for k, v in old.items()}
+        with pytest.raises(RuntimeError, match=r"default once; build it with .*UEM\.official\(8\)"):
+            target.load_state_dict(given)
+    with pytest.raises(RuntimeError, match="build the UEM with the options of the one that was"):
+        uem.load_state_dict(UEM(8).state_dict())
+
+
 def test_wrong_use():
     with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\)"):
         UEM(8)(torch.rand(2, 4, 5, 5))
     with pytest.raises(TypeError, match="not both"):
-        UEM(UEMSpec(8), blocks=2)
+        UEM(UEMSpec(8), variant="reconstruct")
+    with pytest.raises(ValueError, match=r"'pointwise', the default, has no width.*UEM\.official"):
+        UEM(8, blocks=2)
     for channels in ("8", 8.0):
         with pytest.raises(TypeError, match=f"channels is {channels!r}"):
             UEM(channels)
@@ -158,6 +207,7 @@ def test_a_constant_tensor_is_a_number():
 
 def test_the_loss_shows_all_its_options():
     options = {"prior_weight": 1.0, "weight": 0.1, "reduction": "sum", "beta": 0.5}
-    options |= {"clamp": (-1, 1), "likelihood": "gaussian", "implementation": "composite"}
+    options |= {"clamp": (-1, 1), "likelihood": "gaussian", "gamma": None}
+    options |= {"implementation": "composite"}
     shown = repr(ULFDLoss(**options))
     assert shown == f"ULFDLoss({', '.join(f'{name}={value!r}' for name, value in options.items())})"

@@ -1,6 +1,7 @@
 """Eq. 10 as a module, against its parts computed one by one."""
 
 import copy
+import math
 import os
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def by_hand(model, uem, clean, degraded, *, detach=False, teacher=None):
 @pytest.mark.parametrize("teacher", ["self", "self_detached", "frozen"])
 def test_is_eq_10(teacher, with_uem):
     model, (clean, degraded) = network(), images()
-    uem = UEM(6) if with_uem else None
+    uem = UEM.official(6) if with_uem else None
     twin, twin_uem = copy.deepcopy(model), copy.deepcopy(uem)
     frozen = copy.deepcopy(model).eval() if teacher == "frozen" else None
     step = SelfDistillation(model, layer="2", uem=uem, teacher=teacher)
@@ -221,7 +222,7 @@ def test_a_closed_step_gives_the_model_back():
 
 def test_a_result_is_shown_in_short():
     clean, degraded = images()
-    step = SelfDistillation(network(), layer="2", uem=UEM(6), statistics=True)
+    step = SelfDistillation(network(), layer="2", uem=UEM.official(6), statistics=True)
     result = step(clean, degraded, LABELS)
     shown = repr(result)
     assert f"total={result.total.item():.4g}, " in shown
@@ -241,6 +242,101 @@ def test_a_resnet_step_compiles_into_one_graph(teacher):
     actual.total.backward()
     torch.testing.assert_close(actual.total, expected, rtol=1e-4, atol=1e-4)
     assert step.uem.deconv.weight.grad.abs().sum() > 0
+
+
+def started(**options):
+    return SelfDistillation(network(), layer="2", uem=UEM(6), **options)
+
+
+def differences(step, clean, degraded):
+    """(z − ẑ)² in the mean, without a trace of its computation in the network."""
+    twin = copy.deepcopy(step.model)
+    return (twin[:3](clean) - twin[:3](degraded)).square().mean().item()
+
+
+@pytest.mark.parametrize("k", [2.0, 0.5])
+def test_the_first_training_step_gives_the_uem_its_start_value(k):
+    step, pair = started(loss=ULFDLoss(weight=0.1, prior_weight=k)), images()
+    expected = math.log(differences(step, *pair) / k)
+    step.eval()(*pair, LABELS)
+    with torch.no_grad():
+        step.train()(*pair, LABELS)
+    assert not step.uem.started
+    sigma = step(*pair, LABELS).log_variance
+    assert sigma.flatten().tolist() == pytest.approx([expected] * 4, rel=1e-5)
+    with torch.no_grad():
+        step.uem.to_map.bias += 1
+    again = step(*pair, LABELS).log_variance
+    torch.testing.assert_close(again, sigma - 1)
+
+
+def test_a_uem_that_was_trained_or_loaded_keeps_its_weights():
+    pair = images()
+    first = started()
+    first(*pair, LABELS).total.backward()
+    torch.optim.SGD(first.parameters(), lr=0.1).step()
+    resumed = started()
+    resumed.load_state_dict(first.state_dict())
+    assert torch.equal(resumed(*pair, LABELS).total, first(*pair, LABELS).total)
+    elsewhere = UEM(6)
+    elsewhere(torch.rand(2, 6, 3, 3)).sum().backward()
+    before = elsewhere.to_map.weight.clone()
+    for uem in (elsewhere, UEM.official(6, blocks=1)):
+        state = {name: tensor.clone() for name, tensor in uem.state_dict().items()}
+        SelfDistillation(network(), layer="2", uem=uem)(*pair, LABELS)
+        assert all(torch.equal(state[name], tensor) for name, tensor in uem.state_dict().items())
+    assert torch.equal(elsewhere.to_map.weight, before)
+    # Weights of the network alone say nothing about the UEM.
+    network_only = started()
+    state = {n: t for n, t in first.state_dict().items() if n.startswith("model.")}
+    network_only.load_state_dict(state, strict=False)
+    assert not network_only.uem.started
+
+
+def test_a_step_with_a_start_value_compiles_into_one_graph():
+    pair, step = images(), started()
+    expected = copy.deepcopy(step)(*pair, LABELS).total
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        found = compiled(*pair, LABELS)
+        torch.testing.assert_close(found.total, expected)
+    assert step.uem.started
+    assert not step.uem.to_map.weight.any()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_the_likelihood_of_a_separate_loss_does_not_reach_the_network(gamma):
+    """The network's gradients are those of the weighted error, the UEM's of the likelihood."""
+    pair = images()
+    loss = ULFDLoss(weight=0.3, gamma=gamma)
+    step = started(loss=loss)
+    step.uem.started = True  # at random, so that the weights differ
+    twin = copy.deepcopy(step)
+    result = step(*pair, LABELS)
+    result.total.backward()
+    z_hat, z = twin.model[:3](pair[1]), twin.model[:3](pair[0])
+    sigma = twin.uem(z_hat.detach())
+    weights = (-gamma * sigma.detach()).exp()
+    network_loss = 0.3 * ((weights / weights.mean()) * (z - z_hat).square()).mean()
+    likelihood = ulfd_loss(z_hat.detach(), z.detach(), sigma)
+    torch.testing.assert_close(result.distillation, network_loss + likelihood)
+    tasks = [functional.cross_entropy(twin.model[3:](x), LABELS) for x in (z_hat, z)]
+    (sum(tasks) + network_loss + likelihood).backward()
+    for ours, theirs in zip(step.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    assert step.uem.head.weight.grad.abs().max() > 0
+
+
+def test_faithful_is_the_mse_for_the_network():
+    pair = images()
+    plain = SelfDistillation(network(), layer="2")
+    step = started(faithful=True)
+    for one in (plain, step):
+        one(*pair, LABELS).total.backward()
+    for ours, theirs in zip(step.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match=r"faithful is the loss's gamma.*gamma=0\.0"):
+        started(faithful=True, loss=ULFDLoss())
 
 
 def test_autocast_keeps_the_loss_in_float32():
@@ -274,6 +370,12 @@ def _worker(rank: int, port: str, results) -> None:
     step.zero_grad()
     step(clean, degraded, LABELS).total.backward()
     whole = [parameter.grad for parameter in model.parameters()]
+    torch.manual_seed(rank)
+    informed = SelfDistillation(model, layer="1", uem=UEM(6))
+    nn.parallel.DistributedDataParallel(informed)(clean[rows], degraded[rows], LABELS[rows])
+    mean = (model[:2](clean) - model[:2](degraded)).square().mean()
+    best = (mean / 2).log().reshape(1)
+    broadcast = broadcast and torch.allclose(informed.uem.to_map.bias, -best, rtol=1e-5)
     close = all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(shared, whole, strict=True)
     )

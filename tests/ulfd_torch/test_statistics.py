@@ -1,14 +1,17 @@
 """What is logged of the loss: closed forms, no graph, no wait for the device."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ulfd_torch import SelfDistillation, ULFDLoss, loss_statistics, ulfd_loss
+from ulfd_torch import UEM, SelfDistillation, ULFDLoss, loss_statistics, ulfd_loss
+from ulfd_torch.statistics import SAMPLE, _places, concern
 
 SIGMAS = [(3, 4, 5, 5), (3, 1, 5, 5), (3, 1, 1, 1), (1, 4, 1, 1), (5,), ()]
 
@@ -28,6 +31,14 @@ def test_every_number_is_its_definition(shape, clamp):
     found = loss_statistics(student, teacher, sigma, clamp=clamp)
     z_hat, z, s = student.numpy(), teacher.numpy(), sigma.numpy()
     low, high = clamp or (-np.inf, np.inf)
+    squares = (z - z_hat) ** 2
+    weighted = np.exp(-np.clip(s, low, high)) * squares
+    # 300 elements: the sample is all of them, its largest 1 % are three.
+    top = np.sort(weighted, axis=None)[-3:].sum() / weighted.sum()
+    padded = s.reshape((1,) * (4 - s.ndim) + s.shape)
+    axes = tuple(axis for axis, size in enumerate(padded.shape) if size == 1)
+    shared = squares.mean(axes, keepdims=True)
+    many = s.size >= 32
     expected = {
         "weighted_residual": (np.exp(-np.clip(s, low, high)) * (z - z_hat) ** 2).mean(),
         "squared_difference": ((z - z_hat) ** 2).mean(),
@@ -35,6 +46,9 @@ def test_every_number_is_its_definition(shape, clamp):
         "log_variance_min": s.min(),
         "log_variance_max": s.max(),
         "log_variance_clamped": np.mean((s < low) | (s > high)),
+        "rank_correlation": spearmanr(padded, shared, axis=None).statistic if many else 0.0,
+        "effective_weight": weighted.mean() / squares.mean(),
+        "top_share": top,
     }
     assert found.as_dict() == pytest.approx(expected, rel=1e-12)
     for value in found:
@@ -61,6 +75,55 @@ def test_without_sigma_it_is_zero():
     found = loss_statistics(student, teacher, clamp=(-1, 1)).as_dict()
     assert found["weighted_residual"] == found["squared_difference"]
     assert {value for name, value in found.items() if "log" in name} == {0.0}
+    assert (found["effective_weight"], found["rank_correlation"]) == (1.0, 0.0)
+
+
+def test_equal_features_have_no_shares_and_no_ratio():
+    same = torch.rand(4, 8, 4, 4)
+    found = loss_statistics(same, same, torch.rand(4, 8, 4, 4)).as_dict()
+    assert (found["effective_weight"], found["top_share"], found["rank_correlation"]) == (0, 0, 0)
+
+
+def test_what_is_equal_shares_its_ranks():
+    """Most elements behind a ReLU are 0 in both features."""
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(2, 8, 16, 16, 4) - 1).relu()
+    sigma = torch.randint(-2, 3, student.shape).float()
+    found = loss_statistics(student, teacher, sigma).rank_correlation.item()
+    squares = (student - teacher).square().numpy()
+    assert student.numel() == SAMPLE * 2
+    # The sample is half of the elements: 4 standard errors of a correlation of 4096 pairs.
+    expected = spearmanr(sigma.numpy(), squares, axis=None).statistic
+    assert found == pytest.approx(expected, abs=4 / 64)
+    small = (sigma[:4, :8].numpy(), squares[:4, :8])
+    found = loss_statistics(student[:4, :8], teacher[:4, :8], sigma[:4, :8])
+    assert found.rank_correlation.item() == pytest.approx(spearmanr(*small, axis=None).statistic)
+
+
+def test_the_sample_is_fixed_and_of_different_elements():
+    places = torch.stack(_places(torch.Size((128, 64, 4, 4)), torch.device("cpu")))
+    assert len(places.unique(dim=1).T) == SAMPLE
+    for axis, size in enumerate((128, 64, 4, 4)):  # every index is seen, about equally often
+        counts = places[axis].bincount(minlength=size)
+        assert counts.min() >= SAMPLE / size / 2
+
+
+def test_a_weight_that_grows_with_the_error_is_said_once_read():
+    """The official UEM: σ ≤ −ẑ, and ẑ and the error grow together."""
+    torch.manual_seed(0)
+    student = 4 * torch.randn(16, 8, 6, 6).relu()
+    teacher = student * (1 + torch.randn_like(student))
+    official = loss_statistics(student, teacher, UEM.official(8)(student))
+    with pytest.warns(UserWarning, match=r"rank correlation is -0.*UEM\.official\(C, global_skip"):
+        official.as_dict()
+    even = loss_statistics(student, teacher, torch.zeros(16, 1, 1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        even.as_dict()
+        repr(official)
+    few = {"rank_correlation": 0.5, "top_share": 0.61}
+    assert "1 % of the elements carry 61%" in concern(few)
+    assert concern({"rank_correlation": -0.05, "top_share": 0.59}) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

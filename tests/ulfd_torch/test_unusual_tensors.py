@@ -64,7 +64,9 @@ def test_a_step_depends_on_no_default():
     with torch.device("cpu"):
         model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(),
                                     torch.nn.Linear(4 * 36, 3))  # fmt: skip
-        step = SelfDistillation(model, layer="1", uem=UEM.official(4, width=4, blocks=1), statistics=True)
+        step = SelfDistillation(
+            model, layer="1", uem=UEM.official(4, width=4, blocks=1), statistics=True
+        )
         step.float()
         images, labels = torch.rand(2, 4, 3, 8, 8).float(), torch.tensor([0, 1, 2, 0])
     result = step(images[0], images[1], labels)

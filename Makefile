@@ -10,7 +10,7 @@ NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help run test test-lowest test-newest check format docs bench bench-compare bench-published test-gpu bench-gpu package clean
+.PHONY: help environment run test test-lowest test-newest check format docs bench bench-compare bench-published test-gpu bench-gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -107,6 +107,14 @@ $(VENV)/.jax-lowering: $(VENV)/.test
 $(VENV)/.%: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
+
+# All of them in one installation, for each builds the package: a minute and a half less in CI.
+EXTRAS_HERE := test dev docs bench
+environment: $(VENV)/.environment ## what check, docs, test and bench need, installed at once
+$(VENV)/.environment: pyproject.toml $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--editable ".[$$(echo $(EXTRAS_HERE) | tr ' ' ,)]"
+	@touch $(EXTRAS_HERE:%=$(VENV)/.%) $@
 
 # The lowest and the newest versions, in environments of their own. The Triton kernels in JAX need a
 # newer Triton than the lowest torch is tied to, hence two of the lowest.

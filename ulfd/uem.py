@@ -139,9 +139,9 @@ class UEMSpec:
         inner = (self.width, self.blocks, self.normalization)
         if self.structure == "pointwise" and inner != (None, UEMSpec.blocks, "none"):
             raise ValueError(
-                "UEMSpec: the structure 'pointwise', the default, has no width, blocks or "
-                "normalization; leave them out, or build the paper's with "
-                f"UEMSpec.official or UEM.official; got {self}."
+                "UEMSpec: the structure 'pointwise' has no width, blocks or normalization; leave "
+                "them out, or build the paper's UEM, as UEMSpec.official(64, blocks=2), in torch "
+                f"UEM.official(64, blocks=2); got {self}."
             )
 
     @property

@@ -64,13 +64,6 @@ def value_and_gradients(
     )
 
 
-def scaled(
-    options: LossOptions, upstream: Array, *gradients: Array | None
-) -> tuple[Array | None, ...]:
-    """Gradients that were computed under upstream 1, under `upstream`."""
-    return tuple(None if gradient is None else upstream * gradient for gradient in gradients)
-
-
 def compute_dtype(*arrays: Array | None) -> DTypeLike:
     """The dtype of the arithmetic and of the loss: float32, or float64 for float64 inputs."""
     return losses.compute_dtype(*arrays, xp=jnp)

@@ -2,23 +2,22 @@
 
 A kernel computes a scalar and its gradients on one device. Here it becomes a function that
 
-- differentiates: `loss` has a custom_vjp that writes only the gradients that are asked for, in one
-  of two ways (below). Everything beyond the first reverse pass (hessian, gradient penalties) goes
-  through `composite`;
+- differentiates, in one of two ways (below), and writes only the gradients that are asked for.
+  Everything beyond the first derivative (hessian, gradient penalties) goes through `composite`;
 - batches: vmap of a kernel is vmap of `composite`, which needs no kernel for one more axis;
 - runs where the program ends up: `lax.platform_dependent` picks the kernel while XLA compiles;
 - says in shard_map that its results vary over the axes over which its inputs do.
 
-Forward mode (`jax.jvp`) as the first derivative is what custom_vjp excludes: it raises, and
-`implementation="composite"` has it.
+How many words an element costs under reverse mode, for a full σ. `_saving` has a custom_jvp: the
+value and the gradients are computed together under upstream λ, 5 words, and the derivative is the
+sum of gradient · tangent, which JAX runs forwards (`jax.jvp`) or transposes to upstream · gradient.
+Under `jit(value_and_grad(loss))`, and in any sum of losses, upstream is the constant 1, for which
+XLA removes the product; another number costs 4 words more.
 
-How many words an element costs under reverse mode, for a full σ. A kernel that can scale in place
-computes the value and the gradients together under upstream λ, 5 words, and the backward pass
-scales them by what arrives. Under `jit(value_and_grad(loss))`, and in any sum of losses, that is
-the constant 1, for which XLA removes the scaling; another number costs 4 words more. Other kernels
-recompute from the inputs in the backward pass, 3 + 5 words. So do all where an input is narrower
-than the arithmetic: a gradient that is rounded before the loss scale reaches it falls out of
-float16's range.
+`_recomputing` has a custom_vjp: the backward pass computes the gradients from the inputs, 3 + 5
+words. The kernels on GPUs take it, and all where an input is narrower than the arithmetic: a
+gradient that is rounded before the loss scale reaches it falls out of float16's range. A custom_vjp
+excludes forward mode, which raises; `implementation="composite"` has it.
 """
 
 from collections.abc import Callable
@@ -40,17 +39,17 @@ class Implementation(NamedTuple):
     """One kernel: the functions of `ulfd_jax.composite`, computed by it.
 
     Args:
-        scaled: None where reverse mode had better recompute; see above.
+        saves: whether reverse mode had better keep the gradients than recompute; see above.
     """
 
     value: Callable[..., Array]
     gradients: Callable[..., tuple[Array | None, ...]]
     value_and_gradients: Callable[..., tuple[Array | None, ...]]
-    scaled: Callable[..., tuple[Array | None, ...]] | None = None
+    saves: bool = False
 
 
 COMPOSITE = Implementation(
-    composite.value, composite.gradients, composite.value_and_gradients, composite.scaled
+    composite.value, composite.gradients, composite.value_and_gradients, saves=True
 )
 
 
@@ -145,14 +144,54 @@ _value = _through_composite("value", 0)
 _gradients = _through_composite("gradients", 1)
 value_and_gradients: Callable[..., tuple[Any, ...]] = _through_composite("value_and_gradients", 1)
 """(call, needs, upstream, student, teacher, σ) to (value, by student, by teacher, by σ)."""
-_scaled = _through_composite("scaled", 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _saves(call: Call, inputs: tuple[Array | None, ...]) -> bool:
+    """Whether the gradients are computed with the value; see the module's docstring."""
+    exact = composite.compute_dtype(*inputs)
+    served = [implementation for _, implementation in (("", call.default), *call.platforms)]
+    return all(array.dtype == exact for array in inputs if array is not None) and all(
+        implementation.saves for implementation in served if implementation
+    )
+
+
 def loss(
     call: Call, weight: Array, student: Array, teacher: Array, log_variance: Array | None
 ) -> Array:
     """The scalar loss, λ (`weight`, in the loss's dtype) times the value of the call's kernel."""
+    inputs = (student, teacher, log_variance)
+    chosen = _saving if _saves(call, inputs) else _recomputing
+    return chosen(call, weight, *inputs)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _saving(call: Call, weight: Array, *inputs: Array | None) -> Array:
+    return weight * _value(call, *inputs)
+
+
+@partial(_saving.defjvp, symbolic_zeros=True)
+def _saving_derivative(call: Call, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """Σ gradient · tangent: JAX runs it forwards, or transposes it to upstream · gradient."""
+    weight, *inputs = primals
+    by_weight, *others = (
+        None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents
+    )
+    needs = tuple(tangent is not None for tangent in others)
+    if any(needs):
+        value, *gradients = value_and_gradients(call, needs, weight, *inputs)
+    else:
+        value, gradients = _value(call, *inputs), [None, None, None]
+    terms = [jnp.sum(g * t) for g, t in zip(gradients, others, strict=True) if g is not None]
+    if by_weight is not None:
+        terms.append(by_weight * value)
+    result = weight * value
+    return result, sum(terms[1:], terms[0])  # JAX asks where something is perturbed
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recomputing(
+    call: Call, weight: Array, student: Array, teacher: Array, log_variance: Array | None
+) -> Array:
     return weight * _value(call, student, teacher, log_variance)
 
 
@@ -171,43 +210,22 @@ def _needs_of(mark: Array) -> Needs:
     return bool(bits & 1), bool(bits & 2), bool(bits & 4)
 
 
-def _saves(call: Call, inputs: tuple[Array | None, ...]) -> bool:
-    """Whether the gradients are computed with the value; see the module's docstring."""
-    exact = composite.compute_dtype(*inputs)
-    served = [implementation for _, implementation in (("", call.default), *call.platforms)]
-    return all(array.dtype == exact for array in inputs if array is not None) and all(
-        implementation.scaled for implementation in served if implementation
-    )
-
-
 def _forward(call: Call, *primals: CustomVJPPrimal | None) -> tuple[Array, Any]:
     weight, *inputs = (None if primal is None else primal.value for primal in primals)
     first, second, third = (primal is not None and bool(primal.perturbed) for primal in primals[1:])
-    needs = (first, second, third)
-    if not _saves(call, tuple(inputs)):
-        value = _value(call, *inputs)
-        return weight * value, (_marked(needs), value, (weight, *inputs))
-    if any(needs):
-        value, *gradients = value_and_gradients(call, needs, weight, *inputs)
-    else:
-        value, gradients = _value(call, *inputs), [None, None, None]
-    kept = [jnp.zeros(0) if gradient is None else gradient for gradient in gradients]
-    return weight * value, (_marked(needs), value, kept)
+    value = _value(call, *inputs)
+    return weight * value, (_marked((first, second, third)), value, (weight, *inputs))
 
 
 def _backward(call: Call, residuals: Any, upstream: Array | SymbolicZero) -> tuple[Any, ...]:
-    mark, value, arrays = residuals
+    mark, value, (weight, *inputs) = residuals
     needs = _needs_of(mark)
     if isinstance(upstream, SymbolicZero):
         upstream = jnp.zeros(upstream.shape, upstream.dtype)
     by_weight = upstream * value
     if not any(needs):
         return by_weight, None, None, None
-    if len(arrays) == len(needs):  # the gradients
-        kept = [array if need else None for array, need in zip(arrays, needs, strict=True)]
-        return by_weight, *_scaled(call, upstream, *kept)
-    weight, *inputs = arrays
     return by_weight, *_gradients(call, needs, upstream * weight, *inputs)
 
 
-loss.defvjp(_forward, _backward, symbolic_zeros=True)
+_recomputing.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -176,8 +176,8 @@ def ulfd_loss(
             exp(−γσ) of mean 1 (0: the MSE), and σ its likelihood; None is Eq. 9.
         implementation: a kernel's name ("composite", ...), or None for the best one that serves
             the inputs on the platform that the program runs on; under jit on several devices that
-            is "composite", which XLA partitions, except inside shard_map. Forward-mode
-            differentiation (`jax.jvp`) and `jax.export` need "composite".
+            is "composite", which XLA partitions, except inside shard_map. `jax.export` needs
+            "composite", and so does forward mode (`jax.jvp`) on GPUs and in half precision.
     Returns:
         a scalar, or the features' shape for "none"; float32, or float64 for float64 inputs.
     Raises:

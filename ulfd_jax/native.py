@@ -16,19 +16,18 @@ from ulfd.kernels.cpu import library
 from ulfd.losses import denominator
 from ulfd.options import LossOptions
 from ulfd_jax.composite import Array, Needs, compute_dtype
-from ulfd_jax.derivatives import Implementation, aligned
+from ulfd_jax.derivatives import Implementation
 
 Shape = jax.ShapeDtypeStruct
-TARGET, SCALE = "ulfd_fused", "ulfd_scale"
+TARGET = "ulfd_fused"
 
 
 @cache
 def _register() -> None:
     """Tells XLA, once, where the kernel is."""
     assert library.LIBRARY is not None, library.MISSING
-    entries = {TARGET: library.LIBRARY.ulfd_xla, SCALE: library.LIBRARY.ulfd_xla_scale}
-    for name, entry in entries.items():
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(entry), platform="cpu")
+    capsule = jax.ffi.pycapsule(library.LIBRARY.ulfd_xla)
+    jax.ffi.register_ffi_target(TARGET, capsule, platform="cpu")
 
 
 def _run(
@@ -98,23 +97,6 @@ def _value_and_gradients(
     return _run(options, needs, upstream, *inputs, value=True)
 
 
-def _scaled(options: LossOptions, upstream: Array, *gradients: Array | None) -> Any:
-    """In place; not at all for the constant 1, of which XLA folds the condition."""
-    _register()
-    present = [gradient for gradient in gradients if gradient is not None]
-
-    def scale(*arrays: Array) -> tuple[Array, ...]:
-        results = jax.ffi.ffi_call(
-            SCALE,
-            [Shape(array.shape, array.dtype) for array in arrays],
-            input_output_aliases={1 + index: index for index in range(len(arrays))},
-        )(upstream, *arrays)
-        return aligned(*results, *arrays)[: len(arrays)]
-
-    found = iter(jax.lax.cond(upstream == 1, lambda *arrays: arrays, scale, *present))
-    return tuple(None if gradient is None else next(found) for gradient in gradients)
-
-
 def implementation(architecture: str) -> Implementation:
     """The kernel; it picks the processor's instruction set by itself."""
-    return Implementation(_value, _gradients, _value_and_gradients, _scaled)
+    return Implementation(_value, _gradients, _value_and_gradients, saves=True)

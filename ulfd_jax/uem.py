@@ -130,7 +130,7 @@ def train(
     return forward.run(student), forward.state
 
 
-@partial(jax.jit, static_argnames=("spec", "prior_weight"))
+@partial(jax.jit, static_argnames=("spec", "prior_weight", "clamp"))
 def start_from(
     params: Weights,
     student: Array,
@@ -138,6 +138,7 @@ def start_from(
     *,
     spec: UEMSpec,
     prior_weight: float = 2.0,
+    clamp: tuple[float, float] | None = None,
 ) -> dict[str, Array]:
     """Weights that make σ the one number that fits a first batch best, log(mean (z − ẑ)²/k).
 
@@ -155,6 +156,7 @@ def start_from(
         teacher: z, the same shape.
         spec: the UEM that the weights belong to.
         prior_weight: k of the loss, > 0.
+        clamp: of the loss, beyond which σ would have no gradient.
     Returns:
         new weights; those given are left alone.
     Raises:
@@ -165,6 +167,7 @@ def start_from(
     best = jnp.log(ulfd_loss(student, teacher) / prior_weight)
     # Features that are equal, or not finite, say nothing about σ.
     best = jnp.where(jnp.isfinite(best), best, 0.0)
+    best = best if clamp is None else jnp.clip(best, *clamp)
     weight, bias = (params[f"{name}.{part}"] for part in ("weight", "bias"))
     changed = {f"{name}.weight": jnp.zeros_like(weight), f"{name}.bias": jnp.full_like(bias, -best)}
     return {**params, **changed}

@@ -186,6 +186,9 @@ class UEM(nn.Module):
         ValueError, TypeError: as `ulfd.UEMSpec`; or a whole one was given with options.
     """
 
+    started: bool = True
+    """Whether its weights are to be kept as they are: trained, loaded or started already."""
+
     def __init__(self, spec: UEMSpec | int, **options: Any) -> None:
         super().__init__()
         if not isinstance(spec, UEMSpec):
@@ -194,7 +197,6 @@ class UEM(nn.Module):
             raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
         self.spec = spec
         self.started = spec.start_layer is None
-        """Whether its weights are to be kept as they are: trained, loaded or started already."""
         layers = {layer.name: layer for layer in spec.convolutions()}
         if spec.structure == "official":
             self.deconv = _convolution(layers["deconv"])
@@ -215,7 +217,14 @@ class UEM(nn.Module):
         return cls(UEMSpec.official(channels, **options))
 
     @torch.no_grad()
-    def start_from(self, student: Tensor, teacher: Tensor, *, prior_weight: float = 2.0) -> None:
+    def start_from(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        prior_weight: float = 2.0,
+        clamp: tuple[float, float] | None = None,
+    ) -> None:
         """Makes σ the one number that fits a first batch best, log(mean (z − ẑ)²/k).
 
         The last layer's weights become 0, its bias −σ. In a process group the mean is that of all
@@ -231,6 +240,7 @@ class UEM(nn.Module):
             student: ẑ, (B, C, H, W).
             teacher: z, the same shape.
             prior_weight: k of the loss, > 0.
+            clamp: of the loss, beyond which σ would have no gradient.
         Raises:
             ValueError: σ of this UEM is never one number, as the official one's; or k <= 0.
         """
@@ -242,6 +252,8 @@ class UEM(nn.Module):
         best = (mean / prior_weight).log()
         # Features that are equal, or not finite, say nothing about σ.
         best = torch.where(best.isfinite(), best, torch.zeros_like(best))
+        if clamp is not None:
+            best = best.clamp(*clamp)
         layer: Any = self.get_submodule(name)
         layer.weight.zero_()
         layer.bias.copy_(-best)

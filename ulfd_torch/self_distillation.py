@@ -219,7 +219,9 @@ class SelfDistillation(nn.Module):
         """Gives the UEM its start value, in the first training step."""
         uem = self.uem
         if self.training and torch.is_grad_enabled() and isinstance(uem, UEM) and not uem.started:
-            uem.start_from(z_hat, z, prior_weight=getattr(self.loss, "prior_weight", 2.0) or 2.0)
+            k = getattr(self.loss, "prior_weight", 2.0) or 2.0
+            clamp = getattr(self.loss, "clamp", None)
+            uem.start_from(z_hat, z, prior_weight=k, clamp=clamp)
 
     def forward(self, clean: Tensor, degraded: Tensor, labels: Tensor) -> SelfDistillationLoss:
         """The joint loss of a batch of pairs.

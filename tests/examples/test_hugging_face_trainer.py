@@ -33,14 +33,14 @@ class Checked(transformers.Trainer):
         assert isinstance(model, SelfDistillation)
         clean, degraded = inputs["clean"], inputs["degraded"]
         assert (clean != degraded).flatten(1).any(1).all()
+        loss = super().compute_loss(model, inputs, *arguments, **options)  # σ has its start value
+        self.found.append(loss.detach())
         with FeatureTap(model.model, LAYER) as tap, torch.no_grad():
             (y_hat, z_hat), (y, z) = (
                 (model.model(inputs[name]), tap.take()) for name in ("degraded", "clean")
             )
             entropy = sum(cross_entropy(logits, inputs["labels"]) for logits in (y, y_hat))
             self.expected.append(entropy + 0.1 * eq_9(z_hat, z, model.uem(z_hat)))
-        loss = super().compute_loss(model, inputs, *arguments, **options)
-        self.found.append(loss.detach())
         return loss
 
 

@@ -168,7 +168,7 @@ def test_axes_are_added_by_hand(kernel, sigma):
 )
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_the_uem_adds_axes_by_hand(options, layout):
-    spec = ulfd_jax.UEMSpec(4, **options)
+    spec = ulfd_jax.UEMSpec.official(4, **options)
     params, state = ulfd_jax.uem.init(jax.random.key(0), spec), ulfd_jax.uem.init_state(spec)
     features = jnp.ones(SHAPE if layout == "NCHW" else (3, 5, 5, 4))
     found = ulfd_jax.uem.apply(params, features, spec=spec, state=state, layout=layout)

@@ -136,6 +136,8 @@ def test_the_start_value_is_torchs(spec, tmp_path):
         np.testing.assert_array_equal(params[name], before[name])
     found = jax.tree.leaves(uem.apply(started, x, spec=spec, state=state))[0]
     assert found == pytest.approx(np.log(np.mean((x - z) ** 2) / 1.5), rel=1e-5)
+    limited = uem.start_from(params, x, z, spec=spec, clamp=(3.0, 5.0))
+    assert (jax.tree.leaves(uem.apply(limited, x, spec=spec, state=state))[0] == 3).all()
     same = uem.start_from(params, x, x, spec=spec)
     assert (jax.tree.leaves(uem.apply(same, x, spec=spec, state=state))[0] == 0).all()
 

@@ -165,7 +165,7 @@ def test_wrong_use():
         UEM(8)(torch.rand(2, 4, 5, 5))
     with pytest.raises(TypeError, match="not both"):
         UEM(UEMSpec(8), variant="reconstruct")
-    with pytest.raises(ValueError, match=r"'pointwise', the default, has no width.*UEM\.official"):
+    with pytest.raises(ValueError, match=r"'pointwise' has no width.*UEM\.official"):
         UEM(8, blocks=2)
     for channels in ("8", 8.0):
         with pytest.raises(TypeError, match=f"channels is {channels!r}"):

@@ -270,6 +270,14 @@ def test_the_first_training_step_gives_the_uem_its_start_value(k):
     torch.testing.assert_close(again, sigma - 1)
 
 
+def test_a_start_value_beyond_the_clamp_would_have_no_gradient():
+    step = started(loss=ULFDLoss(weight=0.1, clamp=(3.0, 5.0)))
+    result = step(*images(), LABELS)
+    assert (result.log_variance == 3).all()
+    result.total.backward()
+    assert step.uem.to_map.bias.grad.abs() > 0
+
+
 def test_a_uem_that_was_trained_or_loaded_keeps_its_weights():
     pair = images()
     first = started()

@@ -148,19 +148,38 @@ def train(folder, link, step=None, iterations=10):
     return step
 
 
-def test_stopped_at_any_iteration_it_continues_bit_by_bit(tmp_path):
-    whole = train(tmp_path / "whole", Counter()).state_dict()
+def small_uem_step():
+    """ULFD with the default UEM, which the first iteration gives its start value."""
+    torch.manual_seed(0)
+    options = UEMOptions(structure="pointwise", output="linear", global_skip=False)
+    step = METHODS["ulfd"].make_step(model(), SHORT, replace(options, log_variance="sample"))
+    assert step.uem.spec == UEMSpec(64)
+    return step
+
+
+@pytest.mark.parametrize("make", [lambda: None, small_uem_step], ids=["official", "default"])
+def test_stopped_at_any_iteration_it_continues_bit_by_bit(tmp_path, make):
+    whole = train(tmp_path / "whole", Counter(), make()).state_dict()
     for end in (1, 5, 9):
         folder = tmp_path / str(end)
         with pytest.raises(Interrupted):
-            train(folder, Counter(end))
+            train(folder, Counter(end), make())
         link = Counter()
-        resumed = train(folder, link).state_dict()
+        resumed = train(folder, link, make()).state_dict()
         assert (link.skipped, link.count) == (end, 10 - end)
         assert all(torch.equal(resumed[name], whole[name]) for name in whole)
         log = (folder / "metrics.jsonl").read_text()
         assert log == (tmp_path / "whole" / "metrics.jsonl").read_text()
         assert json.loads(log.splitlines()[-1])["iteration"] == 10
+
+
+def test_the_log_says_once_where_sigma_weights_the_wrong_way(tmp_path, capsys):
+    train(tmp_path / "default", Counter(), small_uem_step(), iterations=20)
+    assert "official" not in capsys.readouterr().out
+    train(tmp_path / "official", Counter(), iterations=20)
+    out = capsys.readouterr().out
+    assert out.count("iteration 10: σ falls where the error grows") == 1
+    assert out.count("UEM.official(C, global_skip=False)") == 1
 
 
 class Exploding(Step):

@@ -170,28 +170,6 @@ struct Work {
   const Kernels *kernels;
 };
 
-template <class T>
-struct Scaling {
-  T factor;
-  const T *from;
-  T *to;
-  int64_t size;
-};
-
-template <class T>
-void scale(const void *factor, const void *from, void *to, int64_t size, int32_t threads) {
-  const Scaling<T> whole{*static_cast<const T *>(factor), static_cast<const T *>(from),
-                         static_cast<T *>(to), size};
-  parallel_for(
-      quotient(size, ITEM), static_cast<int>(std::min<int64_t>(threads, size / SHARE + 1)),
-      [](const void *context, int64_t item) {
-        const Scaling<T> whole = *static_cast<const Scaling<T> *>(context);
-        const int64_t end = std::min(whole.size, (item + 1) * ITEM);
-        for (int64_t i = item * ITEM; i < end; ++i) whole.to[i] = whole.factor * whole.from[i];
-      },
-      &whole);
-}
-
 }  // namespace
 }  // namespace ulfd
 
@@ -242,18 +220,6 @@ int ulfd_fused(const ulfd::Problem *problem) {
     else
       *static_cast<float *>(problem->loss) = static_cast<float>(loss);
   }
-  return 0;
-}
-
-int ulfd_scale(const void *factor, const void *from, void *to, int64_t size, int32_t dtype,
-               int32_t threads) {
-  const ulfd::DefaultArithmetic arithmetic;
-  if (dtype == ulfd::FLOAT32)
-    ulfd::scale<float>(factor, from, to, size, threads);
-  else if (dtype == ulfd::FLOAT64)
-    ulfd::scale<double>(factor, from, to, size, threads);
-  else
-    return 1;
   return 0;
 }
 

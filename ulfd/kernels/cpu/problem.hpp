@@ -77,7 +77,3 @@ inline bool has_double(const Problem &p) {
 ULFD_EXPORT int ulfd_fused(const ulfd::Problem *problem);
 // The name of an instruction set, -1 being the best of this processor, or null if it has no such.
 ULFD_EXPORT const char *ulfd_instructions(int32_t index);
-// to = factor · from for `size` elements of FLOAT32 or FLOAT64, in place if they are the same array.
-// Returns 0, or 1 for another dtype.
-ULFD_EXPORT int ulfd_scale(const void *factor, const void *from, void *to, int64_t size,
-                           int32_t dtype, int32_t threads);

@@ -6,7 +6,6 @@
 namespace ffi = xla::ffi;
 
 ULFD_EXPORT XLA_FFI_Error *ulfd_xla(XLA_FFI_CallFrame *frame);
-ULFD_EXPORT XLA_FFI_Error *ulfd_xla_scale(XLA_FFI_CallFrame *frame);
 
 namespace {
 
@@ -63,29 +62,7 @@ ffi::Error call(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Remaini
                                                 "ulfd: out of memory for partial sums");
 }
 
-// Every result is the argument of its number, which may lie in the same memory, times the first.
-ffi::Error scale(ffi::ThreadPool pool, ffi::AnyBuffer factor, ffi::RemainingArgs arguments,
-                 ffi::RemainingRets results) {
-  for (size_t index = 0; index < results.size(); ++index) {
-    const auto from = arguments.get<ffi::AnyBuffer>(index);
-    auto to = results.get<ffi::AnyBuffer>(index);
-    if (from.has_error()) return from.error();
-    if (to.has_error()) return to.error();
-    if (dtype(*from) != dtype(factor) || dtype(*from) != dtype(**to) ||
-        from->element_count() != (*to)->element_count() ||
-        ulfd_scale(factor.untyped_data(), from->untyped_data(), (*to)->untyped_data(),
-                   static_cast<int64_t>(from->element_count()), dtype(factor),
-                   static_cast<int32_t>(pool.num_threads())) != 0)
-      return ffi::Error::InvalidArgument("ulfd: scaling takes arrays of float32 or float64 alone");
-  }
-  return ffi::Error::Success();
-}
-
 }  // namespace
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    ulfd_xla_scale, scale,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().RemainingArgs().RemainingRets());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ulfd_xla, call,
                               ffi::Ffi::Bind()

@@ -151,29 +151,13 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
 def classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     """How many classes the weights have, or None if as many as the model.
 
-    The weights may differ from the model's in the length of the last layer alone.
-
-    Raises:
-        RunError: they differ in more.
+    They then differ from the model's in the length of the last layer; what differs in more does
+    not pass `fill`.
     """
     own = model.state_dict()
-    other = {name: value for name, value in weights.items() if name in own}
-    differing = {name: v.shape for name, v in other.items() if v.shape != own[name].shape}
-    if not differing:
-        return None
-    lengths = {shape[0] for shape in differing.values() if len(shape)}
-    inner = [
-        name
-        for name, shape in differing.items()
-        if len(shape) != own[name].ndim or shape[1:] != own[name].shape[1:]
-    ]
-    if inner or len(lengths) != 1:
-        name = (inner or list(differing))[0]
-        raise RunError(
-            f"the checkpoint's {name!r} has the shape {tuple(differing[name])}, but the network's "
-            f"{tuple(own[name].shape)}; it is of another architecture."
-        )
-    return lengths.pop()
+    shapes = [(v.shape, own[name].shape) for name, v in weights.items() if name in own]
+    lengths = {here[0] for here, there in shapes if here != there and here[1:] == there[1:]}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -185,7 +169,8 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
         missing, unexpected = model.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:
-        raise RunError(f"the checkpoint does not fit the network: {error}") from error
+        first = str(error).split("\n")[1].strip()
+        raise RunError(f"the checkpoint is of another architecture: {first}") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise RunError(

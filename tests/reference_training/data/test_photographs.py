@@ -14,7 +14,6 @@ from PIL import Image
 from reference_training.corruptions import SEEN, SEVERITIES, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data import photograph_pairs
-from reference_training.data.make_photograph_crops import crops, write_folder, write_shards
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     ImageFolder,
@@ -29,6 +28,7 @@ from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.ranks import ALONE, World
+from scripts.make_photograph_crops import crops, write_folder, write_shards
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from reference_training import report
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import CORRUPTIONS
-from reference_training.data.make_photograph_crops import write_folder
 from reference_training.experiments import final_evaluation, imagenet, imagenet_tables
 from reference_training.experiments.job import resolve
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.run import main, parse
+from scripts.make_photograph_crops import write_folder
 
 SMALL = (
     "--arch resnet8 --weights random --crop 32 --resize 36 --recipe.batch-size 12 "

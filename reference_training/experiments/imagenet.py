@@ -32,7 +32,8 @@ from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.ranks import World
 from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
 from reference_training.runtime.workers import bar
-from reference_training.training import export, loop, record, tracking
+from reference_training.training import export, record, tracking
+from reference_training.training.loop import TrainingLoop
 from reference_training.training.protocols import Flag
 from reference_training.training.schedule import Schedule, stepwise
 
@@ -237,7 +238,7 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
     run, recipe, clock = job.run, job.run.recipe, Clock(world.device)
     with _link(run) as link, tracking.observers(run, world) as observers:
-        loop.train(
+        TrainingLoop(
             step,
             _source(job, photographs, world, clock),
             Schedule(
@@ -255,7 +256,7 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
             clock=clock,
             observers=observers,
             kept=run.kept,
-        )
+        ).train()
 
 
 def _execute(job: Job, world: World) -> None:

@@ -23,7 +23,8 @@ from reference_training.methods.trainings import Training, network_of, training
 from reference_training.networks.resnet import ResNet
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
-from reference_training.training import checkpoint, loop
+from reference_training.training import checkpoint
+from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, stepwise
 from reference_training.training.state import strip_prefix
 
@@ -112,14 +113,14 @@ def train(run: SmallRun, seed: int, name: str) -> None:
         frost=run.frost,
         second_views=one.method.second_views,
     )
-    loop.train(
+    TrainingLoop(
         _step(run, seed, one, dataset.classes),
         pairs,
         schedule_of(run, one),
         folder=folder_of(run, seed, one.name),
         checkpoint_every=run.checkpoint_every,
         link=workers.shared(),
-    )
+    ).train()
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """What a run writes down about itself, so that it can be understood and made again."""
 
 import dataclasses
+import json
 import os
 import shlex
 import subprocess
@@ -16,14 +17,8 @@ from ulfd.env import versions
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as JSON has them."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    if isinstance(value, tuple):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    """A dataclass as JSON has it: tuples as lists, paths as strings."""
+    return json.loads(json.dumps(dataclasses.asdict(value), default=str))
 
 
 def _git() -> dict[str, Any] | None:

@@ -163,7 +163,7 @@ def train(folder, end_after=None):
     pairs = Pairs(load("digits"), batch_size=16, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(6, 1e-3, stepwise((0.5,)), 1e-3)
     link = Link(end_after)
-    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link)
+    loop.TrainingLoop(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link).train()
     return step.state_dict()
 
 

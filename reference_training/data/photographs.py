@@ -9,7 +9,8 @@ out once where each image begins, is enough, and the package webdataset is not n
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,12 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reference_training.corruptions.random import Random
 from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.data.samples import spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from reference_training.runtime.workers import bar
 
+FOLDERS = 2  # the domain of the draws of a folder of augmented images
 LABEL_BYTES = 20  # of a decimal number in 64 bits
 
 
@@ -181,3 +184,30 @@ def open_photographs(root: Path) -> Photographs:
     raise RunError(
         f"{root} has neither class folders nor *.tar shards; --plan says how to arrange the data."
     )
+
+
+@dataclass(frozen=True)
+class AugmentedFolders:
+    """Images that were augmented beforehand, as DeepAugment's: <root>/<name of the photograph>.
+
+    Raises:
+        RunError: the first or the last photograph is missing in one of the folders.
+    """
+
+    photographs: Photographs
+    roots: Sequence[Path]
+    """Each has all photographs; which one is drawn for each pair."""
+
+    def __post_init__(self) -> None:
+        last = len(self.photographs.labels) - 1
+        for path in (root / self.photographs.name(at) for root in self.roots for at in (0, last)):
+            if not path.is_file():
+                raise RunError(
+                    f"{path} does not exist: a folder of --deepaugment-roots has every training "
+                    "image, augmented, below the name that it has below the training folder."
+                )
+
+    def read(self, sample: int, seed: Tensor) -> bytes:
+        """The file of the sample in one of the folders; the seed, int64 (), says which."""
+        folder = Random(seed[None], domain=FOLDERS).integers(0, len(self.roots), 1)
+        return (self.roots[int(folder)] / self.photographs.name(sample)).read_bytes()

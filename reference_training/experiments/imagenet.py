@@ -13,9 +13,13 @@ from tqdm import tqdm
 
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import corrupt, frost_source
-from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
-from reference_training.data.photographs import Photographs, fingerprint, open_photographs
+from reference_training.data.photographs import (
+    AugmentedFolders,
+    Photographs,
+    fingerprint,
+    open_photographs,
+)
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 from reference_training.data.views import Views
 from reference_training.experiments import final_evaluation, plan

@@ -1,7 +1,7 @@
 """A trained network as others can use it: plain weights, the UEM beside them, a model card.
 
-`hf upload user/name RUN/export --private` (of `pip install 'ulfd[hub]'`) puts it on the Hugging Face
-hub.
+`hf upload user/name RUN/export --private` puts it on the Hugging Face hub; `hf` comes with
+`pip install 'ulfd[hub]'`.
 """
 
 from pathlib import Path

@@ -35,24 +35,16 @@ def autocontrast(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
 def equalize(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
     """Flatten each channel's histogram.
 
-    Level i becomes ⌊(⌊s/2⌋ + how many pixels are below i) / s⌋, at most 255, with s = ⌊(how many
-    pixels are not of the highest level that occurs) / 255⌋.
-
     Args:
         images: uint8 (N, 3, H, W).
         levels, signs: not needed.
 
     Returns:
-        uint8 (N, 3, H, W); a channel with s = 0 stays as it is.
+        uint8 (N, 3, H, W).
     """
-    pixels = images.flatten(2).long()
-    counts = pixels.new_zeros(*pixels.shape[:2], LEVELS)
-    counts.scatter_add_(2, pixels, torch.ones_like(pixels))
-    highest = counts.gather(2, pixels.amax(2, keepdim=True))
-    step = (pixels.shape[2] - highest) // 255
-    below = counts.cumsum(2) - counts
-    table = (step // 2 + below) // step.clamp(min=1)
-    return _looked_up(images, torch.where(step > 0, table, _ramp(images).long()))
+    from torchvision.transforms.v2 import functional  # slow to import
+
+    return functional.equalize(images)
 
 
 def posterize(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:

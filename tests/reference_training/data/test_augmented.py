@@ -5,9 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
-from reference_training.data.photographs import ImageFolder
+from reference_training.data.photographs import AugmentedFolders, ImageFolder
 from reference_training.data.second_images import Corruptions
 from reference_training.data.views import Views
 from reference_training.run import main

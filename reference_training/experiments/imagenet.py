@@ -30,8 +30,8 @@ from reference_training.networks.weights import fill_from_file
 from reference_training.reporting.evaluation_tables import metric_table
 from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
-from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.errors import RunError, check_at_least
+from reference_training.runtime.files import JsonLines
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.ranks import World
 from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
@@ -54,22 +54,8 @@ def check(job: Job) -> None:
     ):
         if value not in known:
             raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
-    for option, number in (
-        ("--recipe.batch-size", run.recipe.batch_size),
-        ("--accumulate", run.accumulate),
-        ("--checkpoint-every", run.checkpoint_every),
-        ("--kept", run.kept),
-        ("--crop", run.crop),
-    ):
-        if number < 1:
-            raise RunError(f"{option} is {number}, but must be at least 1.")
-    for option, number in (
-        ("--recipe.iterations", run.recipe.iterations),
-        ("--workers", run.workers),
-        ("--most-unreadable", run.most_unreadable),
-    ):
-        if number < 0:
-            raise RunError(f"{option} is {number}, but must not be negative.")
+    check_at_least(1, run, "recipe.batch_size", "accumulate", "checkpoint_every", "kept", "crop")
+    check_at_least(0, run, "recipe.iterations", "workers", "most_unreadable")
     if run.weights != "random" and not job.method.pretrained:
         raise RunError(
             f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
@@ -168,27 +154,17 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _begin(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
-    """Writes run.json, or finds that the folder holds this very run."""
-    description = record.describe(
-        run,
-        {
-            "name": "photographs",
-            "train": len(photographs.labels),
-            "classes": len(photographs.classes),
-            "sha256": fingerprint(photographs),
-            **hashes,
-        },
-        frost=frost_source(run.frost),
-        ranks=ranks.launched(),
-        wall_seconds=0.0,
-    )
-    path = run.folder / "run.json"
-    if record.check_same_run(path, description):
-        description["wall_seconds"] = read_json(path)["wall_seconds"]
-        tqdm.write(f"resuming the run in {run.folder}")
-    write_json(path, description)
-    return description
+def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
+    """The content of run.json."""
+    dataset = {
+        "name": "photographs",
+        "train": len(photographs.labels),
+        "classes": len(photographs.classes),
+        "sha256": fingerprint(photographs),
+        **hashes,
+    }
+    frost = frost_source(run.frost)
+    return record.describe(run, dataset, frost=frost, ranks=ranks.launched())
 
 
 def execute(run: ImageNetRun) -> None:
@@ -268,25 +244,26 @@ def _execute(job: Job, world: World) -> None:
     photographs = open_photographs(run.data_root / TRAIN)
     classes = len(photographs.classes)
     step, hashes = _step(job, world, classes)
-    description = world.on_main(lambda: _begin(run, photographs, hashes))
-    if world.main:
-        tqdm.write(
-            f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
-            f"{classes} classes, {run.recipe.iterations} iterations of "
-            f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
-            f"into {run.folder}"
+    with ExitStack() as stack:
+        description = world.on_main(
+            lambda: stack.enter_context(
+                record.kept(run.folder, _describe(run, photographs, hashes))
+            )
         )
-        if job.deepaugmented and not run.deepaugment_roots:
-            tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
-    try:
-        _train(job, world, step, photographs)
-    except Interrupted:
-        over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
-        raise Interrupted("--max-hours is over" if over else "interrupted") from None
-    finally:
         if world.main:
-            description["wall_seconds"] += round(time.monotonic() - started, 1)
-            write_json(run.folder / "run.json", description)
+            tqdm.write(
+                f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
+                f"{classes} classes, {run.recipe.iterations} iterations of "
+                f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
+                f"into {run.folder}"
+            )
+            if job.deepaugmented and not run.deepaugment_roots:
+                tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
+        try:
+            _train(job, world, step, photographs)
+        except Interrupted:
+            over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
+            raise Interrupted("--max-hours is over" if over else "interrupted") from None
     world.on_main(lambda: export.write(run.folder / "export", step, run, description, job.heading))
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")

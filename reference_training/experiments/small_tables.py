@@ -56,8 +56,7 @@ def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict
         raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
     if request.budget not in BUDGETS:
         raise RunError(f"unknown budget {request.budget!r}; use one of {sorted(BUDGETS)}.")
-    budget = BUDGETS[request.budget]
-    preset = replace(PRESETS[request.dataset], **budget.changes)
+    preset = replace(PRESETS[request.dataset], **BUDGETS[request.budget])
     rows = [row for experiment in experiments.values() for row in experiment.rows]
     runs = {}
     for arch in dict.fromkeys(row.arch for row in rows):
@@ -67,7 +66,7 @@ def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict
         runs[arch] = replace(
             preset,
             methods=tuple(dict.fromkeys(methods)),
-            seeds=request.seeds or budget.seeds,
+            seeds=request.seeds or preset.seeds,
             network=network,
             frost=request.frost,
             data_root=request.data_root,

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reference_training.data.make_photograph_crops import write_folder
+from scripts.make_photograph_crops import write_folder
 from ulfd.env import versions
 
 ITERATIONS = 30

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reference_training.corruptions import SEVERITIES
 from reference_training.data.samples import (
@@ -34,27 +33,14 @@ REMEDY = (
 )
 
 
-class ArrayImages:
-    """Some of an array's images by position, read when asked for; uint8 (3, H, W)."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, position: int) -> Tensor:
-        return torch.from_numpy(self.array[position].copy()).movedim(-1, 0)
-
-
 def open_array(path: Path) -> np.ndarray:
-    """The array in a .npy file, mapped into memory; objects are never unpickled.
+    """The array in a .npy file, read when asked for; objects are never unpickled.
 
     Raises:
         RunError: no such file, or no array of numbers, or cut off.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError as error:
         raise RunError(
             f"missing: {path}. {REMEDY}, or name the --corruptions that are there."
@@ -144,5 +130,5 @@ class PublishedArrays:
         if self.clean_images and name in self.clean_sets:
             return self.clean_images.clean(name)
         start = SEVERITIES.index(severity) * len(self.labels)
-        images = ArrayImages(self._array(name)[start : start + len(self.labels)])
-        return Samples(images, self.labels)
+        images = torch.from_numpy(self._array(name)[start : start + len(self.labels)])
+        return Samples(images.movedim(-1, 1), self.labels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reference_training.data.image_files import class_names, list_images, open_rgb, stated_size
+from reference_training.data.image_files import class_names, list_images, open_rgb
 from reference_training.data.samples import CLEAN, Samples, spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 
 Transform = Callable[[Image.Image], Image.Image]
 
-# torchvision is slow to import, and only images in folders need it.
-
 
 def resize256_center224(image: Image.Image) -> Image.Image:
     """The shorter side to 256 pixels, then the central 224×224: what ImageNet-C was made from."""
-    from torchvision.transforms.functional import center_crop, resize
+    from torchvision.transforms.functional import center_crop, resize  # slow to import
 
     return center_crop(resize(image, 256), [224, 224])
 
 
 def squash224(image: Image.Image) -> Image.Image:
     """To 224×224, whatever the aspect ratio: the paper's official code tests clean images so."""
-    from torchvision.transforms.functional import resize
-
-    return resize(image, [224, 224])
+    return image.resize((224, 224), Image.Resampling.BILINEAR)
 
 
 PREPARATIONS: dict[str, dict[str, Transform | None]] = {
@@ -59,31 +56,20 @@ def are_imagenets(names: Sequence[str]) -> bool:
     return hashlib.sha256("\n".join(names).encode()).hexdigest() == IMAGENET_NAMES
 
 
+@dataclass(frozen=True)
 class ImageFiles:
-    """Image files by position, read as uint8 (3, H, W).
+    """Image files by position, read as uint8 (3, H, W)."""
 
-    Args:
-        root: the folder.
-        files: relative to it.
-        transform: applied to each image.
-        size: the (width, height) that each must then have.
-        remedy: what to do about a damaged file, for the message.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        files: Sequence[str],
-        *,
-        transform: Transform | None = None,
-        size: tuple[int, int] | None = None,
-        remedy: str = "Copy it anew",
-    ) -> None:
-        self.root = root
-        self.files = files
-        self.transform = transform
-        self.size = size
-        self.remedy = remedy
+    root: Path
+    files: Sequence[str]
+    """Relative to the root."""
+    _: KW_ONLY
+    transform: Transform | None = None
+    """Applied to each image."""
+    size: Sequence[int] | None = None
+    """The height and width that each must then have."""
+    remedy: str = "Copy it anew"
+    """What to do about a damaged file, for the message."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -96,23 +82,13 @@ class ImageFiles:
             image = open_rgb(path)
         if self.transform is not None:
             image = self.transform(image)
-        if self.size is not None and image.size != self.size:
-            width, height = self.size
+        found = torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
+        if self.size is not None and found.shape[1:] != self.size:
             raise RunError(
                 f"the image {path} has {image.width}x{image.height} pixels, but all images of "
-                f"this set must have {width}x{height}. {self.remedy}."
+                f"this set must have {self.size[1]}x{self.size[0]}. {self.remedy}."
             )
-        return torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """The width and height that an image file states.
-
-    Raises:
-        RunError: it is no image.
-    """
-    with reading(f"the image {path}", "cannot be read", "Copy it anew"):
-        return stated_size(path)
+        return found
 
 
 def files_sha256(root: Path, files: Sequence[str], *, most: int = 1024) -> str:
@@ -175,6 +151,7 @@ class ClassFolders:
     def clean(self, name: str) -> Samples:
         """The images, prepared in one of the ways."""
         transform = PREPARATIONS[self.preparation][name]
-        size = None if transform else image_size(self.root / self.files[0])
-        images = ImageFiles(self.root, self.files, transform=transform, size=size)
+        images = ImageFiles(self.root, self.files, transform=transform)
+        if transform is None:
+            images = replace(images, size=images[0].shape[1:])
         return Samples(images, self.labels)

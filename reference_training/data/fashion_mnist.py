@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao et al. 2017, MIT licence): a fixed subset that is embedded, and all of it.
 
 The subset is the first 800 training and the first 200 test images of each class, made by
-`python -m reference_training.data.make_fashion_mnist_subset`.
+`python -m scripts.make_fashion_mnist_subset`.
 """
 
 import gzip

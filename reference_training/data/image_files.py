@@ -36,18 +36,15 @@ def open_rgb(file: Path | BinaryIO, *, upright: bool = False) -> Image.Image:
         ValueError: no image of `FORMATS`, or its pixels have no fixed range.
         Exception: whatever a decoder raises for damaged bytes.
     """
-    with _open(file) as opened:
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:  # whose message is an address in memory or a path
+        raise ValueError(f"no image of a known format: {', '.join(FORMATS)}") from None
+    with opened:
         image = ImageOps.exif_transpose(opened) if upright else opened
         if image.mode.startswith(("F", "I")):
             image = _eight_bits(image, opened.format)
         return image.convert("RGB")
-
-
-def _open(file: Path | BinaryIO) -> Image.Image:
-    try:
-        return Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError:  # whose message is an address in memory or a path
-        raise ValueError(f"no image of a known format: {', '.join(FORMATS)}") from None
 
 
 def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
@@ -57,12 +54,6 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     if not sixteen or levels.min() < 0 or levels.max() >= 2**16:
         raise ValueError("its pixels have no fixed range; save it with 8 or 16 bits")
     return Image.fromarray((levels >> 8).astype(np.uint8))
-
-
-def stated_size(file: Path) -> tuple[int, int]:
-    """The width and height that an image file states; raises as `open_rgb`."""
-    with _open(file) as opened:
-        return opened.size
 
 
 def class_names(root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from reference_training.data.class_folders import (
     ImageFiles,
     are_imagenets,
     files_sha256,
-    image_size,
     times_sha256,
 )
 from reference_training.data.image_files import class_names, list_images, some
@@ -110,7 +109,6 @@ class PublishedFolders:
     def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
         self.root = root
         self.classes = classes
-        self._marks: dict[EvaluationSet, str] = {}
         self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
         self.published = IMAGENET_C  # until an image says otherwise
@@ -132,12 +130,12 @@ class PublishedFolders:
             )
         self.files, self.labels = list_images(folder, self.names)
         self.first = folder
-        self.size = image_size(folder / self.files[0])
-        if self.size[0] <= TINY_IMAGENET_C.side:
+        self.size = ImageFiles(folder, self.files)[0].shape[1:]
+        height, width = self.size
+        if width <= TINY_IMAGENET_C.side:
             self.published = TINY_IMAGENET_C
         side = self.published.side
         whole = self.size == (side, side) and classes == self.published.classes
-        width, height = self.size
         self.name = self.published.name + (
             "" if whole else f" ({classes} classes, {width}x{height})"
         )
@@ -193,13 +191,10 @@ class PublishedFolders:
                 "Extract its tar again."
             )
 
+    @cache  # noqa: B019 - an evaluation has one of these, and asks again and again
     def mark(self, one: EvaluationSet) -> str:
         """The content of some of the set's files, and when they were changed."""
-        if one not in self._marks:
-            self._marks[one] = self._mark(*one)
-        return self._marks[one]
-
-    def _mark(self, name: str, severity: int) -> str:
+        name, severity = one
         if self.clean_images and name in self.clean_sets:
             return self.clean_images.mark
         folder = self.folders[name] / str(severity)

@@ -6,6 +6,7 @@ gone on.
 """
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -28,34 +29,22 @@ def normalised(images: Tensor) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last) if scaled.dim() == 4 else scaled
 
 
+@dataclass(frozen=True)
 class Pairs:
-    """The training batches of one run.
+    """The training batches of one run."""
 
-    Args:
-        dataset: whose training images are paired.
-        batch_size: pairs in a batch.
-        seed: of the run; methods with one seed see the same pairs in the same order.
-        second: what the second image of each pair is; a key of `SECOND_IMAGES`.
-        frost: which frost overlays; see `corruptions.frost_source`.
-        second_views: how many second images, see `second_image`.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        seed: int,
-        second: str,
-        frost: str,
-        second_views: int = 1,
-    ) -> None:
-        self.dataset = dataset
-        self.corruptions = Corruptions(options=CorruptionOptions(frost=frost))
-        self.batch_size = batch_size
-        self.seed = seed
-        self.second = second
-        self.second_views = second_views
+    dataset: Dataset
+    """Whose training images are paired."""
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    """Of the run; methods with one seed see the same pairs in the same order."""
+    second: str
+    """What the second image of each pair is; a key of `SECOND_IMAGES`."""
+    frost: str
+    """Which frost overlays; see `corruptions.frost_source`."""
+    second_views: int = 1
+    """How many second images, see `second_image`."""
 
     def samples(self, first: int, last: int) -> Tensor:
         """The indices of the samples of the iterations first, ..., last − 1, in order."""
@@ -77,7 +66,8 @@ class Pairs:
         seeds = pair_seeds(self.seed, step_of, samples)
         random = Random(seeds)
         positions = torch.arange(first * self.batch_size, last * self.batch_size)
-        draws = Draws(seeds, random, positions, self.seed, self.corruptions)
+        corruptions = Corruptions(options=CorruptionOptions(frost=self.frost))
+        draws = Draws(seeds, random, positions, self.seed, corruptions)
         second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
         if self.dataset.flips:

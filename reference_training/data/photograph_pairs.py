@@ -5,6 +5,7 @@ in `pairs`. A file that cannot be decoded is replaced by another draw.
 """
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
 
@@ -13,9 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reference_training.corruptions.random import Random
-from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.batch import Batch
-from reference_training.data.photographs import Photographs
+from reference_training.data.photographs import AugmentedFolders, Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Draws, flipped, second_image
 from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
@@ -39,24 +39,16 @@ class Decoded(NamedTuple):
     unreadable: list[tuple[str, str]]  # file, error
 
 
+@dataclass(frozen=True)
 class Slots(Dataset[Decoded | RunError]):
     """This rank's part of every iteration's batch, decoded; element t belongs to iteration t."""
 
-    def __init__(
-        self,
-        photographs: Photographs,
-        *,
-        batch_size: int,
-        seed: int,
-        world: World,
-        augmented: AugmentedFolders | None = None,
-    ) -> None:
-        self.photographs = photographs
-        self.augmented = augmented
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = world.rank
-        self.share = batch_size // world.size
+    photographs: Photographs
+    augmented: AugmentedFolders | None
+    batch_size: int
+    seed: int
+    rank: int
+    share: int
 
     def positions(self, iteration: int) -> Tensor:
         """The places of this rank in the endless sequence of pairs."""
@@ -77,12 +69,12 @@ class Slots(Dataset[Decoded | RunError]):
                 samples.append(sample)
         except RunError as error:
             return error  # raised here, it would arrive wrapped into a traceback
-        chosen = torch.tensor(samples)
+        taken = torch.tensor(samples)
         return Decoded(
             torch.cat([image.flatten() for image in images]),
             [(image.shape[0], image.shape[1]) for image in images],
-            chosen,
-            self.photographs.labels[chosen],
+            taken,
+            self.photographs.labels[taken],
             list(unreadable.items()),
         )
 
@@ -110,66 +102,56 @@ class Slots(Dataset[Decoded | RunError]):
                 )
 
 
+@dataclass(eq=False)
 class PhotographPairs:
-    """The training batches of a run on photographs, this rank's part of them.
+    """The training batches of a run on photographs, this rank's part of them."""
 
-    Args:
-        photographs: what is paired.
-        batch_size: pairs in a batch of all ranks together; a multiple of their number.
-        seed: of the run.
-        second: what the second image of each pair is; a key of `SECOND_IMAGES`.
-        views: how an image is resized, cropped and degraded.
-        channels_last: the memory order of the batches.
-        workers: decoding processes; 0 decodes in this one.
-        most_unreadable: of so many files that cannot be decoded, the next ends the run.
-        unreadable: the file that names them.
-        world: the processes that share the work.
-        clock: gets the time of the degradation.
-        second_views: how many second images, see `second_image`.
-        deepaugmented: DeepAugment's images of the photographs, if there are.
-    """
+    photographs: Photographs
+    _: KW_ONLY
+    batch_size: int
+    """Pairs in a batch of all ranks together; a multiple of their number."""
+    seed: int
+    second: str
+    """What the second image of each pair is; a key of `SECOND_IMAGES`."""
+    views: Views
+    channels_last: bool
+    """The memory order of the batches."""
+    workers: int
+    """Decoding processes; 0 decodes in this one."""
+    most_unreadable: int
+    """Of so many files that cannot be decoded, the next ends the run."""
+    unreadable: JsonLines
+    """The file that names them."""
+    world: World
+    clock: Clock
+    """Gets the time of the degradation."""
+    second_views: int = 1
+    """How many second images, see `second_image`."""
+    deepaugmented: AugmentedFolders | None = None
+    """DeepAugment's images of the photographs, if there are."""
 
-    def __init__(
-        self,
-        photographs: Photographs,
-        *,
-        batch_size: int,
-        seed: int,
-        second: str,
-        views: Views,
-        channels_last: bool,
-        workers: int,
-        most_unreadable: int,
-        unreadable: JsonLines,
-        world: World,
-        clock: Clock,
-        second_views: int = 1,
-        deepaugmented: AugmentedFolders | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
+        share = self.batch_size // self.world.size
         self.slots = Slots(
-            photographs, batch_size=batch_size, seed=seed, world=world, augmented=deepaugmented
+            self.photographs,
+            self.deepaugmented,
+            self.batch_size,
+            self.seed,
+            self.world.rank,
+            share,
         )
-        self.second = second
-        self.second_views = second_views
-        self.views = views
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.workers = workers
-        self.most_unreadable = most_unreadable
-        self.world = world
-        self.clock = clock
-        self._log = unreadable
-        self._mean = torch.tensor(MEAN, device=world.device).view(3, 1, 1)
-        self._std = torch.tensor(STD, device=world.device).view(3, 1, 1)
-        rows = world.on_main(unreadable.resume)
+        self._mean = torch.tensor(MEAN, device=self.world.device).view(3, 1, 1)
+        self._std = torch.tensor(STD, device=self.world.device).view(3, 1, 1)
+        rows = self.world.on_main(self.unreadable.resume)
         self._known = {row["file"] for row in rows}
         self._new: dict[str, str] = {}
 
     def describe(self, iteration: int) -> dict[str, Any]:
         """The samples and files that were drawn for the whole batch."""
-        size = self.slots.batch_size
+        size = self.batch_size
         positions = torch.arange(iteration * size, (iteration + 1) * size)
         samples = self.slots.samples(positions).tolist()
-        return {"samples": samples, "files": [self.slots.photographs.name(at) for at in samples]}
+        return {"samples": samples, "files": [self.photographs.name(at) for at in samples]}
 
     def check(self) -> None:
         """Counts the files that could not be decoded, and names them in a file.
@@ -182,12 +164,13 @@ class PhotographPairs:
         found = {file: why for part in everyone for file, why in part.items()}
         for file in sorted(found.keys() - self._known):
             row = {"file": file, "error": found[file]}
-            self.world.on_main(lambda row=row: self._log.append(row))  # type: ignore[misc]
+            self.world.on_main(lambda row=row: self.unreadable.append(row))  # type: ignore[misc]
             self._known.add(file)
         if len(self._known) > self.most_unreadable:
             raise RunError(
                 f"{len(self._known)} files cannot be decoded, among them {min(self._known)}; "
-                f"{self._log.path} names all. Mend them, or allow more with --most-unreadable."
+                f"{self.unreadable.path} names all. Mend them, or allow more with "
+                "--most-unreadable."
             )
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -242,7 +225,9 @@ class PhotographPairs:
 
     def _normalised(self, images: Tensor) -> Tensor:
         scaled = (images / 255 - self._mean) / self._std
-        return scaled.contiguous(memory_format=self.format) if scaled.dim() == 4 else scaled
+        if not self.channels_last or scaled.dim() != 4:
+            return scaled.contiguous()
+        return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _leave_signals_to_the_rank(worker: int) -> None:

@@ -9,35 +9,41 @@ out once where each image begins, is enough, and the package webdataset is not n
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reference_training.corruptions.random import Random
 from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.data.samples import spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from reference_training.runtime.workers import bar
 
+FOLDERS = 2  # the domain of the draws of a folder of augmented images
 LABEL_BYTES = 20  # of a decimal number in 64 bits
 
 
-class Photographs(Protocol):
+class Photographs:
     """Labelled image files; nothing is read before it is asked for."""
 
     classes: tuple[str, ...]
     labels: Tensor  # int64 (N,)
+    _names: np.ndarray
 
     def name(self, sample: int) -> str:
         """Where the sample is, for messages."""
+        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         """The sample's file."""
+        raise NotImplementedError
 
 
 def fingerprint(photographs: Photographs) -> str:
@@ -55,7 +61,7 @@ def _compact(names: list[str]) -> np.ndarray:
     return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
-class ImageFolder:
+class ImageFolder(Photographs):
     """root/<class>/**/<image>: the layout of torchvision's ImageFolder; see `image_files`.
 
     Args:
@@ -69,9 +75,6 @@ class ImageFolder:
         self.classes = tuple(class_names(root))
         names, self.labels = list_images(root, self.classes)
         self._names = _compact(names)
-
-    def name(self, sample: int) -> str:
-        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         return (self.root / self.name(sample)).read_bytes()
@@ -92,7 +95,7 @@ def _opened(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-class Shards:
+class Shards(Photographs):
     """root/*.tar in WebDataset's form: <key>.jpg and <key>.cls, the label as a decimal number.
 
     Args:
@@ -117,6 +120,7 @@ class Shards:
 
     @staticmethod
     def _index(path: Path, number: int) -> Iterator[_Entry]:
+        """The images in a shard; none may be lost or mistaken for another."""
         images: dict[str, tarfile.TarInfo] = {}
         labels: dict[str, int] = {}
         remedy = "Fetch or make it again, uncompressed"
@@ -128,38 +132,29 @@ class Shards:
                 folder, _, file = member.name.rpartition("/")
                 key, _, extension = file.partition(".")  # WebDataset's rule: the first dot
                 key = f"{folder}/{key}" if folder else key
-                if is_image(file):
-                    Shards._check(path, member, key in images, f".{extension.lower()}")
-                    images[key] = member
-                elif extension == "cls":
-                    Shards._check(path, member, key in labels)
+                if not is_image(file) and extension != "cls":
+                    continue
+                is_label, why = extension == "cls", ""
+                if key in (labels if is_label else images):
+                    why = "its key is there twice; number the keys"
+                elif not is_label and f".{extension.lower()}" not in EXTENSIONS:
+                    why = "a key ends at the first dot; take the others out of the name"
+                elif not member.isreg() or member.issparse():
+                    why = "it is a link or no plain file; store the file itself"
+                elif is_label and member.size > LABEL_BYTES:
+                    why = f"a label has at most {LABEL_BYTES} bytes"
+                if why:
+                    raise RunError(f"{path}: {member.name} cannot be taken: {why}.")
+                if is_label:
                     content = shard.extractfile(member)
                     labels[key] = int(content.read()) if content else -1
+                else:
+                    images[key] = member
         for key in images.keys() - labels.keys():
             raise RunError(f"{path}: {images[key].name} has no {key}.cls with its label.")
         for key, member in images.items():
             place = (number, member.offset_data, member.size)
             yield _Entry(f"{path.name}/{member.name}", labels[key], *place)
-
-    @staticmethod
-    def _check(
-        path: Path, member: tarfile.TarInfo, again: bool, extension: str = EXTENSIONS[0]
-    ) -> None:
-        """Raises RunError for a member that would be lost or mistaken for another."""
-        why = ""
-        if again:
-            why = "its key is there twice; number the keys"
-        elif extension not in EXTENSIONS:
-            why = "a key ends at the first dot; take the others out of the name"
-        elif not member.isreg() or member.issparse():
-            why = "it is a link or no plain file; store the file itself"
-        elif member.name.endswith(".cls") and member.size > LABEL_BYTES:
-            why = f"a label has at most {LABEL_BYTES} bytes"
-        if why:
-            raise RunError(f"{path}: {member.name} cannot be taken: {why}.")
-
-    def name(self, sample: int) -> str:
-        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         shard, offset, size = self._places[sample].tolist()
@@ -181,3 +176,30 @@ def open_photographs(root: Path) -> Photographs:
     raise RunError(
         f"{root} has neither class folders nor *.tar shards; --plan says how to arrange the data."
     )
+
+
+@dataclass(frozen=True)
+class AugmentedFolders:
+    """Images that were augmented beforehand, as DeepAugment's: <root>/<name of the photograph>.
+
+    Raises:
+        RunError: the first or the last photograph is missing in one of the folders.
+    """
+
+    photographs: Photographs
+    roots: Sequence[Path]
+    """Each has all photographs; which one is drawn for each pair."""
+
+    def __post_init__(self) -> None:
+        last = len(self.photographs.labels) - 1
+        for path in (root / self.photographs.name(at) for root in self.roots for at in (0, last)):
+            if not path.is_file():
+                raise RunError(
+                    f"{path} does not exist: a folder of --deepaugment-roots has every training "
+                    "image, augmented, below the name that it has below the training folder."
+                )
+
+    def read(self, sample: int, seed: Tensor) -> bytes:
+        """The file of the sample in one of the folders; the seed, int64 (), says which."""
+        folder = Random(seed[None], domain=FOLDERS).integers(0, len(self.roots), 1)
+        return (self.roots[int(folder)] / self.photographs.name(sample)).read_bytes()

@@ -42,8 +42,8 @@ class Samples:
     """(uint8 (B, 3, H, W) on any device, their positions int64 (B,)) to the degraded images."""
 
 
-class CleanImages(Protocol):
-    """Labelled clean images, prepared in one way or several."""
+class Labelled(Protocol):
+    """Images of some classes, prepared in one way or several."""
 
     name: str
     classes: int
@@ -58,6 +58,10 @@ class CleanImages(Protocol):
         """What tells these images from others, wherever they lie, as JSON."""
         ...
 
+
+class CleanImages(Labelled, Protocol):
+    """Labelled clean images."""
+
     @property
     def mark(self) -> str:
         """What tells them from others in their place since, found quickly."""
@@ -68,19 +72,8 @@ class CleanImages(Protocol):
         ...
 
 
-class EvaluationData(Protocol):
+class EvaluationData(Labelled, Protocol):
     """All sets of an evaluation, which have the same images in the same order."""
-
-    name: str
-    classes: int
-    labels: Tensor  # int64 (N,)
-    clean_sets: tuple[str, ...]
-    is_imagenet: bool
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What tells this data from other data, as JSON."""
-        ...
 
     def check(self, sets: Sequence[EvaluationSet]) -> None:
         """Raises RunError for sets that are not there, before anything is computed."""

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,42 @@ from tqdm import tqdm
 
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import corrupt, frost_source
-from reference_training.data.augmented import AugmentedFolders
+from reference_training.data.class_folders import ClassFolders
+from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.photograph_pairs import PhotographPairs
-from reference_training.data.photographs import Photographs, fingerprint, open_photographs
+from reference_training.data.photographs import (
+    AugmentedFolders,
+    Photographs,
+    fingerprint,
+    open_photographs,
+)
+from reference_training.data.samples import EvaluationData
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
-from reference_training.data.views import Views
-from reference_training.experiments import final_evaluation, plan
+from reference_training.data.views import MEAN, STD, Views
+from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
+from reference_training.evaluation.adaptation import NONE, Adaptation
+from reference_training.evaluation.sets import SUBSET
+from reference_training.experiments import plan
 from reference_training.experiments.job import STAGES, Job, resolve
 from reference_training.networks.backbones import load_weights
+from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier
 from reference_training.networks.weights import fill_from_file
 from reference_training.reporting.evaluation_tables import metric_table
 from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
-from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.errors import RunError, check_at_least
+from reference_training.runtime.files import JsonLines
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.ranks import World
 from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
 from reference_training.runtime.workers import bar
-from reference_training.training import export, loop, record, tracking
-from reference_training.training.protocols import Flag
+from reference_training.training import export, record, tracking
+from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, stepwise
 
+VALIDATION, PUBLISHED = "val", "imagenet-c"
+"""The folders of the evaluation's images below the data root."""
 TRAIN = "train"
 """The folder of the training images below the data root."""
 
@@ -49,22 +63,8 @@ def check(job: Job) -> None:
     ):
         if value not in known:
             raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
-    for option, number in (
-        ("--recipe.batch-size", run.recipe.batch_size),
-        ("--accumulate", run.accumulate),
-        ("--checkpoint-every", run.checkpoint_every),
-        ("--kept", run.kept),
-        ("--crop", run.crop),
-    ):
-        if number < 1:
-            raise RunError(f"{option} is {number}, but must be at least 1.")
-    for option, number in (
-        ("--recipe.iterations", run.recipe.iterations),
-        ("--workers", run.workers),
-        ("--most-unreadable", run.most_unreadable),
-    ):
-        if number < 0:
-            raise RunError(f"{option} is {number}, but must not be negative.")
+    check_at_least(1, run, "recipe.batch_size", "accumulate", "checkpoint_every", "kept", "crop")
+    check_at_least(0, run, "recipe.iterations", "workers", "most_unreadable")
     if run.weights != "random" and not job.method.pretrained:
         raise RunError(
             f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
@@ -100,20 +100,20 @@ def _check_corruptions(job: Job) -> None:
         raise RunError(f"--corruption-parameters: {error}") from error
 
 
+@dataclass(frozen=True)
 class Progress:
     """The training's link to its terminal: a bar on rank 0, and an end on request."""
 
-    def __init__(self, progress: tqdm, stop: Flag) -> None:
-        self.stop = stop
-        self._bar = progress
+    bar: tqdm
+    stop: TimeLimit
 
     def advance(self, iterations: int = 1) -> None:
-        self._bar.update(iterations)
+        self.bar.update(iterations)
 
     def skip(self, iterations: int) -> None:
         if iterations and ranks.is_main():
             tqdm.write(f"continuing from iteration {iterations}")
-        self._bar.initial = self._bar.n = iterations
+        self.bar.initial = self.bar.n = iterations
 
 
 @contextmanager
@@ -163,27 +163,17 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _begin(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict:
-    """Writes run.json, or finds that the folder holds this very run."""
-    description = record.describe(
-        run,
-        {
-            "name": "photographs",
-            "train": len(photographs.labels),
-            "classes": len(photographs.classes),
-            "sha256": fingerprint(photographs),
-            **hashes,
-        },
-        frost=frost_source(run.frost),
-        ranks=ranks.launched(),
-        wall_seconds=0.0,
-    )
-    path = run.folder / "run.json"
-    if record.check_same_run(path, description):
-        description["wall_seconds"] = read_json(path)["wall_seconds"]
-        tqdm.write(f"resuming the run in {run.folder}")
-    write_json(path, description)
-    return description
+def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
+    """The content of run.json."""
+    dataset = {
+        "name": "photographs",
+        "train": len(photographs.labels),
+        "classes": len(photographs.classes),
+        "sha256": fingerprint(photographs),
+        **hashes,
+    }
+    frost = frost_source(run.frost)
+    return record.describe(run, dataset, frost=frost, ranks=ranks.launched())
 
 
 def execute(run: ImageNetRun) -> None:
@@ -237,7 +227,7 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
     run, recipe, clock = job.run, job.run.recipe, Clock(world.device)
     with _link(run) as link, tracking.observers(run, world) as observers:
-        loop.train(
+        TrainingLoop(
             step,
             _source(job, photographs, world, clock),
             Schedule(
@@ -255,7 +245,7 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
             clock=clock,
             observers=observers,
             kept=run.kept,
-        )
+        ).train()
 
 
 def _execute(job: Job, world: World) -> None:
@@ -263,31 +253,81 @@ def _execute(job: Job, world: World) -> None:
     photographs = open_photographs(run.data_root / TRAIN)
     classes = len(photographs.classes)
     step, hashes = _step(job, world, classes)
-    description = world.on_main(lambda: _begin(run, photographs, hashes))
-    if world.main:
-        tqdm.write(
-            f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
-            f"{classes} classes, {run.recipe.iterations} iterations of "
-            f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
-            f"into {run.folder}"
+    with ExitStack() as stack:
+        description = world.on_main(
+            lambda: stack.enter_context(
+                record.kept(run.folder, _describe(run, photographs, hashes))
+            )
         )
-        if job.deepaugmented and not run.deepaugment_roots:
-            tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
-    try:
-        _train(job, world, step, photographs)
-    except Interrupted:
-        over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
-        raise Interrupted("--max-hours is over" if over else "interrupted") from None
-    finally:
         if world.main:
-            description["wall_seconds"] += round(time.monotonic() - started, 1)
-            write_json(run.folder / "run.json", description)
+            tqdm.write(
+                f"{run.experiment}, {run.arch}: {len(photographs.labels)} photographs of "
+                f"{classes} classes, {run.recipe.iterations} iterations of "
+                f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
+                f"into {run.folder}"
+            )
+            if job.deepaugmented and not run.deepaugment_roots:
+                tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
+        try:
+            _train(job, world, step, photographs)
+        except Interrupted:
+            over = run.max_hours is not None and time.monotonic() - started >= 3600 * run.max_hours
+            raise Interrupted("--max-hours is over" if over else "interrupted") from None
     world.on_main(lambda: export.write(run.folder / "export", step, run, description, job.heading))
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
     if run.evaluate:
         model = step.get_submodule("model")
         for adaptation, few in job.evaluations():
-            result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
+            result = evaluate(run, model, classes, adaptation, few=few)
             if world.main:
                 tqdm.write(metric_table(result).terminal())
+
+
+def _evaluation_data(run: ImageNetRun, classes: int) -> EvaluationData:
+    root = run.data_root
+    if not (root / VALIDATION).is_dir():
+        raise RunError(
+            f"the evaluation needs clean images in {root / VALIDATION}, one folder for each class; "
+            "--plan says how to get ImageNet's. The trained network is safe; run the same command "
+            "again when they are there."
+        )
+    clean = ClassFolders(root / VALIDATION, classes)
+    if (root / PUBLISHED).is_dir() and corruption_folders(root / PUBLISHED):
+        return PublishedFolders(root / PUBLISHED, classes, clean)
+    return OnTheFly(clean, CorruptionOptions(frost=run.frost), jpeg85=True)
+
+
+def evaluation_folder(run: ImageNetRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
+    """Where the results are kept."""
+    return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
+
+
+def evaluate(
+    run: ImageNetRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
+) -> dict[str, Any]:
+    """Evaluates a trained network on all sets: 96, by all ranks; continues what is there.
+
+    The sets are the published ImageNet-C if it lies beside the training images, otherwise the
+    validation images corrupted on the fly and stored as JPEG, as the published ones were.
+
+    Args:
+        run: whose network it is; its crop is the network's input size.
+        model: images (B, 3, crop, crop) to logits, on its device.
+        classes: how many.
+        adaptation: how it adapts to each set.
+        few: on Table 4's subset of 500 images instead.
+
+    Raises:
+        RunError: images are missing or unreadable.
+    """
+    return evaluate_corruptions(
+        model,
+        _evaluation_data(run, classes),
+        out=evaluation_folder(run, adaptation.name, few=few),
+        preprocessing=Preprocessing(MEAN, STD, run.crop),
+        name=run.experiment,
+        subset=SUBSET if few else run.evaluation_subset,
+        workers=run.workers,
+        adaptation=adaptation,
+    )

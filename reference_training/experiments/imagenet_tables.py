@@ -12,7 +12,7 @@ from typing import Any
 from reference_training.config import ImageNetRun
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET_ERRORS
-from reference_training.experiments import final_evaluation, imagenet
+from reference_training.experiments import imagenet
 from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
@@ -31,12 +31,7 @@ def rows(name: str) -> list[str]:
     """The rows of a table, or of all of them, as "table1/ulfd", after the stages that they need.
 
     A network of several tables goes by its first row, so that another table finds it trained.
-
-    Raises:
-        RunError: an unknown name.
     """
-    if name != "all" and name not in EXPERIMENTS:
-        raise RunError(f"unknown experiment {name!r}; use one of {[*EXPERIMENTS, 'all']}.")
     wanted = EXPERIMENTS if name == "all" else (name,)
     first = {(row.training, row.arch): one for one, row in reversed([*ROWS.items()])}
     networks = [row for table in wanted for row in EXPERIMENTS[table].rows]
@@ -46,7 +41,18 @@ def rows(name: str) -> list[str]:
 
 
 def execute(runs: Sequence[ImageNetRun]) -> None:
-    """Trains and evaluates each network, and writes the tables of which all rows are there."""
+    """Trains and evaluates each network, and writes the tables of which all rows are there.
+
+    Raises:
+        RunError: a network is not the table's.
+    """
+    for run in runs:
+        if run.arch != ROWS[run.experiment].arch:
+            raise RunError(
+                f"--arch {run.arch} is not the network of the row {run.experiment}, so no table "
+                f"of the paper could be written; leave it out, or train that row alone, with "
+                f"--experiment {run.experiment}."
+            )
     given = runs[0].out
     runs = [_placed(run, runs) for run in runs]
     for run in runs:
@@ -95,7 +101,7 @@ def _results(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> Result
 
 
 def _accuracies(run: ImageNetRun, adaptation: str, *, few: bool) -> dict[str, Any]:
-    path = final_evaluation.folder(run, adaptation, few=few) / "result.json"
+    path = imagenet.evaluation_folder(run, adaptation, few=few) / "result.json"
     if not path.is_file():
         return {}
     top1: Mapping[str, Json] = read_json(path)["top1"]

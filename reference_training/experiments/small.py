@@ -1,6 +1,5 @@
 """Methods compared on a small dataset in memory: trains, evaluates, reports; see `SmallRun`."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from reference_training.methods.trainings import canonical
 from reference_training.networks.resnet import ResNet, describe
 from reference_training.reporting import pages
 from reference_training.runtime import workers
-from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json, write_json
+from reference_training.runtime.errors import RunError, check_at_least
+from reference_training.runtime.files import JsonLines, write_json
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
@@ -30,28 +29,19 @@ def check(run: SmallRun) -> None:
         raise RunError("nothing to do: give at least one of --methods and of --seeds.")
     if len(set(run.seeds)) < len(run.seeds) or len(set(names)) < len(names):
         raise RunError("a seed or a method is named twice; name each once.")
-    for name, value in (
-        ("--recipe.iterations", run.recipe.iterations),
-        ("--recipe.batch-size", run.recipe.batch_size),
-        ("--pretraining.iterations", run.pretraining.iterations),
-        ("--pretraining.batch-size", run.pretraining.batch_size),
-        ("--checkpoint-every", run.checkpoint_every),
-        ("--evaluation-images", run.evaluation_images),
-        ("--threads", run.threads),
-        ("--jobs", 1 if run.jobs is None else run.jobs),
-        ("--train-images", 1 if run.train_images is None else run.train_images),
-    ):
-        if value < 1:
-            raise RunError(f"{name} is {value}, but must be at least 1.")
-    if run.validation_images < 0:
-        raise RunError(f"--validation-images is {run.validation_images}, but must not be negative.")
+    positive = (
+        "recipe.iterations recipe.batch_size pretraining.iterations pretraining.batch_size "
+        "checkpoint_every evaluation_images threads jobs train_images"
+    )
+    check_at_least(1, run, *positive.split())
+    check_at_least(0, run, "validation_images")
     try:
         frost_source(run.frost)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--frost: {error}") from error
     try:  # whatever an option is wrong about shows when a step is built
-        for one in stages.trainings_of(run):
-            one.make_step(ResNet(run.network, 10), run.recipe, run.uem)
+        for entry in stages.trainings_of(run):
+            entry.make_step(ResNet(run.network, 10), run.recipe, run.uem)
     except ValueError as error:
         raise RunError(str(error)) from error
 
@@ -76,26 +66,22 @@ def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
         )
 
 
-def networks_of(run: SmallRun) -> list[str]:
-    """What is evaluated: "method/seed" of each."""
-    return [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
-
-
 def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
     rows = lines.resume()
-    done: dict[EvaluationSet, set[str]] = {one: set() for one in SETS}
+    wanted = [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
+    done: dict[EvaluationSet, set[str]] = {which: set() for which in SETS}
     for row in rows:
         done[row["corruption"], row["severity"]] |= row["results"].keys()
     missing = {
-        one: networks
-        for one, known in done.items()
-        if (networks := [network for network in networks_of(run) if network not in known])
+        which: networks
+        for which, known in done.items()
+        if (networks := [network for network in wanted if network not in known])
     }
     tasks = [
-        pool.executor.submit(stages.measure_set, run, *one, networks)
-        for one, networks in missing.items()
+        pool.executor.submit(stages.measure_set, run, *which, networks)
+        for which, networks in missing.items()
     ]
     for row in pool.results(tasks, skipped=len(done) - len(missing)):
         lines.append(row)
@@ -116,7 +102,6 @@ def _describe(run: SmallRun, dataset: Dataset) -> dict[str, Any]:
             "network": sum(weight.numel() for weight in network.parameters()),
             "uem": run.uem.spec(network.fc.in_features).parameters(),
         },
-        wall_seconds=0.0,
     )
 
 
@@ -126,7 +111,6 @@ def execute(run: SmallRun) -> dict[str, Any]:
     Returns:
         The content of metrics.json; nothing for a dry run.
     """
-    started = time.monotonic()
     check(run)
     run = replace(run, methods=tuple(map(canonical, run.methods)))
     dataset = load(run.dataset, run.data_root)
@@ -142,29 +126,17 @@ def execute(run: SmallRun) -> dict[str, Any]:
     if run.dry_run:
         return {}
     with sole_writer(run.folder):
-        return _execute(run, dataset, description, started)
+        return _execute(run, dataset, description)
 
 
-def _execute(
-    run: SmallRun, dataset: Dataset, description: dict[str, Any], started: float
-) -> dict[str, Any]:
-    path = run.folder / "run.json"
-    if record.check_same_run(path, description):
-        description["wall_seconds"] = read_json(path)["wall_seconds"]
-        print(f"resuming the run in {run.folder}")
-    before = description["wall_seconds"]
-    write_json(path, description)
-    try:
-        with workers.pool(run.jobs, run.threads) as pool:
-            levels = [
-                [(stages.train, run, seed, entry.name) for entry in level for seed in run.seeds]
-                for level in stages.levels_of(run)
-            ]
-            pool.train(levels, stages.iterations(run))
-            rows = evaluate_all(run, pool)
-    finally:
-        description["wall_seconds"] = round(before + time.monotonic() - started, 1)
-        write_json(path, description)
+def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> dict[str, Any]:
+    levels = [
+        [(stages.train, run, seed, entry.name) for entry in level for seed in run.seeds]
+        for level in stages.levels_of(run)
+    ]
+    with record.kept(run.folder, description), workers.pool(run.jobs, run.threads) as pool:
+        pool.train(levels, stages.iterations(run))
+        rows = evaluate_all(run, pool)
     metrics = {
         "dataset": dataset.name,
         "evaluation_images": len(test_images(dataset, run.evaluation_images)[1]),

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from reference_training.config import BUDGETS, PRESETS, PaperTables, SmallRun
 from reference_training.experiments import small, stages
@@ -29,7 +28,7 @@ from reference_training.reporting.measures import Json, vanilla_errors
 from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically, write_json
-from reference_training.training import record
+from reference_training.training import checkpoint, record
 
 ALL = "all"
 
@@ -56,8 +55,7 @@ def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict
         raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
     if request.budget not in BUDGETS:
         raise RunError(f"unknown budget {request.budget!r}; use one of {sorted(BUDGETS)}.")
-    budget = BUDGETS[request.budget]
-    preset = replace(PRESETS[request.dataset], **budget.changes)
+    preset = replace(PRESETS[request.dataset], **BUDGETS[request.budget])
     rows = [row for experiment in experiments.values() for row in experiment.rows]
     runs = {}
     for arch in dict.fromkeys(row.arch for row in rows):
@@ -67,7 +65,7 @@ def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict
         runs[arch] = replace(
             preset,
             methods=tuple(dict.fromkeys(methods)),
-            seeds=request.seeds or budget.seeds,
+            seeds=request.seeds or preset.seeds,
             network=network,
             frost=request.frost,
             data_root=request.data_root,
@@ -133,15 +131,12 @@ def listing(request: PaperTables) -> str:
 
 
 def _line(name: str, row: Row, run: SmallRun) -> str:
-    one = training(row.training)
-    full = stages.schedule_of(run, one).iterations
-    done = [_iterations_done(stages.folder_of(run, seed, one.name)) for seed in run.seeds]
+    wanted = training(row.training)
+    full = stages.schedule_of(run, wanted).iterations
+    folders = [stages.folder_of(run, seed, wanted.name) for seed in run.seeds]
+    done = [max(checkpoint.iterations(folder), default=0) for folder in folders]
     ready = sum(count >= full for count in done)
     state = f"{ready} of {len(done)} seeds trained"
     left = sum(max(0, full - count) for count in done)
     cost = f", {left} iterations to do" if left else ""
     return f"{name + '/' + row.key:42} {method_of(row):48} {state}{cost}"
-
-
-def _iterations_done(folder: Path) -> int:
-    return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()), default=0)

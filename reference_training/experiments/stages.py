@@ -1,6 +1,7 @@
 """The stages of a run: networks that begin from nothing, then every training that needs them."""
 
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,51 +24,50 @@ from reference_training.methods.trainings import Training, network_of, training
 from reference_training.networks.resnet import ResNet
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
-from reference_training.training import checkpoint, loop
+from reference_training.training import checkpoint
+from reference_training.training.checkpoint import strip_prefix
+from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, stepwise
-from reference_training.training.state import strip_prefix
 
 STEP, MODEL = "step.", "step.model."
 
 
-def _with_needed(wanted: Training) -> list[Training]:
-    """A training after those whose networks it begins with or needs."""
-    return [entry for other in wanted.before for entry in _with_needed(other)] + [wanted]
-
-
-def _depth(wanted: Training) -> int:
-    """How many trainings have to come one after another before this one."""
-    return 1 + max(map(_depth, wanted.before)) if wanted.before else 0
+def levels_of(run: SmallRun) -> list[list[Training]]:
+    """What is trained for each seed, vanilla always, in levels that need only those before them."""
+    trainings: dict[str, Training] = {}
+    waiting = [training(VANILLA), *(network_of(name)[0] for name in run.methods)]
+    for entry in waiting:  # which grows meanwhile
+        trainings[entry.name] = entry
+        waiting += entry.before
+    sorter = TopologicalSorter(
+        {entry.name: [other.name for other in entry.before] for entry in waiting}
+    )
+    sorter.prepare()
+    levels = []
+    while level := sorter.get_ready():
+        levels.append([trainings[name] for name in level])
+        sorter.done(*level)
+    return levels
 
 
 def trainings_of(run: SmallRun) -> list[Training]:
-    """What is trained for each seed, each after what it needs; vanilla always."""
-    wanted = (training(VANILLA), *(network_of(name)[0] for name in run.methods))
-    found = {entry.name: entry for each in wanted for entry in _with_needed(each)}
-    return list(found.values())
+    """All of these, each after what it needs."""
+    return [entry for level in levels_of(run) for entry in level]
 
 
-def levels_of(run: SmallRun) -> list[list[Training]]:
-    """The same in levels, each of which needs only those before it."""
-    levels: dict[int, list[Training]] = {}
-    for entry in trainings_of(run):
-        levels.setdefault(_depth(entry), []).append(entry)
-    return [levels[depth] for depth in sorted(levels)]
-
-
-def schedule_of(run: SmallRun, one: Training) -> Schedule:
+def schedule_of(run: SmallRun, wanted: Training) -> Schedule:
     """The length and learning rates of a training."""
-    if one.method.start is None:
+    if wanted.method.start is None:
         first = run.pretraining
         return Schedule(first.iterations, first.learning_rate, cosine)
-    recipe = one.recipe(run.recipe)
+    recipe = wanted.recipe(run.recipe)
     factor = stepwise(recipe.milestones)
     return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
 
 
 def iterations(run: SmallRun) -> int:
     """All training iterations of the run."""
-    return len(run.seeds) * sum(schedule_of(run, one).iterations for one in trainings_of(run))
+    return len(run.seeds) * sum(schedule_of(run, each).iterations for each in trainings_of(run))
 
 
 def folder_of(run: SmallRun, seed: int, name: str) -> Path:
@@ -88,46 +88,46 @@ def _dataset(run: SmallRun) -> Dataset:
     return held_out(load(run.dataset, run.data_root), run.validation_images)
 
 
-def _step(run: SmallRun, seed: int, one: Training, classes: int) -> Any:
+def _step(run: SmallRun, seed: int, wanted: Training, classes: int) -> Any:
     """A training's step at its beginning."""
     torch.manual_seed(seed)
     model = ResNet(run.network, classes).to(memory_format=torch.channels_last)
-    if one.method.start is not None:
-        model.load_state_dict(_weights(run, seed, one.method.start, MODEL))
-    step = one.make_step(model, run.recipe, run.uem)
-    if one.method.needs is not None:
-        step.needed.load_state_dict(_weights(run, seed, one.method.needs, MODEL))
+    if wanted.method.start is not None:
+        model.load_state_dict(_weights(run, seed, wanted.method.start, MODEL))
+    step = wanted.make_step(model, run.recipe, run.uem)
+    if wanted.method.needs is not None:
+        step.needed.load_state_dict(_weights(run, seed, wanted.method.needs, MODEL))
     return step.to(memory_format=torch.channels_last)
 
 
 def train(run: SmallRun, seed: int, name: str) -> None:
     """Trains one network, from where it was left; a worker's task, to which names travel."""
-    one, dataset = training(name), _dataset(run)
-    begins = one.method.start is None
+    wanted, dataset = training(name), _dataset(run)
+    begins = wanted.method.start is None
     pairs = Pairs(
         dataset if begins else training_subset(dataset, run.train_images),
         batch_size=(run.pretraining if begins else run.recipe).batch_size,
         seed=seed,
-        second=one.second,
+        second=wanted.second,
         frost=run.frost,
-        second_views=one.method.second_views,
+        second_views=wanted.method.second_views,
     )
-    loop.train(
-        _step(run, seed, one, dataset.classes),
+    TrainingLoop(
+        _step(run, seed, wanted, dataset.classes),
         pairs,
-        schedule_of(run, one),
-        folder=folder_of(run, seed, one.name),
+        schedule_of(run, wanted),
+        folder=folder_of(run, seed, wanted.name),
         checkpoint_every=run.checkpoint_every,
         link=workers.shared(),
-    )
+    ).train()
 
 
 @lru_cache(maxsize=64)
 def trained(run: SmallRun, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
-    one, adaptation = network_of(method)
-    step = _step(run, seed, one, test_set(run).classes)
-    step.load_state_dict(_weights(run, seed, one.name, STEP))
+    wanted, adaptation = network_of(method)
+    step = _step(run, seed, wanted, test_set(run).classes)
+    step.load_state_dict(_weights(run, seed, wanted.name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
 
@@ -154,10 +154,10 @@ def measure_set(
 ) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
     test = test_set(run)
-    shown = degraded(test.images, corruption, severity, run.frost)
+    images = degraded(test.images, corruption, severity, run.frost)
     results = {}
     for network in networks:
         method, _, seed = network.rpartition("/")
-        one = trained(run, int(seed), method)
-        results[network] = measure(one, shown, test.labels, clean=test.first)
+        evaluated = trained(run, int(seed), method)
+        results[network] = measure(evaluated, images, test.labels, clean=test.first)
     return {"corruption": corruption, "severity": severity, "results": results}

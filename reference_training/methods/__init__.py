@@ -11,14 +11,13 @@ from reference_training.methods import (
     ulfd,
     ulfd_reconstruct,
     urie,
-    vanilla,
 )
 from reference_training.methods.base import Method
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        vanilla.METHOD,
+        cross_entropy.VANILLA_METHOD,
         cross_entropy.METHOD,
         cross_entropy.DEGRADED_ONLY,
         feature_distillation.METHOD,

@@ -1,20 +1,13 @@
 """QualNet's first stage: an i-RevNet learns to classify clean images. In no table."""
 
-from reference_training.config import Recipe, UEMOptions
 from reference_training.methods.base import Method
-from reference_training.methods.vanilla import VanillaStep
+from reference_training.methods.cross_entropy import CrossEntropyStep
 from reference_training.networks.i_revnet import i_revnet_like
-from reference_training.networks.resnet import Classifier
-
-
-def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> VanillaStep:
-    """L = CE(y, g(x)) of the i-RevNet g that fits the network, which itself has no part in it."""
-    return VanillaStep(i_revnet_like(model))
-
 
 METHOD = Method(
     "i_revnet",
-    make_step,
+    # The i-RevNet that fits the network, which itself has no part in the loss.
+    lambda model, recipe, uem: CrossEntropyStep(i_revnet_like(model), "clean"),
     second="clean",
     start=None,
     source=(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional
 
-from reference_training.config import Recipe, UEMOptions
 from reference_training.data.batch import Batch
 from reference_training.methods.base import Method, Step, StepResult
 from reference_training.networks.i_revnet import i_revnet_like
@@ -34,7 +33,7 @@ class QualNetStep(Step):
         super().__init__(model)
         layer, channels = model.tapped("deep")
         self.needed = i_revnet_like(model).requires_grad_(False).eval()
-        self.bridge = nn.Conv2d(channels, self.needed.config.code_channels, 3, padding=1)
+        self.bridge = nn.Conv2d(channels, self.needed.fc.in_features, 3, padding=1)
         self._tap = FeatureTap(model, layer)
         self.std: Tensor
         std = torch.tensor(model.std).view(3, 1, 1)
@@ -79,14 +78,9 @@ class QualNetStep(Step):
         return StepResult(torch.stack(list(parts.values())).sum(), parts)
 
 
-def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> QualNetStep:
-    """The network with a bridge to the decoder, which is yet to be filled."""
-    return QualNetStep(model)
-
-
 METHOD = Method(
     "qualnet",
-    make_step,
+    lambda model, recipe, uem: QualNetStep(model),
     needs="i_revnet",
     source=(
         "In the style of QualNet (Kim et al., CVPR 2021): written from its abstract and from "

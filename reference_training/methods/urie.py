@@ -5,31 +5,14 @@ here; two passes with the clean one's loss weighted by 1/15 would have the same 
 cost twice as much, and batch normalisation would never see the two kinds mixed.
 """
 
-from torch.nn import functional
-
-from reference_training.config import Recipe, UEMOptions
-from reference_training.data.batch import Batch
-from reference_training.methods.base import Method, Step, StepResult
+from reference_training.methods.base import Method
+from reference_training.methods.cross_entropy import CrossEntropyStep
 from reference_training.networks.enhancers import URIE, EnhancedClassifier
-from reference_training.networks.resnet import Classifier
-
-
-class URIEStep(Step):
-    """L = CE(y, f(e(x̃))): the enhancer e is trained, the classifier f is not."""
-
-    def forward(self, batch: Batch) -> StepResult:
-        degraded = functional.cross_entropy(self.model(batch.degraded), batch.labels)
-        return StepResult(degraded, {"degraded": degraded})
-
-
-def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> URIEStep:
-    """An enhancer with random weights in front of the network."""
-    return URIEStep(EnhancedClassifier(URIE(), model))
-
 
 METHOD = Method(
     "urie",
-    make_step,
+    # L = CE(y, f(e(x̃))): the enhancer e, with random weights at first, is trained; f is not.
+    lambda model, recipe, uem: CrossEntropyStep(EnhancedClassifier(URIE(), model), "degraded"),
     second="corruption_or_clean",
     source=(
         "Re-implemented from a description of Son et al. (ECCV 2020): architecture, loss and the "

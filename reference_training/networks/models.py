@@ -1,13 +1,28 @@
-"""A network by its name, with the library's weights or those of a file."""
+"""A network by its name, with the weights of its library or of a file.
+
+A library is one class here, with `build`, `pretrained`, `preprocessing` and `classes`, and one line
+in `LIBRARIES`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from reference_training.networks.libraries import Loaded, find
+import torch
+from torch import nn
+
+from reference_training.config import PRESETS
 from reference_training.networks.preprocessing import Preprocessing
+from reference_training.networks.resnet import ResNet
 from reference_training.networks.weights import (
+    cached_file,
+    check_name,
     classes_of,
     fill,
     find_weights,
@@ -15,6 +30,199 @@ from reference_training.networks.weights import (
     take_normalisation,
 )
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import reading
+from ulfd.extras import require
+
+WEIGHTS = "IMAGENET1K_V1"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights, ready to evaluate."""
+
+    name: str  # with the weights
+    model: nn.Module
+    classes: int
+    preprocessing: Preprocessing
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch loads tensors alone meanwhile: a cache is a folder that others may write to."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class Torchvision:
+    """A classification network of torchvision."""
+
+    def __init__(self, name: str) -> None:
+        from torchvision import models  # slow to import
+
+        known = models.list_models(module=models)
+        if name not in known:
+            raise unknown("torchvision", name, known)
+        self.name = name
+        self.models = models
+        self.weights = models.get_model_weights(name)
+        self.preprocessing = self._preprocessing(next(iter(self.weights)))
+        self.classes = 1000
+
+    @staticmethod
+    def _preprocessing(weights: Any) -> Preprocessing:
+        transforms = weights.transforms()
+        size = transforms.crop_size[0]
+        return Preprocessing(tuple(transforms.mean), tuple(transforms.std), size)
+
+    def build(self, classes: int) -> nn.Module:
+        """The network with random weights."""
+        return self.models.get_model(self.name, weights=None, num_classes=classes)
+
+    def pretrained(self, weights: str | None, download: bool) -> Loaded:
+        """The network with torchvision's weights, from its cache unless `download`."""
+        wanted = (weights or WEIGHTS).split(".")[-1]
+        names = [*(known.name for known in self.weights), "DEFAULT"]
+        if wanted not in names:
+            raise RunError(
+                f"torchvision has no weights {wanted!r} for {self.name}; choose with --weights "
+                f"from {', '.join(names)}."
+            )
+        entry = self.weights[wanted]
+        file = cached_file(entry.url)
+        if not download and not file.is_file():
+            raise RunError(
+                f"torchvision's weights {entry} are not on this machine ({file}). Fetch them "
+                f"with --download, or put {entry.url} there, or give weights of your own with "
+                "--checkpoint."
+            )
+        if file.is_file():
+            check_name(file)
+        remedy = "Delete the file if it is there, and fetch it anew with --download"
+        with reading(f"torchvision's weights {file}", "cannot be loaded", remedy), _tensors_only():
+            model = self.models.get_model(self.name, weights=entry)
+        classes = len(entry.meta["categories"])
+        return Loaded(f"{self.name} ({entry.name})", model, classes, self._preprocessing(entry))
+
+
+class Timm:
+    """A network of timm, by its name with or without the weights' tag."""
+
+    def __init__(self, name: str) -> None:
+        require("timm", extra="timm")
+        import timm
+        from timm.data import resolve_model_data_config
+
+        if not timm.is_model(name):
+            raise unknown("timm", name, timm.list_models())
+        self.name = name
+        self.timm: Any = timm
+        with torch.device("meta"):
+            sketch: Any = timm.create_model(name)
+        config = resolve_model_data_config(sketch)
+        self.tags: Any = sketch.pretrained_cfg
+        self.classes: int = sketch.num_classes
+        size = config["input_size"][-1]
+        self.preprocessing = Preprocessing(tuple(config["mean"]), tuple(config["std"]), size)
+
+    def build(self, classes: int) -> nn.Module:
+        """The network with random weights."""
+        return self.timm.create_model(self.name, num_classes=classes)
+
+    def pretrained(self, weights: str | None, download: bool) -> Loaded:
+        """The network with timm's weights, from the local cache unless `download`."""
+        if weights is not None:
+            raise RunError(
+                "timm's weights are named with the network, as timm:resnet50.a1_in1k; leave "
+                "--weights out."
+            )
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        place = self.tags.get("hf_hub_id")
+        if not place:
+            raise RunError(
+                f"timm has no weights for {self.name} where safetensors are kept; give some with "
+                "--checkpoint."
+            )
+        try:
+            file = hf_hub_download(place, "model.safetensors", local_files_only=not download)
+        except LocalEntryNotFoundError as error:
+            raise RunError(
+                f"timm's weights {place} are not on this machine. Fetch them with --download, or "
+                "give weights of your own with --checkpoint."
+            ) from error
+        overlay = {"file": file}
+        model = self.timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay)
+        tag = f"{self.tags['architecture']}.{self.tags['tag']}"
+        return Loaded(f"timm {tag}", model, self.classes, self.preprocessing)
+
+
+class RunNetwork:
+    """The network of this project's runs on a dataset, as `run:fashion-mnist-subset`."""
+
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3)
+    classes = 10
+
+    def __init__(self, name: str) -> None:
+        if name not in PRESETS:
+            raise unknown("run", name, list(PRESETS))
+        self.name = name
+
+    def build(self, classes: int) -> nn.Module:
+        """The network with random weights."""
+        return ResNet(PRESETS[self.name].network, classes)
+
+    def pretrained(self, weights: str | None, download: bool) -> Loaded:
+        """There is none."""
+        raise RunError(
+            f"run:{self.name} has no published weights; give those of a run with --checkpoint "
+            "(runs/…/seed-0/ulfd/….safetensors)."
+        )
+
+
+LibraryNetwork = Torchvision | Timm | RunNetwork
+LIBRARIES: Mapping[str, Callable[[str], LibraryNetwork]] = {
+    "torchvision": Torchvision,
+    "timm": Timm,
+    "run": RunNetwork,
+}
+SEARCHED = ("torchvision", "timm")
+
+
+def unknown(library: str, name: str, known: list[str]) -> RunError:
+    """The error for a name that a library does not have."""
+    near = difflib.get_close_matches(name, known, n=3)
+    guess = f"did you mean {' or '.join(near)}?" if near else f"it has {len(known)} others."
+    return RunError(f"{library} has no network {name!r}; {guess}")
+
+
+def find(name: str) -> LibraryNetwork:
+    """The architecture called `library:name`, or the first library's that has the name.
+
+    Raises:
+        RunError: no library has it.
+        ImportError: timm is asked for and not installed, with the pip line.
+    """
+    library, colon, rest = name.partition(":")
+    if colon:
+        if library not in LIBRARIES:
+            raise RunError(f"unknown library {library!r}; use {', '.join(LIBRARIES)}.")
+        return LIBRARIES[library](rest)
+    reasons = []
+    for library in SEARCHED:
+        try:
+            return LIBRARIES[library](name)
+        except (RunError, ImportError) as error:
+            reasons.append(str(error))
+    raise RunError(f"unknown network {name!r}. " + " ".join(reasons))
 
 
 def load_model(

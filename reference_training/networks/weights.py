@@ -81,25 +81,25 @@ def take_normalisation(tensors: dict[str, Tensor]) -> Normalisation | None:
     Raises:
         RunError: there are several, or half of one.
     """
-    found: list[list[tuple[float, ...]]] = []
+    found: list[set[tuple[float, ...]]] = []
     for names in (MEANS, DEVIATIONS):
         keys = [
             key
             for key, value in tensors.items()
             if key.rpartition(".")[2] in names and value.numel() == len(COLOURS)
         ]
-        found.append(list({tuple(tensors.pop(key).double().flatten().tolist()) for key in keys}))
-    means, deviations = found
-    if not means and not deviations:
+        found.append({tuple(tensors.pop(key).double().flatten().tolist()) for key in keys})
+    if not any(found):
         return None
-    if len(means) != 1 or len(deviations) != 1:
+    if [len(values) for values in found] != [1, 1]:
         raise RunError(
-            f"the checkpoint carries {len(means)} means and {len(deviations)} deviations of "
+            f"the checkpoint carries {len(found[0])} means and {len(found[1])} deviations of "
             "images, of which it should have one or none; save the network that is to be "
             "evaluated without them, and give --mean and --std."
         )
-    scale = 255 if max(means[0]) > 1 else 1
-    return tuple(v / scale for v in means[0]), tuple(v / scale for v in deviations[0])
+    (mean,), (deviation,) = found
+    scale = 255 if max(mean) > 1 else 1
+    return tuple(v / scale for v in mean), tuple(v / scale for v in deviation)
 
 
 def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | None) -> dict:
@@ -151,29 +151,13 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
 def classes_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
     """How many classes the weights have, or None if as many as the model.
 
-    The weights may differ from the model's in the length of the last layer alone.
-
-    Raises:
-        RunError: they differ in more.
+    They then differ from the model's in the length of the last layer; what differs in more does
+    not pass `fill`.
     """
     own = model.state_dict()
-    other = {name: value for name, value in weights.items() if name in own}
-    differing = {name: v.shape for name, v in other.items() if v.shape != own[name].shape}
-    if not differing:
-        return None
-    lengths = {shape[0] for shape in differing.values() if len(shape)}
-    inner = [
-        name
-        for name, shape in differing.items()
-        if len(shape) != own[name].ndim or shape[1:] != own[name].shape[1:]
-    ]
-    if inner or len(lengths) != 1:
-        name = (inner or list(differing))[0]
-        raise RunError(
-            f"the checkpoint's {name!r} has the shape {tuple(differing[name])}, but the network's "
-            f"{tuple(own[name].shape)}; it is of another architecture."
-        )
-    return lengths.pop()
+    shapes = [(v.shape, own[name].shape) for name, v in weights.items() if name in own]
+    lengths = {here[0] for here, there in shapes if here != there and here[1:] == there[1:]}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -185,7 +169,8 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
         missing, unexpected = model.load_state_dict(dict(weights), strict=False)
     except RuntimeError as error:
-        raise RunError(f"the checkpoint does not fit the network: {error}") from error
+        first = str(error).split("\n")[1].strip()
+        raise RunError(f"the checkpoint is of another architecture: {first}") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise RunError(

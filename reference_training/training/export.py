@@ -1,11 +1,9 @@
 """A trained network as others can use it: plain weights, the UEM beside them, a model card.
 
-`python -m reference_training.training.export RUN --upload user/name` puts a finished run's export
-on the Hugging Face hub.
+`hf upload user/name RUN/export --private` puts it on the Hugging Face hub; `hf` comes with
+`pip install 'ulfd[hub]'`.
 """
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +13,6 @@ from torch import Tensor, nn
 from reference_training.config import ImageNetRun
 from reference_training.data.views import MEAN, STD
 from reference_training.networks.backbones import TorchvisionResNet
-from reference_training.runtime.command import exit_code
-from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, write_atomically, write_json
 from reference_training.training.record import plain
 
@@ -134,43 +130,3 @@ def card(run: ImageNetRun, description: dict[str, Any], heading: Titles, network
     commit = (description["git"] or {}).get("commit", "unknown")
     lines += [f"| command | `{description['command']}` |", f"| commit | {commit} |", ""]
     return "\n".join(lines)
-
-
-def upload(folder: Path, repository: str) -> str:
-    """Puts an export on the Hugging Face hub, into a private repository; returns its address.
-
-    Raises:
-        RunError: the package is not installed, or there is nothing to upload.
-    """
-    if not (folder / MODEL).is_file():
-        raise RunError(f"{folder} holds no {MODEL}; finish the run first.")
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise RunError(
-            "uploading needs huggingface_hub. Install it with:\n    pip install 'ulfd[hub]'"
-        ) from error
-    hub = HfApi()
-    hub.create_repo(repository, private=True, exist_ok=True)
-    return str(hub.upload_folder(repo_id=repository, folder_path=folder))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reference_training.training.export", description=upload.__doc__
-    )
-    parser.add_argument("run", type=Path, help="the folder of a finished run")
-    parser.add_argument("--upload", required=True, metavar="USER/NAME")
-    given = parser.parse_args(arguments)
-
-    def work() -> None:
-        if not (given.run / "run.json").is_file():
-            raise RunError(f"{given.run} holds no run; give the folder of a finished one.")
-        print(upload(given.run / "export", given.upload))
-
-    return exit_code(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

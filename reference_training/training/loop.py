@@ -7,10 +7,13 @@ number of shards, and not on how they are shared out among processes.
 """
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +29,43 @@ from reference_training.runtime.files import JsonLines, write_json
 from reference_training.runtime.ranks import ALONE, World
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint
-from reference_training.training.checkpoint import Checkpoint
-from reference_training.training.protocols import Link, Observer, Source
+from reference_training.training.checkpoint import Checkpoint, load_tensors, tensors_of
 from reference_training.training.schedule import Schedule
-from reference_training.training.state import load_tensors, tensors_of
 from ulfd_torch.self_distillation import frozen_statistics
 from ulfd_torch.statistics import concern
 
 LOG_EVERY = 10
+
+
+Observer = Callable[[dict[str, Any], dict[str, float]], None]
+"""Gets each row of metrics.jsonl, and the seconds of each part of its iterations."""
+
+
+class Source(Protocol):
+    """Where the batches come from."""
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This rank's part of the batches of the iterations first, ..., last − 1."""
+
+    def describe(self, iteration: int) -> dict[str, Any]:
+        """What the whole batch of an iteration consisted of, JSON-able."""
+
+    def check(self) -> None:
+        """Called on every rank at once, now and then; raises RunError to end the run."""
+
+
+class Link(Protocol):
+    """Whoever started the training: counts iterations, and may ask for an early, saved end."""
+
+    @property
+    def stop(self) -> threading.Event | Event:
+        """Whether to stop."""
+
+    def advance(self, iterations: int = 1) -> None:
+        """Counts iterations just done."""
+
+    def skip(self, iterations: int) -> None:
+        """Counts iterations that an earlier start had done."""
 
 
 def _reduced(name: str, values: Tensor) -> float:
@@ -43,36 +75,44 @@ def _reduced(name: str, values: Tensor) -> float:
     return values.max().item() if name.endswith("_max") else values.mean().item()
 
 
+@dataclass(eq=False)
 class TrainingLoop:
-    """A step, its optimiser and their place in the schedule; see `train`."""
+    """Trains `step` to the end of the schedule, from the newest sound checkpoint in `folder`.
 
-    def __init__(
-        self,
-        step: nn.Module,
-        schedule: Schedule,
-        *,
-        folder: Path,
-        numerics: Numerics,
-        accumulate: int,
-        world: World,
-        clock: Clock,
-        kept: int,
-    ) -> None:
-        self.step = step
-        self.schedule = schedule
-        self.folder = folder
-        self.numerics = numerics
-        self.accumulate = accumulate
-        self.world = world
-        self.clock = clock
-        self.kept = kept
+    Raises:
+        RunError: the ranks see different checkpoints.
+    """
+
+    step: nn.Module
+    """`Batch` to `StepResult`, on the world's device; changed in place."""
+    source: Source
+    schedule: Schedule
+    _: KW_ONLY
+    folder: Path
+    """Receives the checkpoints, and metrics.jsonl with the losses."""
+    checkpoint_every: int
+    """Iterations between checkpoints; there is always one at the end."""
+    link: Link
+    """Counts the iterations, and asks for an early, saved end."""
+    numerics: Numerics = PLAIN
+    accumulate: int = 1
+    """Into how many shards each rank cuts its part of a batch, to save memory."""
+    world: World = ALONE
+    clock: Clock = field(default_factory=lambda: Clock(ALONE.device))
+    """Adds up where the time goes."""
+    observers: Sequence[Observer] = ()
+    """Get every line of metrics.jsonl too, on rank 0."""
+    kept: int = checkpoint.KEPT
+    """How many checkpoints stay."""
+
+    def __post_init__(self) -> None:
         self.optimizer = torch.optim.Adam(
-            step.parameters(),
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
-            fused=numerics.fused_optimizer or None,
+            self.step.parameters(),
+            lr=self.schedule.learning_rate,
+            weight_decay=self.schedule.weight_decay,
+            fused=self.numerics.fused_optimizer or None,
         )
-        self.log = JsonLines(folder / "metrics.jsonl")
+        self.log = JsonLines(self.folder / "metrics.jsonl")
         self.log_lines = 0
         self.iteration = self._restore()  # how many are done
         self.module = self._distributed()
@@ -119,7 +159,7 @@ class TrainingLoop:
                 f"{now}: with the same pairs, but batch normalisation sees other groups of them"
             )
 
-    def rehearse(self, batch: Batch) -> None:
+    def _rehearse(self, batch: Batch) -> None:
         """Runs a batch through and forgets it.
 
         DistributedDataParallel rearranges its buckets after its first backward pass, and with them
@@ -132,7 +172,7 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.clock.read()
 
-    def iterate(self, batch: Batch) -> None:
+    def _iterate(self, batch: Batch) -> None:
         """One iteration on this rank's part of the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.iteration)
@@ -169,7 +209,7 @@ class TrainingLoop:
         ):
             return self.module(shard)
 
-    def look(self, source: Source) -> None:
+    def _look(self) -> None:
         """Looks at the losses since the last look.
 
         Raises:
@@ -183,11 +223,11 @@ class TrainingLoop:
         for done, loss in enumerate(losses, first + 1):
             if not abs(loss) <= self.numerics.max_loss:  # NaN is not either
                 what = "exploded" if math.isfinite(loss) else "is not finite"
-                self._diverged(f"the loss ({loss:g}) {what}", done, source)
+                self._diverged(f"the loss ({loss:g}) {what}", done)
 
-    def _diverged(self, what: str, done: int, source: Source) -> None:
+    def _diverged(self, what: str, done: int) -> None:
         path = self.folder / "diverged.json"
-        facts = {"what": what, "iteration": done, "batch": source.describe(done - 1)}
+        facts = {"what": what, "iteration": done, "batch": self.source.describe(done - 1)}
         self.world.on_main(lambda: write_json(path, facts))
         raise RunError(
             f"{what} at iteration {done} of {self.folder}; lower "
@@ -195,10 +235,10 @@ class TrainingLoop:
             f"is from before and intact; {path.name} beside it names the batch."
         )
 
-    def report(self, source: Source, observers: Sequence[Observer]) -> None:
+    def _report(self) -> None:
         """Writes a line about the newest iteration."""
         newest = self._losses[-1]
-        self.look(source)
+        self._look()
         logs = [result.logs for result in self._results]
         names = ["loss", *logs[0]]
         rows = [torch.stack([value.float() for value in (newest, *log.values())]) for log in logs]
@@ -216,23 +256,23 @@ class TrainingLoop:
             if words is not None:
                 self._warned = True
                 tqdm.write(f"{self.folder}, iteration {self.iteration}: {words}")
-            for observe in observers:
+            for observe in self.observers:
                 observe(row, seconds)
 
         self.world.on_main(tell)
         self.log_lines += 1
 
-    def save(self, source: Source) -> None:
+    def _save(self) -> None:
         """Writes a checkpoint.
 
         Raises:
             RunError: the loss or a weight is not finite, or the disk is full.
         """
-        self.look(source)
+        self._look()
         # A finite loss can have a gradient that is not.
         sound = all(value.isfinite().all() for value in self.step.state_dict().values())
         if self.world.any(not sound):
-            self._diverged("a weight is not finite", self.iteration, source)
+            self._diverged("a weight is not finite", self.iteration)
         tensors = tensors_of(self.step, self.optimizer)
         state: dict[str, Any] = {
             "random": self.world.gather_objects(checkpoint.random_states()),
@@ -243,68 +283,29 @@ class TrainingLoop:
         point = Checkpoint(self.iteration, tensors, state)
         self.world.on_main(lambda: checkpoint.write(self.folder, point, kept=self.kept))
 
+    def train(self) -> None:
+        """Runs the iterations that are left.
 
-def train(
-    step: nn.Module,
-    source: Source,
-    schedule: Schedule,
-    *,
-    folder: Path,
-    checkpoint_every: int,
-    link: Link,
-    numerics: Numerics = PLAIN,
-    accumulate: int = 1,
-    world: World = ALONE,
-    clock: Clock | None = None,
-    observers: Sequence[Observer] = (),
-    kept: int = checkpoint.KEPT,
-) -> None:
-    """Trains `step` to the end of the schedule, from the newest sound checkpoint in `folder`.
-
-    Args:
-        step: `Batch` to `StepResult`, on the world's device; changed in place.
-        source: the batches.
-        schedule: length and learning rates.
-        folder: receives the checkpoints, and metrics.jsonl with the losses.
-        checkpoint_every: iterations between checkpoints; there is always one at the end.
-        link: counts the iterations, and asks for an early, saved end.
-        numerics: precision, speed and safety.
-        accumulate: into how many shards each rank cuts its part of a batch, to save memory.
-        world: the processes that share the work.
-        clock: adds up where the time goes.
-        observers: get every line of metrics.jsonl too, on rank 0.
-        kept: how many checkpoints stay.
-    Raises:
-        Interrupted: an end was asked for; a checkpoint of this moment is saved.
-        RunError: the loss is not finite or exploded, or the disk is full.
-    """
-    clock = clock or Clock(world.device)
-    training = TrainingLoop(
-        step,
-        schedule,
-        folder=folder,
-        numerics=numerics,
-        accumulate=accumulate,
-        world=world,
-        clock=clock,
-        kept=kept,
-    )
-    link.skip(training.iteration)
-    step.train()
-    start = training.iteration
-    for batch in source.batches(start, schedule.iterations):
-        if world.size > 1 and training.iteration == start:
-            training.rehearse(batch)
-        training.iterate(batch)
-        done = training.iteration
-        if done % LOG_EVERY == 0 or done == schedule.iterations:
-            training.report(source, observers)
-            source.check()
-        link.advance()
-        stop = world.any(link.stop.is_set())  # all ranks stop at the same iteration
-        if stop or done % checkpoint_every == 0 or done == schedule.iterations:
-            training.save(source)
-        if stop:
-            raise Interrupted
-    # Each rank has its own running averages of the last iteration; the checkpoint has rank 0's.
-    world.broadcast(step.buffers())
+        Raises:
+            Interrupted: an end was asked for; a checkpoint of this moment is saved.
+            RunError: the loss is not finite or exploded, or the disk is full.
+        """
+        start, end = self.iteration, self.schedule.iterations
+        self.link.skip(start)
+        self.step.train()
+        for batch in self.source.batches(start, end):
+            if self.world.size > 1 and self.iteration == start:
+                self._rehearse(batch)
+            self._iterate(batch)
+            last = self.iteration == end
+            if last or self.iteration % LOG_EVERY == 0:
+                self._report()
+                self.source.check()
+            self.link.advance()
+            stop = self.world.any(self.link.stop.is_set())  # all ranks stop at the same iteration
+            if stop or last or self.iteration % self.checkpoint_every == 0:
+                self._save()
+            if stop:
+                raise Interrupted
+        # Each rank has its own running averages of the last iteration; the checkpoint has rank 0's.
+        self.world.broadcast(self.step.buffers())

@@ -1,29 +1,29 @@
 """What a run writes down about itself, so that it can be understood and made again."""
 
 import dataclasses
+import json
 import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from reference_training.config import NOT_COMPUTED, ImageNetRun, SmallRun
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json
+from reference_training.runtime.files import read_json, write_json
 from reference_training.runtime.ranks import launched
 from ulfd.env import versions
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as JSON has them."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    if isinstance(value, tuple):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    """A dataclass as JSON has it: tuples as lists, paths as strings."""
+    return json.loads(json.dumps(dataclasses.asdict(value), default=str))
 
 
 def _git() -> dict[str, Any] | None:
@@ -93,3 +93,26 @@ def check_same_run(path: Path, description: dict[str, Any]) -> bool:
             f"--out, or delete {path.parent} to start anew."
         )
     return True
+
+
+@contextmanager
+def kept(folder: Path, description: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """While active, run.json says what runs here; at the end also for how many seconds in all.
+
+    Raises:
+        RunError: the folder holds another run.
+    """
+    path, started, before = folder / "run.json", time.monotonic(), 0.0
+    if check_same_run(path, description):
+        before = read_json(path)["wall_seconds"]
+        tqdm.write(f"resuming the run in {folder}")
+
+    def write() -> None:
+        description["wall_seconds"] = round(before + time.monotonic() - started, 1)
+        write_json(path, description)
+
+    write()
+    try:
+        yield description
+    finally:
+        write()

@@ -15,14 +15,14 @@ from reference_training.evaluation.calibration import mean_theta
 from reference_training.evaluation.runner import weights_sha256
 from reference_training.methods.trainings import training
 from reference_training.networks.backbones import ARCHITECTURES
-from reference_training.networks.libraries import RunNetwork
+from reference_training.networks.models import RunNetwork
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier, ResNet
 from reference_training.networks.weights import fill, read_tensors
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
-from reference_training.training.state import STEP, strip_prefix
+from reference_training.training.checkpoint import STEP, strip_prefix
 from ulfd_torch import UEM, FeatureTap
 
 

@@ -219,7 +219,7 @@ BAD = {
     "uem": (["--uem.log-variance", "pixel"], "log_variance is 'pixel'"),
     "few": (["--train-images", "7"], "digits has 10 classes"),
     "held out": (["--validation-images", "1290"], "leaves 7 of 1297 training images"),
-    "negative": (["--validation-images", "-1"], "must not be negative"),
+    "negative": (["--validation-images", "-1"], "must be at least 0"),
     "adaptation": (["--methods", "ulfd+luck"], "unknown adaptation 'luck'"),
     "change": (["--methods", "ulfd@lamda=1"], "'lamda', which is unknown"),
 }

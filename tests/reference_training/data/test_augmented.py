@@ -5,9 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_training.data.augmented import AugmentedFolders
 from reference_training.data.photograph_pairs import PhotographPairs
-from reference_training.data.photographs import ImageFolder
+from reference_training.data.photographs import AugmentedFolders, ImageFolder
 from reference_training.data.second_images import Corruptions
 from reference_training.data.views import Views
 from reference_training.run import main
@@ -94,7 +93,7 @@ def test_a_damaged_augmented_image_is_replaced_like_a_photograph(folders, tmp_pa
     for batch in pairs.batches(0, 3):
         assert torch.equal(levels(batch.degraded), 255 - levels(batch.clean))
     pairs.check()
-    assert "class0/004.png" in pairs._log.path.read_text()
+    assert "class0/004.png" in pairs.unreadable.path.read_text()
 
 
 def test_folders_that_do_not_fit(folders, tmp_path, capsys):

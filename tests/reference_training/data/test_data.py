@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from reference_training.corruptions import SEEN, SEVERITIES, corrupt
 from reference_training.data import DATASETS, fashion_mnist, load
 from reference_training.data.images import balanced, fixed_order, held_out, training_subset
-from reference_training.data.make_fashion_mnist_subset import make_subset
 from reference_training.data.pairs import CHUNK, Pairs, normalised
 from reference_training.runtime.errors import RunError
+from scripts.make_fashion_mnist_subset import make_subset
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_the_original_files_are_read(originals):
 
 def test_the_subset_can_be_made_anew(originals, tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "SUBSET", tmp_path)
-    monkeypatch.setattr("reference_training.data.make_fashion_mnist_subset.SUBSET", tmp_path)
-    for module in (fashion_mnist, "reference_training.data.make_fashion_mnist_subset"):
+    monkeypatch.setattr("scripts.make_fashion_mnist_subset.SUBSET", tmp_path)
+    for module in (fashion_mnist, "scripts.make_fashion_mnist_subset"):
         target = f"{module}.SUBSET_SIZES" if isinstance(module, str) else None
         if target:
             monkeypatch.setattr(target, {"train": 3, "test": 2})

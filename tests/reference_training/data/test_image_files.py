@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_training.data.class_folders import ClassFolders, ImageFiles, image_size
+from reference_training.data.class_folders import ClassFolders, ImageFiles
 from reference_training.data.image_files import (
     class_names,
     images_below,
@@ -63,8 +63,6 @@ def test_a_program_is_never_run_whatever_its_name_says(tmp_path, monkeypatch):
     message = r"x.jpg cannot be read \(no image of a known format"
     with pytest.raises(RunError, match=message):
         ImageFiles(path.parent, ["x.jpg"])[0]
-    with pytest.raises(RunError, match=message):
-        image_size(path)
     with pytest.raises(ValueError, match="no image of a known format"):
         decode(path.read_bytes())
     (row,), squares = read_images(tmp_path, ["class/x.jpg"], CentralView(8, 8))

@@ -14,7 +14,6 @@ from PIL import Image
 from reference_training.corruptions import SEEN, SEVERITIES, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data import photograph_pairs
-from reference_training.data.make_photograph_crops import crops, write_folder, write_shards
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     ImageFolder,
@@ -29,6 +28,7 @@ from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.ranks import ALONE, World
+from scripts.make_photograph_crops import crops, write_folder, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -255,13 +255,13 @@ def test_unreadable_files_are_replaced_named_and_counted(folder, tmp_path):
         kept = [place for place, sample in enumerate(drawn) if sample not in broken]
         assert torch.equal(batch.labels[kept], photographs.labels[[drawn[at] for at in kept]])
     pairs.check()
-    lines = [json.loads(line) for line in pairs._log.path.read_text().splitlines()]
+    lines = [json.loads(line) for line in pairs.unreadable.path.read_text().splitlines()]
     assert [line["file"] for line in lines] == ["astronaut/0000.jpeg", "astronaut/0001.jpeg"]
     assert "truncated" in lines[0]["error"]
     again = source(photographs, tmp_path)  # a continued run knows them
     list(again.batches(0, 8))
     again.check()
-    assert len(again._log.read()) == 2
+    assert len(again.unreadable.read()) == 2
     strict = source(photographs, tmp_path, most_unreadable=1)
     with pytest.raises(RunError, match=r"2 files cannot be decoded.*--most-unreadable"):
         strict.check()

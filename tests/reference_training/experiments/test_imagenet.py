@@ -17,12 +17,12 @@ import torchvision
 from safetensors.torch import load_file
 
 from reference_training.config import OFFICIAL_CODE, PAPER, ImageNetRun
-from reference_training.data.make_photograph_crops import write_folder
 from reference_training.experiments import imagenet
 from reference_training.methods.feature_distillation import DistillationStep
 from reference_training.run import main, parse
 from reference_training.runtime import files
 from reference_training.training import export, loop
+from scripts.make_photograph_crops import write_folder
 
 ITERATIONS = 20
 SMALL = (

@@ -60,9 +60,9 @@ def test_stopped_and_continued_it_gives_the_same_bits(name, tmp_path):
         step = new_step(name)
         schedule = Schedule(6, 1e-3, stepwise((0.5,)))
         link = Counter(end_after)
-        loop.train(
+        loop.TrainingLoop(
             step, pairs(name), schedule, folder=tmp_path / folder, checkpoint_every=4, link=link
-        )
+        ).train()
         return step
 
     whole = train("whole").state_dict()

@@ -144,7 +144,7 @@ def train(folder, link, step=None, iterations=10):
     step = step or METHODS["ulfd"].make_step(model(), SHORT, UEMOptions())
     pairs = Pairs(load("digits"), batch_size=16, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(iterations, 1e-3, stepwise((0.5,)))
-    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=4, link=link)
+    loop.TrainingLoop(step, pairs, schedule, folder=folder, checkpoint_every=4, link=link).train()
     return step
 
 

@@ -13,19 +13,19 @@ from torch.nn import functional
 from reference_training.config import PRESETS, SHORT, Network, Pretraining, UEMOptions
 from reference_training.data import load, views
 from reference_training.data.batch import Batch
-from reference_training.data.make_photograph_crops import write_folder
 from reference_training.data.pairs import Pairs, normalised
 from reference_training.experiments import imagenet, stages
 from reference_training.methods import METHODS
 from reference_training.methods.qualnet import QualNetStep
 from reference_training.networks.backbones import ARCHITECTURES
-from reference_training.networks.i_revnet import IRevNet, depth_to_space
+from reference_training.networks.i_revnet import CONFIGURATIONS, IRevNet, depth_to_space
 from reference_training.networks.resnet import ResNet
 from reference_training.run import main, parse
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint, loop
+from reference_training.training.checkpoint import strip_prefix
 from reference_training.training.schedule import Schedule, stepwise
-from reference_training.training.state import strip_prefix
+from scripts.make_photograph_crops import write_folder
 
 
 class Link:
@@ -163,7 +163,7 @@ def train(folder, end_after=None):
     pairs = Pairs(load("digits"), batch_size=16, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(6, 1e-3, stepwise((0.5,)), 1e-3)
     link = Link(end_after)
-    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link)
+    loop.TrainingLoop(step, pairs, schedule, folder=folder, checkpoint_every=2, link=link).train()
     return step.state_dict()
 
 
@@ -282,7 +282,7 @@ def test_both_stages_at_full_scale(crops, tmp_path, monkeypatch, capsys):
     exported = tmp_path / "runs/stages-i_revnet-resnet8-seed-0/export/model.safetensors"
     second = tmp_path / "runs/table1-qualnet-resnet8-seed-0"
     stage = load_file(exported)
-    IRevNet(make().needed.config, 8).load_state_dict(stage)
+    IRevNet(CONFIGURATIONS[8], 8).load_state_dict(stage)
     needed = strip_prefix("step.needed.", load_file(second / "00000004.safetensors"))
     assert all(torch.equal(needed[name], stage[name]) for name in stage)
     ARCHITECTURES["resnet8"].make(8).load_state_dict(load_file(second / "export/model.safetensors"))

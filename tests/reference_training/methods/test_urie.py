@@ -207,7 +207,7 @@ def train(folder, link):
     step = make_step()
     pairs = Pairs(load("digits"), batch_size=8, seed=0, second="corruption", frost="procedural")
     schedule = Schedule(4, 1e-3, stepwise((0.5,)), weight_decay=1e-3)
-    loop.train(step, pairs, schedule, folder=folder, checkpoint_every=10, link=link)
+    loop.TrainingLoop(step, pairs, schedule, folder=folder, checkpoint_every=10, link=link).train()
     return step.state_dict()
 
 

@@ -1,7 +1,6 @@
 """The i-RevNet: its shapes, its count of parameters, and above all its inverse."""
 
 import copy
-import dataclasses
 import itertools
 
 import pytest
@@ -14,7 +13,6 @@ from reference_training.networks.i_revnet import (
     IMAGENET,
     InvertibleBlock,
     IRevNet,
-    IRevNetConfig,
     depth_to_space,
     i_revnet_like,
     space_to_depth,
@@ -24,7 +22,7 @@ from reference_training.networks.resnet import ResNet
 CONFIGS = {
     "32 pixels": CONFIGURATIONS[8],
     "32 pixels, stem stride 1": CONFIGURATIONS[4],
-    "a hundred blocks, as ImageNet's": IRevNetConfig(blocks=(28, 72), strides=(2, 2)),
+    "a hundred blocks, as ImageNet's": (28, 72),
 }
 
 
@@ -69,7 +67,7 @@ def test_space_to_depth_is_pixel_unshuffle_with_the_cells_first(side):
 
 def test_a_block_is_the_papers_equation():
     torch.manual_seed(0)
-    block = InvertibleBlock(4, 16, 2, 4, first=False).double().eval()
+    block = InvertibleBlock(4, 16, 2, first=False).double().eval()
     x, other = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
     y = other
     for norm, convolution, stride in ((0, 2, 2), (3, 5, 1), (6, 8, 1)):
@@ -85,9 +83,10 @@ def test_a_block_is_the_papers_equation():
 def test_imagenets_network_has_the_published_size():
     """24, 96, 384, 1536 channels, a code of 3072x7x7, 122.0 M parameters of the decoder: the blocks
     with their batch normalisation."""
-    assert IMAGENET.channels == (24, 96, 384, 1536)
     with torch.device("meta"):
         net = IRevNet(IMAGENET, 1000)
+        ends = [block.residual[-1].out_channels for block in net.blocks]
+        assert ends == [24] * 6 + [96] * 16 + [384] * 72 + [1536] * 6
         code = net.encode(torch.empty(2, 3, 224, 224))
         assert code.shape == (2, 3072, 7, 7)
         assert net.decode(code).shape == (2, 3, 224, 224)
@@ -161,7 +160,7 @@ def test_the_inverse_depends_on_its_own_code_alone():
 
 def test_the_inverse_is_differentiable():
     """Against finite differences."""
-    net = network(IRevNetConfig(blocks=(1, 1), strides=(2, 2)), torch.float64)
+    net = network((1, 1), torch.float64)
     code = torch.randn(1, 192, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(net.decode, (code,), fast_mode=True)
 
@@ -171,11 +170,5 @@ def test_what_does_not_fit_is_named():
         network().encode(torch.zeros(1, 3, 33, 32))
     with pytest.raises(ValueError, match="cut into squares of 2x2"):
         network().encode(torch.zeros(1, 3, 36, 36))
-    with pytest.raises(ValueError, match="as many strides as blocks"):
-        IRevNetConfig(blocks=(1, 2), strides=(2,))
-    with pytest.raises(ValueError, match="even initial"):
-        dataclasses.replace(IMAGENET, initial=1)
-    with pytest.raises(ValueError, match="leaves nothing"):
-        dataclasses.replace(IMAGENET, bottleneck=32)
     with pytest.raises(ValueError, match=r"16 times smaller.*--network.stem-stride of 1 or 2"):
         i_revnet_like(ResNet(Network(stem_stride=4), 10))

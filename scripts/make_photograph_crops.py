@@ -1,6 +1,6 @@
 """A small ImageFolder of crops of real photographs, to try the full-scale path without ImageNet:
 
-    python -m reference_training.data.make_photograph_crops crops --broken 3
+    python -m scripts.make_photograph_crops crops --broken 3
 
 The photographs ship with scikit-image and scikit-learn; each is a class. Nothing is downloaded.
 """

@@ -1,6 +1,6 @@
 """Makes the embedded subset of Fashion-MNIST from the four original files:
 
-python -m reference_training.data.make_fashion_mnist_subset FOLDER
+python -m scripts.make_fashion_mnist_subset FOLDER
 """
 
 import hashlib

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
 from reference_training.runtime.workers import bar
 from reference_training.training import export, record, tracking
 from reference_training.training.loop import TrainingLoop
-from reference_training.training.protocols import Flag
 from reference_training.training.schedule import Schedule, stepwise
 
 TRAIN = "train"
@@ -91,20 +91,20 @@ def _check_corruptions(job: Job) -> None:
         raise RunError(f"--corruption-parameters: {error}") from error
 
 
+@dataclass(frozen=True)
 class Progress:
     """The training's link to its terminal: a bar on rank 0, and an end on request."""
 
-    def __init__(self, progress: tqdm, stop: Flag) -> None:
-        self.stop = stop
-        self._bar = progress
+    bar: tqdm
+    stop: TimeLimit
 
     def advance(self, iterations: int = 1) -> None:
-        self._bar.update(iterations)
+        self.bar.update(iterations)
 
     def skip(self, iterations: int) -> None:
         if iterations and ranks.is_main():
             tqdm.write(f"continuing from iteration {iterations}")
-        self._bar.initial = self._bar.n = iterations
+        self.bar.initial = self.bar.n = iterations
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from reference_training.reporting.blocks import Block, Heading, html_document, m
 from reference_training.reporting.measures import Json, Results
 from reference_training.reporting.result_tables import table
 from reference_training.runtime import ranks
-from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
 from reference_training.training import export
 
@@ -31,12 +30,7 @@ def rows(name: str) -> list[str]:
     """The rows of a table, or of all of them, as "table1/ulfd", after the stages that they need.
 
     A network of several tables goes by its first row, so that another table finds it trained.
-
-    Raises:
-        RunError: an unknown name.
     """
-    if name != "all" and name not in EXPERIMENTS:
-        raise RunError(f"unknown experiment {name!r}; use one of {[*EXPERIMENTS, 'all']}.")
     wanted = EXPERIMENTS if name == "all" else (name,)
     first = {(row.training, row.arch): one for one, row in reversed([*ROWS.items()])}
     networks = [row for table in wanted for row in EXPERIMENTS[table].rows]

@@ -64,9 +64,6 @@ def cost(job: Job, pairs: int = 2) -> Cost:
         views = job.method.second_views
         second = images.clone() if views == 1 else images[:, None].repeat(1, views, 1, 1, 1)
         batch = Batch(images, second, torch.zeros(pairs, dtype=torch.int64))
-    features: list[Tensor] = []
-    if step.uem is not None:
-        step.uem.register_forward_pre_hook(lambda uem, given: features.append(*given))
     saved: dict[int, int] = {}
     kept: list[Any] = []  # or a storage could be freed and its identity given to the next
 
@@ -77,15 +74,15 @@ def cost(job: Job, pairs: int = 2) -> Cost:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    forward, branch = FlopCounterMode(display=False), FlopCounterMode(display=False)
-    with forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
         step(batch)
-    if step.uem is not None:  # once more, alone
-        with branch:
-            step.uem(features[0].detach())
+    counts = counter.get_flop_counts()  # by module, as "DistillationStep.uem"
+    uem = [name for name, module in step.named_modules() if module is step.uem]
+    branch = [counts[f"{type(step).__name__}.{name}"] for name in uem]
     return Cost(
-        forward_flops=forward.get_total_flops() // pairs,
-        uem_flops=branch.get_total_flops() // pairs,
+        forward_flops=counter.get_total_flops() // pairs,
+        uem_flops=sum(sum(part.values()) for part in branch) // pairs,
         saved_bytes=sum(saved.values()) // pairs,
         weights=sum(weight.numel() for weight in step.parameters() if weight.requires_grad),
     )

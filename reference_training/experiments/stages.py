@@ -1,6 +1,7 @@
 """The stages of a run: networks that begin from nothing, then every training that needs them."""
 
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,29 +32,25 @@ from reference_training.training.state import strip_prefix
 STEP, MODEL = "step.", "step.model."
 
 
-def _with_needed(wanted: Training) -> list[Training]:
-    """A training after those whose networks it begins with or needs."""
-    return [entry for other in wanted.before for entry in _with_needed(other)] + [wanted]
-
-
-def _depth(wanted: Training) -> int:
-    """How many trainings have to come one after another before this one."""
-    return 1 + max(map(_depth, wanted.before)) if wanted.before else 0
+def levels_of(run: SmallRun) -> list[list[Training]]:
+    """What is trained for each seed, vanilla always, in levels that need only those before them."""
+    trainings: dict[str, Training] = {}
+    waiting = [training(VANILLA), *(network_of(name)[0] for name in run.methods)]
+    for entry in waiting:  # which grows meanwhile
+        trainings[entry.name] = entry
+        waiting += entry.before
+    sorter = TopologicalSorter({one.name: [other.name for other in one.before] for one in waiting})
+    sorter.prepare()
+    levels = []
+    while level := sorter.get_ready():
+        levels.append([trainings[name] for name in level])
+        sorter.done(*level)
+    return levels
 
 
 def trainings_of(run: SmallRun) -> list[Training]:
-    """What is trained for each seed, each after what it needs; vanilla always."""
-    wanted = (training(VANILLA), *(network_of(name)[0] for name in run.methods))
-    found = {entry.name: entry for each in wanted for entry in _with_needed(each)}
-    return list(found.values())
-
-
-def levels_of(run: SmallRun) -> list[list[Training]]:
-    """The same in levels, each of which needs only those before it."""
-    levels: dict[int, list[Training]] = {}
-    for entry in trainings_of(run):
-        levels.setdefault(_depth(entry), []).append(entry)
-    return [levels[depth] for depth in sorted(levels)]
+    """All of these, each after what it needs."""
+    return [entry for level in levels_of(run) for entry in level]
 
 
 def schedule_of(run: SmallRun, one: Training) -> Schedule:

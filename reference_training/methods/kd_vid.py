@@ -10,6 +10,7 @@ Written with σ = log s this is ½·(exp(−σ)·(t − μ)² + σ): the library
 μ and the teacher t with k = 1, λ = ½ and σ of shape (1, C, 1, 1).
 """
 
+import copy
 from math import expm1, log
 
 import torch
@@ -18,7 +19,6 @@ from torch.nn import functional
 
 from reference_training.data.batch import Batch
 from reference_training.methods.base import Method, Step, StepResult
-from reference_training.methods.frozen_teacher import FrozenTeacher
 from reference_training.networks.resnet import Classifier
 from ulfd.losses import VID_EPSILON
 from ulfd_torch import FeatureTap, ULFDLoss, vid_log_variance
@@ -26,6 +26,33 @@ from ulfd_torch import FeatureTap, ULFDLoss, vid_log_variance
 INITIAL_VARIANCE = 5.0
 VID_WEIGHT = 1.0
 """Of the sum over the layers, beside a cross entropy of weight 1."""
+
+
+class FrozenTeacher(nn.Module):
+    """Images (B, 3, H, W) to the outputs of some layers of a network as it is now.
+
+    The copy has no gradients and stays in eval mode. Checkpoints hold it, so that a run continues
+    with the teacher it began with.
+
+    Args:
+        network: is copied; make taps of its own afterwards, or they are copied along.
+        layers: whose outputs are returned, in this order; names as `FeatureTap` takes them.
+    """
+
+    def __init__(self, network: nn.Module, layers: list[str]) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self._taps = [FeatureTap(self.network, layer) for layer in layers]
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        """Stays in eval mode, whatever the step around it does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        self.network(images)
+        return [tap.take() for tap in self._taps]
 
 
 class Regressor(nn.Module):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
 
 
+@dataclass(frozen=True)
 class JsonLines:
-    """A file of JSON values, one a line, that survives being cut off in the middle of a line.
+    """A file of JSON values, one a line, that survives being cut off in the middle of a line."""
 
-    Args:
-        path: the file; made on the first append.
-        sealed: whether each line, an object, carries a checksum. A line that was changed is then
-            left out, which is said; what it held has to be computed again.
-    """
-
-    def __init__(self, path: Path, *, sealed: bool = False) -> None:
-        self.path = path
-        self.sealed = sealed
+    path: Path
+    """Made on the first append."""
+    sealed: bool = False
+    """Whether each line, an object, carries a checksum. A line that was changed is then left out,
+    which is said; what it held has to be computed again."""
 
     def read(self) -> list[Any]:
         """All whole lines; a torn last one is left out."""

@@ -2,17 +2,16 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.stop import end_with_parent
 
 T = TypeVar("T")
 
@@ -125,13 +124,6 @@ def choose_device(name: str | None) -> torch.device:
         raise RunError(f"--device {name} is not available here: {error}") from error
 
 
-def _end_with_launcher(launcher: int) -> None:
-    """Ends this rank when torchrun is gone: it would write beside the ranks of the next start."""
-    while os.getppid() == launcher:
-        time.sleep(0.5)
-    os._exit(1)  # all files are written atomically, so no moment is a bad one
-
-
 @contextmanager
 def telling() -> Iterator[None]:
     """Prints an error that this rank alone raises; the command prints rank 0's."""
@@ -158,7 +150,7 @@ def join(device: str) -> Iterator[World]:
     if launched() == 1:
         yield World(0, 1, place)
         return
-    Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
     try:

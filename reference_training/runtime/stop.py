@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run at the next safe point instead of in the middle of a step."""
 
+import os
 import signal
 import threading
 import time
@@ -51,3 +52,18 @@ class TimeLimit(threading.Event):
 
     def is_set(self) -> bool:
         return super().is_set() or (self._end is not None and time.monotonic() >= self._end)
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after its parent, which may be killed and then cannot end it.
+
+    An orphan would go on for hours, and write beside the processes of the next start.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # all files are written atomically, so no moment is a bad one
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -6,10 +6,8 @@ working on several seeds or sets at once: faster, and the same numbers on every 
 """
 
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +22,7 @@ from tqdm import tqdm
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.ranks import is_main
-from reference_training.runtime.stop import Interrupted, StopOnSignal
+from reference_training.runtime.stop import Interrupted, StopOnSignal, end_with_parent
 
 POLL_SECONDS = 0.1
 
@@ -58,18 +56,10 @@ def shared() -> Shared:
     return _shared
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this runs in workers only
-    parent.join()
-    os._exit(1)  # all files are written atomically, so no moment is a bad one
-
-
 def _begin(link: Shared, threads: int) -> None:
     global _shared
     _shared = link
-    # A parent that is killed cannot stop its workers, and an orphan would go on for hours.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everyone; the parent decides
     torch.set_num_threads(threads)
 
@@ -86,12 +76,12 @@ def bar(total: int, unit: str, description: str) -> tqdm:
     )
 
 
+@dataclass(frozen=True)
 class Pool:
     """Runs tasks in worker processes, under a progress bar and the parent's signals."""
 
-    def __init__(self, executor: ProcessPoolExecutor, link: Shared) -> None:
-        self.executor = executor
-        self.link = link
+    executor: ProcessPoolExecutor
+    link: Shared
 
     def train(self, levels: list[list[tuple[Any, ...]]], iterations: int) -> None:
         """Runs the training tasks, showing how far the workers' iterations have come.

@@ -110,11 +110,10 @@ def read_latest(folder: Path) -> Checkpoint | None:
     Raises:
         RunError: it is damaged.
     """
-    found = iterations(folder)
-    try:
-        return read(folder, found[-1]) if found else None
-    except Damaged as damage:
-        raise RunError(f"{damage}. Run the same command again: it trains this part anew.") from None
+    point, complaints = read_newest_sound(folder)
+    if complaints:
+        raise RunError(f"{complaints[0]}. Run the same command again: it trains this part anew.")
+    return point
 
 
 def random_states() -> dict[str, Any]:

@@ -7,11 +7,13 @@ number of shards, and not on how they are shared out among processes.
 """
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +30,42 @@ from reference_training.runtime.ranks import ALONE, World
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import Checkpoint
-from reference_training.training.protocols import Link, Observer, Source
 from reference_training.training.schedule import Schedule
 from reference_training.training.state import load_tensors, tensors_of
 from ulfd_torch.self_distillation import frozen_statistics
 
 LOG_EVERY = 10
+
+
+Observer = Callable[[dict[str, Any], dict[str, float]], None]
+"""Gets each row of metrics.jsonl, and the seconds of each part of its iterations."""
+
+
+class Source(Protocol):
+    """Where the batches come from."""
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This rank's part of the batches of the iterations first, ..., last − 1."""
+
+    def describe(self, iteration: int) -> dict[str, Any]:
+        """What the whole batch of an iteration consisted of, JSON-able."""
+
+    def check(self) -> None:
+        """Called on every rank at once, now and then; raises RunError to end the run."""
+
+
+class Link(Protocol):
+    """Whoever started the training: counts iterations, and may ask for an early, saved end."""
+
+    @property
+    def stop(self) -> threading.Event | Event:
+        """Whether to stop."""
+
+    def advance(self, iterations: int = 1) -> None:
+        """Counts iterations just done."""
+
+    def skip(self, iterations: int) -> None:
+        """Counts iterations that an earlier start had done."""
 
 
 def _reduced(name: str, values: Tensor) -> float:

@@ -13,7 +13,7 @@ from reference_training.config import ImageNetRun
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.ranks import World
-from reference_training.training.protocols import Observer
+from reference_training.training.loop import Observer
 from reference_training.training.record import plain
 
 PERFORMANCE = "performance.jsonl"

@@ -1,12 +1,20 @@
 """What all commands do alike: one message instead of a traceback, and an exit code."""
 
 import io
+import json
+import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.ranks import is_main
 from reference_training.runtime.stop import Interrupted
+
+LAUNCHER = "TORCHELASTIC_ERROR_FILE"
+"""The variable in which torchrun names the file for a rank's error."""
+PATIENCE = 2.0  # seconds
 
 
 def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None) -> int:
@@ -24,13 +32,25 @@ def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None
     try:
         work()
     except (RunError, ImportError) as error:
-        if is_main():  # `ranks.join` has told what is another rank's alone
-            print(f"error: {error}", file=sys.stderr)
-        return 1
+        message, code = f"error: {error}", 1
+        if not is_main() and getattr(error, "told", False) and LAUNCHER in os.environ:
+            time.sleep(PATIENCE)  # rank 0 fails alike, and torchrun then ends this rank unlisted
     except (Interrupted, KeyboardInterrupt) as error:
-        if is_main():
-            why = str(error) or "interrupted"
-            end = f", everything is saved; continue with: {again()}" if again else ""
-            print(f"\n{why}{end}", file=sys.stderr)
-        return 130
-    return 0
+        end = f", everything is saved; continue with: {again()}" if again else ""
+        message, code = f"\n{str(error) or 'interrupted'}{end}", 130
+    else:
+        return 0
+    if is_main():  # `ranks.join` has told what is another rank's alone
+        print(message, file=sys.stderr)
+    _tell_launcher(message.strip())
+    return code
+
+
+def _tell_launcher(message: str) -> None:
+    """Puts a message where torchrun's report, the last lines of its output, takes it from.
+
+    torchrun prints a traceback of its own for every code but 0, which no rank can prevent.
+    """
+    if LAUNCHER in os.environ:
+        content = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(os.environ[LAUNCHER]).write_text(json.dumps({"message": content}), encoding="utf-8")

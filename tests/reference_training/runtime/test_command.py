@@ -43,3 +43,29 @@ def test_exit_codes_and_messages(capsys):
     assert capsys.readouterr().err == "\ninterrupted\n"
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         exit_code(fail(ZeroDivisionError()))
+
+
+def test_torchruns_report_ends_with_the_message_and_not_with_advice(tmp_path):
+    """Its own traceback comes for every code but 0; its last lines are what a file of ours says."""
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "import sys\n"
+        "from reference_training.runtime.command import exit_code\n"
+        "from reference_training.runtime.errors import RunError\n"
+        "def work():\n"
+        "    raise RunError('there is no such folder; name another.')\n"
+        "sys.exit(exit_code(work))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no such folder; name another.\n")
+    end = done.stderr[done.stderr.index("Root Cause") :]
+    assert "traceback : error: there is no such folder; name another.\n" in end
+    assert "To enable traceback" not in done.stderr
+    assert "fails.py" not in done.stderr.partition("FAILED")[0]  # no traceback of the rank

@@ -64,8 +64,8 @@ def test_torchruns_report_ends_with_the_message_and_not_with_advice(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no such folder; name another.\n")
+    assert "error: there is no such folder; name another.\n" in done.stderr
     end = done.stderr[done.stderr.index("Root Cause") :]
     assert "traceback : error: there is no such folder; name another.\n" in end
     assert "To enable traceback" not in done.stderr
-    assert "fails.py" not in done.stderr.partition("FAILED")[0]  # no traceback of the rank
+    assert "fails.py" not in done.stderr.partition("=====")[0]  # no traceback of the rank

@@ -24,21 +24,17 @@ from reference_training.runtime.files import reading
 
 Transform = Callable[[Image.Image], Image.Image]
 
-# torchvision is slow to import, and only images in folders need it.
-
 
 def resize256_center224(image: Image.Image) -> Image.Image:
     """The shorter side to 256 pixels, then the central 224×224: what ImageNet-C was made from."""
-    from torchvision.transforms.functional import center_crop, resize
+    from torchvision.transforms.functional import center_crop, resize  # slow to import
 
     return center_crop(resize(image, 256), [224, 224])
 
 
 def squash224(image: Image.Image) -> Image.Image:
     """To 224×224, whatever the aspect ratio: the paper's official code tests clean images so."""
-    from torchvision.transforms.functional import resize
-
-    return resize(image, [224, 224])
+    return image.resize((224, 224), Image.Resampling.BILINEAR)
 
 
 PREPARATIONS: dict[str, dict[str, Transform | None]] = {

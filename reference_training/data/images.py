@@ -86,16 +86,20 @@ def fixed_order(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
+def _trained_on(dataset: Dataset, images: Tensor) -> Dataset:
+    """The dataset with some of its training images, by position or by a mask."""
+    return replace(
+        dataset,
+        train_images=dataset.train_images[images],
+        train_labels=dataset.train_labels[images],
+    )
+
+
 def training_subset(dataset: Dataset, images: int | None) -> Dataset:
     """The dataset with only its first `images` training images, balanced over the classes."""
     if images is None or images >= len(dataset.train_labels):
         return dataset
-    chosen = balanced(dataset.train_labels, images - images % dataset.classes)
-    return replace(
-        dataset,
-        train_images=dataset.train_images[chosen],
-        train_labels=dataset.train_labels[chosen],
-    )
+    return _trained_on(dataset, balanced(dataset.train_labels, images - images % dataset.classes))
 
 
 def held_out(dataset: Dataset, images: int) -> Dataset:
@@ -107,13 +111,10 @@ def held_out(dataset: Dataset, images: int) -> Dataset:
         return dataset
     last = len(dataset.train_labels) - 1
     count = images - images % dataset.classes
-    chosen = last - balanced(dataset.train_labels.flip(0), count).flip(0)
+    tests = last - balanced(dataset.train_labels.flip(0), count).flip(0)
     kept = torch.ones(len(dataset.train_labels), dtype=torch.bool)
-    kept[chosen] = False
+    kept[tests] = False
+    test = _trained_on(dataset, tests)
     return replace(
-        dataset,
-        train_images=dataset.train_images[kept],
-        train_labels=dataset.train_labels[kept],
-        test_images=dataset.train_images[chosen],
-        test_labels=dataset.train_labels[chosen],
+        _trained_on(dataset, kept), test_images=test.train_images, test_labels=test.train_labels
     )

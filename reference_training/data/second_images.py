@@ -62,11 +62,6 @@ SecondImage = Callable[[Tensor, Draws], Tensor]
 device."""
 
 
-def clean(images: Tensor, draws: Draws) -> Tensor:
-    """The clean image again."""
-    return images
-
-
 def corruption(images: Tensor, draws: Draws) -> Tensor:
     """One of the 15 seen corruptions at one of its severities (Sec. 4)."""
     sampling = CORRUPTION_SAMPLINGS[draws.corruptions.sampling]
@@ -82,11 +77,6 @@ def corruption_or_clean(images: Tensor, draws: Draws) -> Tensor:
     return torch.where(keep, images, corruption(images, draws))
 
 
-def augmix_image(images: Tensor, draws: Draws) -> Tensor:
-    """AugMix of the image, not rounded."""
-    return augmix(images, draws.seeds)
-
-
 def deepaugment(images: Tensor, draws: Draws) -> Tensor:
     """DeepAugment's own image where there is one, or else its stand-in, see `augmentations`.
 
@@ -96,11 +86,6 @@ def deepaugment(images: Tensor, draws: Draws) -> Tensor:
     if draws.deepaugmented is not None:
         return draws.deepaugmented
     return deepaugment_stand_in(images, draws.seeds)
-
-
-def deepaugment_augmix(images: Tensor, draws: Draws) -> Tensor:
-    """AugMix of DeepAugment's image or stand-in; how the originals were joined is not public."""
-    return augmix(deepaugment(images, draws), draws.seeds)
 
 
 def second_image(kind: str, images: Tensor, draws: Draws, views: int = 1) -> Tensor:
@@ -127,12 +112,13 @@ def flipped(images: Tensor, flip: Tensor) -> Tensor:
 
 
 SECOND_IMAGES: dict[str, SecondImage] = {
-    "clean": clean,
+    "clean": lambda images, draws: images,
     "corruption": corruption,
     "corruption_or_clean": corruption_or_clean,
-    "augmix": augmix_image,
+    "augmix": lambda images, draws: augmix(images, draws.seeds),
     "deepaugment": deepaugment,
-    "deepaugment_augmix": deepaugment_augmix,
+    # How the originals of the two were joined is not public.
+    "deepaugment_augmix": lambda images, draws: augmix(deepaugment(images, draws), draws.seeds),
 }
 """A new kind of pair is one function and one entry here."""
 DEEPAUGMENTED = ("deepaugment", "deepaugment_augmix")

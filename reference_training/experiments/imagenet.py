@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import corrupt, frost_source
+from reference_training.data.class_folders import ClassFolders
+from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     AugmentedFolders,
@@ -21,11 +23,16 @@ from reference_training.data.photographs import (
     fingerprint,
     open_photographs,
 )
+from reference_training.data.samples import EvaluationData
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
-from reference_training.data.views import Views
-from reference_training.experiments import final_evaluation, plan
+from reference_training.data.views import MEAN, STD, Views
+from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
+from reference_training.evaluation.adaptation import NONE, Adaptation
+from reference_training.evaluation.sets import SUBSET
+from reference_training.experiments import plan
 from reference_training.experiments.job import STAGES, Job, resolve
 from reference_training.networks.backbones import load_weights
+from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier
 from reference_training.networks.weights import fill_from_file
 from reference_training.reporting.evaluation_tables import metric_table
@@ -41,6 +48,8 @@ from reference_training.training import export, record, tracking
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, stepwise
 
+VALIDATION, PUBLISHED = "val", "imagenet-c"
+"""The folders of the evaluation's images below the data root."""
 TRAIN = "train"
 """The folder of the training images below the data root."""
 
@@ -270,6 +279,55 @@ def _execute(job: Job, world: World) -> None:
     if run.evaluate:
         model = step.get_submodule("model")
         for adaptation, few in job.evaluations():
-            result = final_evaluation.evaluate(run, model, classes, adaptation, few=few)
+            result = evaluate(run, model, classes, adaptation, few=few)
             if world.main:
                 tqdm.write(metric_table(result).terminal())
+
+
+def _evaluation_data(run: ImageNetRun, classes: int) -> EvaluationData:
+    root = run.data_root
+    if not (root / VALIDATION).is_dir():
+        raise RunError(
+            f"the evaluation needs clean images in {root / VALIDATION}, one folder for each class; "
+            "--plan says how to get ImageNet's. The trained network is safe; run the same command "
+            "again when they are there."
+        )
+    clean = ClassFolders(root / VALIDATION, classes)
+    if (root / PUBLISHED).is_dir() and corruption_folders(root / PUBLISHED):
+        return PublishedFolders(root / PUBLISHED, classes, clean)
+    return OnTheFly(clean, CorruptionOptions(frost=run.frost), jpeg85=True)
+
+
+def evaluation_folder(run: ImageNetRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
+    """Where the results are kept."""
+    return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
+
+
+def evaluate(
+    run: ImageNetRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
+) -> dict[str, Any]:
+    """Evaluates a trained network on all sets: 96, by all ranks; continues what is there.
+
+    The sets are the published ImageNet-C if it lies beside the training images, otherwise the
+    validation images corrupted on the fly and stored as JPEG, as the published ones were.
+
+    Args:
+        run: whose network it is; its crop is the network's input size.
+        model: images (B, 3, crop, crop) to logits, on its device.
+        classes: how many.
+        adaptation: how it adapts to each set.
+        few: on Table 4's subset of 500 images instead.
+
+    Raises:
+        RunError: images are missing or unreadable.
+    """
+    return evaluate_corruptions(
+        model,
+        _evaluation_data(run, classes),
+        out=evaluation_folder(run, adaptation.name, few=few),
+        preprocessing=Preprocessing(MEAN, STD, run.crop),
+        name=run.experiment,
+        subset=SUBSET if few else run.evaluation_subset,
+        workers=run.workers,
+        adaptation=adaptation,
+    )

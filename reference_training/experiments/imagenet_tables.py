@@ -12,7 +12,7 @@ from typing import Any
 from reference_training.config import ImageNetRun
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET_ERRORS
-from reference_training.experiments import final_evaluation, imagenet
+from reference_training.experiments import imagenet
 from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
@@ -20,6 +20,7 @@ from reference_training.reporting.blocks import Block, Heading, html_document, m
 from reference_training.reporting.measures import Json, Results
 from reference_training.reporting.result_tables import table
 from reference_training.runtime import ranks
+from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
 from reference_training.training import export
 
@@ -40,7 +41,18 @@ def rows(name: str) -> list[str]:
 
 
 def execute(runs: Sequence[ImageNetRun]) -> None:
-    """Trains and evaluates each network, and writes the tables of which all rows are there."""
+    """Trains and evaluates each network, and writes the tables of which all rows are there.
+
+    Raises:
+        RunError: a network is not the table's.
+    """
+    for run in runs:
+        if run.arch != ROWS[run.experiment].arch:
+            raise RunError(
+                f"--arch {run.arch} is not the network of the row {run.experiment}, so no table "
+                f"of the paper could be written; leave it out, or train that row alone, with "
+                f"--experiment {run.experiment}."
+            )
     given = runs[0].out
     runs = [_placed(run, runs) for run in runs]
     for run in runs:
@@ -89,7 +101,7 @@ def _results(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> Result
 
 
 def _accuracies(run: ImageNetRun, adaptation: str, *, few: bool) -> dict[str, Any]:
-    path = final_evaluation.folder(run, adaptation, few=few) / "result.json"
+    path = imagenet.evaluation_folder(run, adaptation, few=few) / "result.json"
     if not path.is_file():
         return {}
     top1: Mapping[str, Json] = read_json(path)["top1"]

@@ -61,8 +61,8 @@ def _figure(theme: Theme, rows: int, columns: int, size: float) -> tuple[Figure,
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(normalised(rows)) for rows in images.split(500)])
+def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([function(normalised(rows)) for rows in images.split(500)])
 
 
 def closeness(clean: Tensor, shown: Tensor, labels: Tensor) -> float:
@@ -90,7 +90,7 @@ def tsne(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
     clean = test.images[chosen]
     clouds, numbers = {}, {}
     for row, one in _networks(experiment, run):
-        both = [_logits(one.model, images) for images in (clean, shown)]
+        both = [_in_parts(one.model, images) for images in (clean, shown)]
         numbers[row.label] = closeness(both[0], both[1], labels)
         points = TSNE(
             perplexity=min(PERPLEXITY, len(chosen) // 2), random_state=0, init="pca"
@@ -119,21 +119,15 @@ def tsne(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
     return [_picture(folder / "tsne.png", caption, draw)]
 
 
-@torch.no_grad()
 def shallow_feature(model: nn.Module, images: Tensor) -> Tensor:
     """The shallow feature (N, C, H, W), as the network's next layer sees it.
 
     Where a module is inserted behind the layer, as DDP's, that is what the module makes of it.
     """
     if isinstance(model, Inserted):
-        parts = (model.inserted(model.before(normalised(rows))) for rows in images.split(500))
-        return torch.cat(list(parts))
-    kept = []
+        return _in_parts(lambda rows: model.inserted(model.before(rows)), images)
     with FeatureTap(model, ResNet.shallow_layer) as tap:
-        for rows in images.split(500):
-            model(normalised(rows))
-            kept.append(tap.take())
-    return torch.cat(kept)
+        return _in_parts(lambda rows: (model(rows), tap.take())[1], images)
 
 
 def differences(experiment: Experiment, run: SmallRun, folder: Path) -> list[Block]:
@@ -200,18 +194,20 @@ def uncertainty(experiment: Experiment, run: SmallRun, folder: Path) -> list[Blo
     """Fig. 4: histograms of the images' mean θ under two corruptions, severities 1, 3 and 5."""
     test = stages.test_set(run)
     ((_, one),) = _networks(experiment, run)
-    found: dict[str, dict[str, Any]] = {}
+    theta: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, float]] = {}
     for corruption in HISTOGRAMS:
         for severity in SEVERITIES:
             shown = degraded(test.images, corruption, severity, run.frost)
             logits, said = look(one, shown, most=len(shown))
             assert said is not None  # ULFD has a UEM
             sigma = said.log_variance.double()
-            top1 = (logits.argmax(1) == test.labels).double().mean()
-            found[f"{corruption} {severity}"] = {
-                "theta": (sigma / 2).exp().flatten(1).mean(1),
+            name = f"{corruption} {severity}"
+            theta[name] = (sigma / 2).exp().flatten(1).mean(1)
+            numbers[name] = {
+                "theta": float(theta[name].mean()),
                 "variance": float(sigma.exp().mean()),
-                "top1": float(top1),
+                "top1": float((logits.argmax(1) == test.labels).double().mean()),
             }
 
     def draw(theme: Theme) -> Figure:
@@ -219,19 +215,14 @@ def uncertainty(experiment: Experiment, run: SmallRun, folder: Path) -> list[Blo
         for axes, corruption in zip(grid.flat, HISTOGRAMS, strict=True):
             axes.set_title(corruption.replace("_", " "), fontsize=10)
             for number, severity in enumerate(SEVERITIES):
-                entry = found[f"{corruption} {severity}"]
-                label = f"severity {severity}, top-1 {entry['top1']:.1%}"
+                name = f"{corruption} {severity}"
+                label = f"severity {severity}, top-1 {numbers[name]['top1']:.1%}"
                 colour = theme.curves[number]
-                axes.hist(entry["theta"].numpy(), 40, histtype="step", color=colour, label=label)
+                axes.hist(theta[name].numpy(), 40, histtype="step", color=colour, label=label)
             axes.set_xlabel("θ = exp(σ/2), mean over an image", color=theme.ink, fontsize=8)
             axes.legend(fontsize=7, labelcolor=theme.ink, facecolor=theme.page)
         return figure
 
-    means = {name: float(entry["theta"].mean()) for name, entry in found.items()}
-    numbers = {
-        name: {"theta": means[name], "variance": entry["variance"], "top1": entry["top1"]}
-        for name, entry in found.items()
-    }
     write_json(folder / "figure.json", numbers)
     table = Table(
         ("Corruption, severity", "mean θ = exp(σ/2)", "mean θ² = exp(σ)", "top-1, %"),
@@ -246,13 +237,13 @@ def uncertainty(experiment: Experiment, run: SmallRun, folder: Path) -> list[Blo
         "Predicted uncertainty by severity. The paper's axis is rescaled: only the order counts.",
         draw,
     )
-    return [histograms, Paragraph(_rising(means)), table]
+    return [histograms, Paragraph(_rising(numbers)), table]
 
 
-def _rising(means: Mapping[str, float]) -> str:
+def _rising(numbers: Mapping[str, Mapping[str, float]]) -> str:
     words = []
     for corruption in HISTOGRAMS:
-        row = [means[f"{corruption} {severity}"] for severity in SEVERITIES]
+        row = [numbers[f"{corruption} {severity}"]["theta"] for severity in SEVERITIES]
         rises = all(low < high for low, high in pairwise(row))
         words.append(f"{corruption.replace('_', ' ')} {'rises' if rises else 'does not rise'}")
     return f"The mean θ with severity: {', '.join(words)} at every step."

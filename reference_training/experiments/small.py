@@ -66,22 +66,18 @@ def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
         )
 
 
-def networks_of(run: SmallRun) -> list[str]:
-    """What is evaluated: "method/seed" of each."""
-    return [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
-
-
 def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
     rows = lines.resume()
+    wanted = [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
     done: dict[EvaluationSet, set[str]] = {one: set() for one in SETS}
     for row in rows:
         done[row["corruption"], row["severity"]] |= row["results"].keys()
     missing = {
         one: networks
         for one, known in done.items()
-        if (networks := [network for network in networks_of(run) if network not in known])
+        if (networks := [network for network in wanted if network not in known])
     }
     tasks = [
         pool.executor.submit(stages.measure_set, run, *one, networks)

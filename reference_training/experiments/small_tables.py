@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from reference_training.config import BUDGETS, PRESETS, PaperTables, SmallRun
 from reference_training.experiments import small, stages
@@ -29,7 +28,7 @@ from reference_training.reporting.measures import Json, vanilla_errors
 from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically, write_json
-from reference_training.training import record
+from reference_training.training import checkpoint, record
 
 ALL = "all"
 
@@ -134,13 +133,10 @@ def listing(request: PaperTables) -> str:
 def _line(name: str, row: Row, run: SmallRun) -> str:
     one = training(row.training)
     full = stages.schedule_of(run, one).iterations
-    done = [_iterations_done(stages.folder_of(run, seed, one.name)) for seed in run.seeds]
+    folders = [stages.folder_of(run, seed, one.name) for seed in run.seeds]
+    done = [max(checkpoint.iterations(folder), default=0) for folder in folders]
     ready = sum(count >= full for count in done)
     state = f"{ready} of {len(done)} seeds trained"
     left = sum(max(0, full - count) for count in done)
     cost = f", {left} iterations to do" if left else ""
     return f"{name + '/' + row.key:42} {method_of(row):48} {state}{cost}"
-
-
-def _iterations_done(folder: Path) -> int:
-    return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()), default=0)

@@ -25,9 +25,9 @@ from reference_training.networks.resnet import ResNet
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint
+from reference_training.training.checkpoint import strip_prefix
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, stepwise
-from reference_training.training.state import strip_prefix
 
 STEP, MODEL = "step.", "step.model."
 

@@ -6,6 +6,7 @@ SHA-256 and is written last, so a checkpoint exists when its JSON does. Nothing 
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically, write_json
 
+STEP, OPTIMIZER = "step.", "optimizer."
 KEPT = 2
 
 
@@ -136,3 +138,45 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
     if states["cuda"] is not None and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(torch.tensor(states["cuda"], dtype=torch.uint8))
+
+
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def tensors_of(step: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers, and the optimiser's moments."""
+    tensors = {f"{STEP}{name}": value for name, value in step.state_dict().items()}
+    return tensors | {
+        f"{OPTIMIZER}{index}.{name}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def load_tensors(
+    tensors: Mapping[str, Tensor], step: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Puts back what `tensors_of` returned.
+
+    Args:
+        tensors: by name.
+        step: changed in place.
+        optimizer: of all weights of the step in one group; changed in place.
+    """
+    step.load_state_dict(strip_prefix(STEP, tensors))
+    (group,) = optimizer.param_groups
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in strip_prefix(OPTIMIZER, tensors).items():
+        index, key = name.split(".")
+        weight = group["params"][int(index)]
+        if value.shape == weight.shape:  # the fused kernel wants all in one memory order
+            value = torch.empty_like(weight).copy_(value)
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -29,9 +29,8 @@ from reference_training.runtime.files import JsonLines, write_json
 from reference_training.runtime.ranks import ALONE, World
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint
-from reference_training.training.checkpoint import Checkpoint
+from reference_training.training.checkpoint import Checkpoint, load_tensors, tensors_of
 from reference_training.training.schedule import Schedule
-from reference_training.training.state import load_tensors, tensors_of
 from ulfd_torch.self_distillation import frozen_statistics
 
 LOG_EVERY = 10

@@ -22,7 +22,7 @@ from reference_training.networks.weights import fill, read_tensors
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
-from reference_training.training.state import STEP, strip_prefix
+from reference_training.training.checkpoint import STEP, strip_prefix
 from ulfd_torch import UEM, FeatureTap
 
 

@@ -9,7 +9,7 @@ import pytest
 from reference_training import report
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import CORRUPTIONS
-from reference_training.experiments import final_evaluation, imagenet, imagenet_tables
+from reference_training.experiments import imagenet, imagenet_tables
 from reference_training.experiments.job import resolve
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.run import main, parse
@@ -82,7 +82,7 @@ def trained(monkeypatch, tmp_path):
     def execute(run: ImageNetRun) -> None:
         done.append(run)
         for adaptation, few in resolve(run).evaluations():
-            folder = final_evaluation.folder(run, adaptation.name, few=few)
+            folder = imagenet.evaluation_folder(run, adaptation.name, few=few)
             folder.mkdir(parents=True)
             accuracy = 0.3 + 0.1 * len(done)
             top1 = {
@@ -139,3 +139,9 @@ def test_plans_train_nothing(trained):
     runs = parse("--experiment table5 --dataset imagenet --plan".split())
     imagenet_tables.execute([replace(run, plan=True) for run in runs])
     assert not any(run.evaluate for run in trained)
+
+
+def test_another_network_than_the_tables_is_refused_before_it_is_trained(trained, capsys):
+    assert main("--experiment table5 --dataset imagenet --arch resnet18".split()) == 1
+    assert "--arch resnet18 is not the network of the row table5/" in capsys.readouterr().err
+    assert not trained

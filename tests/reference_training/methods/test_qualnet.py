@@ -23,8 +23,8 @@ from reference_training.networks.resnet import ResNet
 from reference_training.run import main, parse
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint, loop
+from reference_training.training.checkpoint import strip_prefix
 from reference_training.training.schedule import Schedule, stepwise
-from reference_training.training.state import strip_prefix
 from scripts.make_photograph_crops import write_folder
 
 

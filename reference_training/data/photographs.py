@@ -120,6 +120,7 @@ class Shards:
 
     @staticmethod
     def _index(path: Path, number: int) -> Iterator[_Entry]:
+        """The images in a shard; none may be lost or mistaken for another."""
         images: dict[str, tarfile.TarInfo] = {}
         labels: dict[str, int] = {}
         remedy = "Fetch or make it again, uncompressed"
@@ -131,35 +132,29 @@ class Shards:
                 folder, _, file = member.name.rpartition("/")
                 key, _, extension = file.partition(".")  # WebDataset's rule: the first dot
                 key = f"{folder}/{key}" if folder else key
-                if is_image(file):
-                    Shards._check(path, member, key in images, f".{extension.lower()}")
-                    images[key] = member
-                elif extension == "cls":
-                    Shards._check(path, member, key in labels)
+                if not is_image(file) and extension != "cls":
+                    continue
+                is_label, why = extension == "cls", ""
+                if key in (labels if is_label else images):
+                    why = "its key is there twice; number the keys"
+                elif not is_label and f".{extension.lower()}" not in EXTENSIONS:
+                    why = "a key ends at the first dot; take the others out of the name"
+                elif not member.isreg() or member.issparse():
+                    why = "it is a link or no plain file; store the file itself"
+                elif is_label and member.size > LABEL_BYTES:
+                    why = f"a label has at most {LABEL_BYTES} bytes"
+                if why:
+                    raise RunError(f"{path}: {member.name} cannot be taken: {why}.")
+                if is_label:
                     content = shard.extractfile(member)
                     labels[key] = int(content.read()) if content else -1
+                else:
+                    images[key] = member
         for key in images.keys() - labels.keys():
             raise RunError(f"{path}: {images[key].name} has no {key}.cls with its label.")
         for key, member in images.items():
             place = (number, member.offset_data, member.size)
             yield _Entry(f"{path.name}/{member.name}", labels[key], *place)
-
-    @staticmethod
-    def _check(
-        path: Path, member: tarfile.TarInfo, again: bool, extension: str = EXTENSIONS[0]
-    ) -> None:
-        """Raises RunError for a member that would be lost or mistaken for another."""
-        why = ""
-        if again:
-            why = "its key is there twice; number the keys"
-        elif extension not in EXTENSIONS:
-            why = "a key ends at the first dot; take the others out of the name"
-        elif not member.isreg() or member.issparse():
-            why = "it is a link or no plain file; store the file itself"
-        elif member.name.endswith(".cls") and member.size > LABEL_BYTES:
-            why = f"a label has at most {LABEL_BYTES} bytes"
-        if why:
-            raise RunError(f"{path}: {member.name} cannot be taken: {why}.")
 
     def name(self, sample: int) -> str:
         return os.fsdecode(self._names[sample])

@@ -25,14 +25,12 @@ class Inserted(Classifier):
         self.inserted = inserted
         self.feature_layer = f"network.{network.feature_layer}"
         self.shallow_layer = f"network.{network.shallow_layer}"
+        self.shallow_channels = network.shallow_channels
 
     @property
     def fc(self) -> nn.Linear:  # type: ignore[override]
         """The network's last layer."""
         return self.network.fc
-
-    def shallow_channels(self) -> int:
-        return self.network.shallow_channels()
 
     def _halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
         children = dict(self.network.named_children())

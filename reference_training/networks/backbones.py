@@ -21,11 +21,9 @@ class TorchvisionResNet(TorchvisionBase, Classifier):
 
     feature_layer = "layer4"
     shallow_layer = "relu"  # after conv1 and bn1: half the image's resolution
+    shallow_channels = 64  # of every network of this family
     downsampling = 32
     mean, std = MEAN, STD
-
-    def shallow_channels(self) -> int:
-        return 64  # of every network of this family
 
 
 class SmallResNet(ResNet):

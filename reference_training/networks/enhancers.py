@@ -83,14 +83,12 @@ class EnhancedClassifier(Classifier):
         self.classifier = classifier.requires_grad_(False)
         self.feature_layer = f"classifier.{classifier.feature_layer}"
         self.shallow_layer = f"classifier.{classifier.shallow_layer}"
+        self.shallow_channels = classifier.shallow_channels
         self.train(self.training)
 
     @property
     def fc(self) -> nn.Linear:  # type: ignore[override]
         return self.classifier.fc
-
-    def shallow_channels(self) -> int:
-        return self.classifier.shallow_channels()
 
     def train(self, mode: bool = True) -> "EnhancedClassifier":
         super().train(mode)

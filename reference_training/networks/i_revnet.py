@@ -98,6 +98,7 @@ class IRevNet(Classifier):
 
     feature_layer = "activation"
     shallow_layer = "blocks.0.residual"
+    shallow_channels = COLOURS * STRIDE**4 // 2
 
     def __init__(self, blocks: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -114,9 +115,6 @@ class IRevNet(Classifier):
         self.activation = nn.Sequential(nn.BatchNorm2d(2 * width), nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(2 * width, classes)
-
-    def shallow_channels(self) -> int:
-        return COLOURS * STRIDE**4 // 2
 
     def encode(self, images: Tensor) -> Tensor:
         """The code, which has as many numbers as the images.

@@ -10,16 +10,13 @@ class Classifier(nn.Module):
 
     feature_layer: str
     shallow_layer: str
+    shallow_channels: int
     fc: nn.Linear
     downsampling: int
     """The image's side over that of the deep feature."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """By which its input is normalised; its images have grey levels from 0 to 1 before that."""
-
-    def shallow_channels(self) -> int:
-        """The channels of the shallow layer's output."""
-        raise NotImplementedError
 
     def tapped(self, layer: str) -> tuple[str, int]:
         """A layer's name in the network and its channels, by what recipes call it.
@@ -31,7 +28,7 @@ class Classifier(nn.Module):
             raise ValueError(f"the layer is {layer!r}; use deep or shallow.")
         if layer == "deep":
             return self.feature_layer, self.fc.in_features
-        return self.shallow_layer, self.shallow_channels()
+        return self.shallow_layer, self.shallow_channels
 
 
 class BasicBlock(nn.Module):
@@ -63,9 +60,9 @@ class ResNet(Classifier):
 
     def __init__(self, config: Network, classes: int) -> None:
         super().__init__()
-        self.widths = config.widths
         self.downsampling = 4 * config.stem_stride
         first, second, third = config.widths
+        self.shallow_channels = first
         self.stem = nn.Sequential(
             nn.Conv2d(3, first, 3, config.stem_stride, 1, bias=False),
             nn.BatchNorm2d(first),
@@ -76,9 +73,6 @@ class ResNet(Classifier):
         self.layer3 = self._stage(second, third, 2, config.blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(third, classes)
-
-    def shallow_channels(self) -> int:
-        return self.widths[0]
 
     @staticmethod
     def _stage(channels_in: int, channels_out: int, stride: int, blocks: int) -> nn.Sequential:

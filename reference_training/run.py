@@ -50,22 +50,22 @@ def parse(
     first.add_argument("--experiment")
     first.add_argument("--recipe", default="paper")
     first.add_argument("--list", action="store_true")
-    chosen, others = first.parse_known_args(arguments)
-    name = chosen.experiment
+    known, others = first.parse_known_args(arguments)
+    name = known.experiment
     if name not in (None, small_tables.ALL, *EXPERIMENTS, *ROWS):
         raise RunError(
             f"unknown experiment {name!r}; use one of {', '.join(EXPERIMENTS)}, all, or one of "
             "their rows, as table1/ulfd; --list shows them."
         )
-    dataset = chosen.dataset or (IMAGENET if name in ROWS and not chosen.list else SMALL)
+    dataset = known.dataset or (IMAGENET if name in ROWS and not known.list else SMALL)
     if dataset == IMAGENET and name in ROWS:
-        return _parse_experiment(name, chosen.recipe, others)
+        return _parse_experiment(name, known.recipe, others)
     if dataset == IMAGENET and name is not None:
         rows = imagenet_tables.rows(name)
-        return [_parse_experiment(row, chosen.recipe, others) for row in rows]
+        return [_parse_experiment(row, known.recipe, others) for row in rows]
     if dataset not in PRESETS:
         raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
-    if name is not None or chosen.list:
+    if name is not None or known.list:
         default = PaperTables(name or small_tables.ALL, dataset)
         description = PaperTables.__doc__
         return tyro.cli(
@@ -80,9 +80,9 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetR
     if recipe not in RECIPES:
         raise RunError(f"unknown recipe {recipe!r}; use one of {sorted(RECIPES)}.")
     row = ROWS[name]
-    one = training(row.training)
-    of_row = one.recipe(RECIPES[recipe])
-    if one.name == VANILLA:  # the paper's vanilla networks are torchvision's
+    trained = training(row.training)
+    of_row = trained.recipe(RECIPES[recipe])
+    if trained.name == VANILLA:  # the paper's vanilla networks are torchvision's
         of_row = replace(of_row, iterations=0)
     return tyro.cli(
         ImageNetRun,
@@ -91,8 +91,8 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetR
             experiment=name,
             arch=row.arch,
             recipe=of_row,
-            uem=one.uem(UEMOptions()),
-            weights=ImageNetRun.weights if one.method.pretrained else "random",
+            uem=trained.uem(UEMOptions()),
+            weights=ImageNetRun.weights if trained.method.pretrained else "random",
         ),
         args=arguments,
         description=ImageNetRun.__doc__,

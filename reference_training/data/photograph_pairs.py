@@ -69,12 +69,12 @@ class Slots(Dataset[Decoded | RunError]):
                 samples.append(sample)
         except RunError as error:
             return error  # raised here, it would arrive wrapped into a traceback
-        chosen = torch.tensor(samples)
+        taken = torch.tensor(samples)
         return Decoded(
             torch.cat([image.flatten() for image in images]),
             [(image.shape[0], image.shape[1]) for image in images],
-            chosen,
-            self.photographs.labels[chosen],
+            taken,
+            self.photographs.labels[taken],
             list(unreadable.items()),
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,17 +30,20 @@ FOLDERS = 2  # the domain of the draws of a folder of augmented images
 LABEL_BYTES = 20  # of a decimal number in 64 bits
 
 
-class Photographs(Protocol):
+class Photographs:
     """Labelled image files; nothing is read before it is asked for."""
 
     classes: tuple[str, ...]
     labels: Tensor  # int64 (N,)
+    _names: np.ndarray
 
     def name(self, sample: int) -> str:
         """Where the sample is, for messages."""
+        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         """The sample's file."""
+        raise NotImplementedError
 
 
 def fingerprint(photographs: Photographs) -> str:
@@ -58,7 +61,7 @@ def _compact(names: list[str]) -> np.ndarray:
     return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
-class ImageFolder:
+class ImageFolder(Photographs):
     """root/<class>/**/<image>: the layout of torchvision's ImageFolder; see `image_files`.
 
     Args:
@@ -72,9 +75,6 @@ class ImageFolder:
         self.classes = tuple(class_names(root))
         names, self.labels = list_images(root, self.classes)
         self._names = _compact(names)
-
-    def name(self, sample: int) -> str:
-        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         return (self.root / self.name(sample)).read_bytes()
@@ -95,7 +95,7 @@ def _opened(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-class Shards:
+class Shards(Photographs):
     """root/*.tar in WebDataset's form: <key>.jpg and <key>.cls, the label as a decimal number.
 
     Args:
@@ -155,9 +155,6 @@ class Shards:
         for key, member in images.items():
             place = (number, member.offset_data, member.size)
             yield _Entry(f"{path.name}/{member.name}", labels[key], *place)
-
-    def name(self, sample: int) -> str:
-        return os.fsdecode(self._names[sample])
 
     def read(self, sample: int) -> bytes:
         shard, offset, size = self._places[sample].tolist()

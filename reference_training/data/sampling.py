@@ -38,11 +38,11 @@ def samples_at(positions: Tensor, *, seed: int, total: int) -> Tensor:
         int64 (B,), indices of samples.
     """
     epochs = positions // total
-    chosen = torch.empty_like(positions)
+    samples = torch.empty_like(positions)
     for epoch in epochs.unique().tolist():
         members = epochs == epoch
-        chosen[members] = _epoch(seed, epoch, total)[positions[members] % total]
-    return chosen
+        samples[members] = _epoch(seed, epoch, total)[positions[members] % total]
+    return samples
 
 
 def pair_seeds(seed: int, iterations: Tensor, samples: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def check(run: SmallRun) -> None:
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--frost: {error}") from error
     try:  # whatever an option is wrong about shows when a step is built
-        for one in stages.trainings_of(run):
-            one.make_step(ResNet(run.network, 10), run.recipe, run.uem)
+        for entry in stages.trainings_of(run):
+            entry.make_step(ResNet(run.network, 10), run.recipe, run.uem)
     except ValueError as error:
         raise RunError(str(error)) from error
 
@@ -71,17 +71,17 @@ def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
     rows = lines.resume()
     wanted = [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
-    done: dict[EvaluationSet, set[str]] = {one: set() for one in SETS}
+    done: dict[EvaluationSet, set[str]] = {which: set() for which in SETS}
     for row in rows:
         done[row["corruption"], row["severity"]] |= row["results"].keys()
     missing = {
-        one: networks
-        for one, known in done.items()
+        which: networks
+        for which, known in done.items()
         if (networks := [network for network in wanted if network not in known])
     }
     tasks = [
-        pool.executor.submit(stages.measure_set, run, *one, networks)
-        for one, networks in missing.items()
+        pool.executor.submit(stages.measure_set, run, *which, networks)
+        for which, networks in missing.items()
     ]
     for row in pool.results(tasks, skipped=len(done) - len(missing)):
         lines.append(row)

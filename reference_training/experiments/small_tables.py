@@ -131,9 +131,9 @@ def listing(request: PaperTables) -> str:
 
 
 def _line(name: str, row: Row, run: SmallRun) -> str:
-    one = training(row.training)
-    full = stages.schedule_of(run, one).iterations
-    folders = [stages.folder_of(run, seed, one.name) for seed in run.seeds]
+    wanted = training(row.training)
+    full = stages.schedule_of(run, wanted).iterations
+    folders = [stages.folder_of(run, seed, wanted.name) for seed in run.seeds]
     done = [max(checkpoint.iterations(folder), default=0) for folder in folders]
     ready = sum(count >= full for count in done)
     state = f"{ready} of {len(done)} seeds trained"

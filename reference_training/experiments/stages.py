@@ -39,7 +39,9 @@ def levels_of(run: SmallRun) -> list[list[Training]]:
     for entry in waiting:  # which grows meanwhile
         trainings[entry.name] = entry
         waiting += entry.before
-    sorter = TopologicalSorter({one.name: [other.name for other in one.before] for one in waiting})
+    sorter = TopologicalSorter(
+        {entry.name: [other.name for other in entry.before] for entry in waiting}
+    )
     sorter.prepare()
     levels = []
     while level := sorter.get_ready():
@@ -53,19 +55,19 @@ def trainings_of(run: SmallRun) -> list[Training]:
     return [entry for level in levels_of(run) for entry in level]
 
 
-def schedule_of(run: SmallRun, one: Training) -> Schedule:
+def schedule_of(run: SmallRun, wanted: Training) -> Schedule:
     """The length and learning rates of a training."""
-    if one.method.start is None:
+    if wanted.method.start is None:
         first = run.pretraining
         return Schedule(first.iterations, first.learning_rate, cosine)
-    recipe = one.recipe(run.recipe)
+    recipe = wanted.recipe(run.recipe)
     factor = stepwise(recipe.milestones)
     return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
 
 
 def iterations(run: SmallRun) -> int:
     """All training iterations of the run."""
-    return len(run.seeds) * sum(schedule_of(run, one).iterations for one in trainings_of(run))
+    return len(run.seeds) * sum(schedule_of(run, each).iterations for each in trainings_of(run))
 
 
 def folder_of(run: SmallRun, seed: int, name: str) -> Path:
@@ -86,35 +88,35 @@ def _dataset(run: SmallRun) -> Dataset:
     return held_out(load(run.dataset, run.data_root), run.validation_images)
 
 
-def _step(run: SmallRun, seed: int, one: Training, classes: int) -> Any:
+def _step(run: SmallRun, seed: int, wanted: Training, classes: int) -> Any:
     """A training's step at its beginning."""
     torch.manual_seed(seed)
     model = ResNet(run.network, classes).to(memory_format=torch.channels_last)
-    if one.method.start is not None:
-        model.load_state_dict(_weights(run, seed, one.method.start, MODEL))
-    step = one.make_step(model, run.recipe, run.uem)
-    if one.method.needs is not None:
-        step.needed.load_state_dict(_weights(run, seed, one.method.needs, MODEL))
+    if wanted.method.start is not None:
+        model.load_state_dict(_weights(run, seed, wanted.method.start, MODEL))
+    step = wanted.make_step(model, run.recipe, run.uem)
+    if wanted.method.needs is not None:
+        step.needed.load_state_dict(_weights(run, seed, wanted.method.needs, MODEL))
     return step.to(memory_format=torch.channels_last)
 
 
 def train(run: SmallRun, seed: int, name: str) -> None:
     """Trains one network, from where it was left; a worker's task, to which names travel."""
-    one, dataset = training(name), _dataset(run)
-    begins = one.method.start is None
+    wanted, dataset = training(name), _dataset(run)
+    begins = wanted.method.start is None
     pairs = Pairs(
         dataset if begins else training_subset(dataset, run.train_images),
         batch_size=(run.pretraining if begins else run.recipe).batch_size,
         seed=seed,
-        second=one.second,
+        second=wanted.second,
         frost=run.frost,
-        second_views=one.method.second_views,
+        second_views=wanted.method.second_views,
     )
     TrainingLoop(
-        _step(run, seed, one, dataset.classes),
+        _step(run, seed, wanted, dataset.classes),
         pairs,
-        schedule_of(run, one),
-        folder=folder_of(run, seed, one.name),
+        schedule_of(run, wanted),
+        folder=folder_of(run, seed, wanted.name),
         checkpoint_every=run.checkpoint_every,
         link=workers.shared(),
     ).train()
@@ -123,9 +125,9 @@ def train(run: SmallRun, seed: int, name: str) -> None:
 @lru_cache(maxsize=64)
 def trained(run: SmallRun, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
-    one, adaptation = network_of(method)
-    step = _step(run, seed, one, test_set(run).classes)
-    step.load_state_dict(_weights(run, seed, one.name, STEP))
+    wanted, adaptation = network_of(method)
+    step = _step(run, seed, wanted, test_set(run).classes)
+    step.load_state_dict(_weights(run, seed, wanted.name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
 
@@ -152,10 +154,10 @@ def measure_set(
 ) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
     test = test_set(run)
-    shown = degraded(test.images, corruption, severity, run.frost)
+    images = degraded(test.images, corruption, severity, run.frost)
     results = {}
     for network in networks:
         method, _, seed = network.rpartition("/")
-        one = trained(run, int(seed), method)
-        results[network] = measure(one, shown, test.labels, clean=test.first)
+        evaluated = trained(run, int(seed), method)
+        results[network] = measure(evaluated, images, test.labels, clean=test.first)
     return {"corruption": corruption, "severity": severity, "results": results}

@@ -163,8 +163,8 @@ def label(name: str) -> str:
     words = [LABELS.get(method, method.replace("_", " "))]
     for change in filter(None, changes.split(",")):
         key, _, value = change.partition("=")
-        shown = {"lambda": "λ", "beta": "β", "prior_weight": "k"}.get(key, key.replace("_", " "))
-        words.append(SECONDS.get(value, value) if key == "second" else f"{shown} {value}")
+        sign = {"lambda": "λ", "beta": "β", "prior_weight": "k"}.get(key, key.replace("_", " "))
+        words.append(SECONDS.get(value, value) if key == "second" else f"{sign} {value}")
     if adaptation:
         known = adaptation in ADAPTATIONS
         words[-1] += f" + {ADAPTATIONS[adaptation].label if known else adaptation}"

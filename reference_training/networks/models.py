@@ -89,27 +89,27 @@ class Torchvision:
     def pretrained(self, weights: str | None, download: bool) -> Loaded:
         """The network with torchvision's weights, from its cache unless `download`."""
         wanted = (weights or WEIGHTS).split(".")[-1]
-        names = [*(entry.name for entry in self.weights), "DEFAULT"]
+        names = [*(known.name for known in self.weights), "DEFAULT"]
         if wanted not in names:
             raise RunError(
                 f"torchvision has no weights {wanted!r} for {self.name}; choose with --weights "
                 f"from {', '.join(names)}."
             )
-        chosen = self.weights[wanted]
-        file = cached_file(chosen.url)
+        entry = self.weights[wanted]
+        file = cached_file(entry.url)
         if not download and not file.is_file():
             raise RunError(
-                f"torchvision's weights {chosen} are not on this machine ({file}). Fetch them "
-                f"with --download, or put {chosen.url} there, or give weights of your own with "
+                f"torchvision's weights {entry} are not on this machine ({file}). Fetch them "
+                f"with --download, or put {entry.url} there, or give weights of your own with "
                 "--checkpoint."
             )
         if file.is_file():
             check_name(file)
         remedy = "Delete the file if it is there, and fetch it anew with --download"
         with reading(f"torchvision's weights {file}", "cannot be loaded", remedy), _tensors_only():
-            model = self.models.get_model(self.name, weights=chosen)
-        classes = len(chosen.meta["categories"])
-        return Loaded(f"{self.name} ({chosen.name})", model, classes, self._preprocessing(chosen))
+            model = self.models.get_model(self.name, weights=entry)
+        classes = len(entry.meta["categories"])
+        return Loaded(f"{self.name} ({entry.name})", model, classes, self._preprocessing(entry))
 
 
 class Timm:

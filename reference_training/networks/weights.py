@@ -81,25 +81,25 @@ def take_normalisation(tensors: dict[str, Tensor]) -> Normalisation | None:
     Raises:
         RunError: there are several, or half of one.
     """
-    found: list[list[tuple[float, ...]]] = []
+    found: list[set[tuple[float, ...]]] = []
     for names in (MEANS, DEVIATIONS):
         keys = [
             key
             for key, value in tensors.items()
             if key.rpartition(".")[2] in names and value.numel() == len(COLOURS)
         ]
-        found.append(list({tuple(tensors.pop(key).double().flatten().tolist()) for key in keys}))
-    means, deviations = found
-    if not means and not deviations:
+        found.append({tuple(tensors.pop(key).double().flatten().tolist()) for key in keys})
+    if not any(found):
         return None
-    if len(means) != 1 or len(deviations) != 1:
+    if [len(values) for values in found] != [1, 1]:
         raise RunError(
-            f"the checkpoint carries {len(means)} means and {len(deviations)} deviations of "
+            f"the checkpoint carries {len(found[0])} means and {len(found[1])} deviations of "
             "images, of which it should have one or none; save the network that is to be "
             "evaluated without them, and give --mean and --std."
         )
-    scale = 255 if max(means[0]) > 1 else 1
-    return tuple(v / scale for v in means[0]), tuple(v / scale for v in deviations[0])
+    (mean,), (deviation,) = found
+    scale = 255 if max(mean) > 1 else 1
+    return tuple(v / scale for v in mean), tuple(v / scale for v in deviation)
 
 
 def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | None) -> dict:

@@ -27,9 +27,10 @@ def autocontrast(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
     low = images.amin(dim=(2, 3), keepdim=True).double()
     high = images.amax(dim=(2, 3), keepdim=True).double()
     scale = torch.full_like(low, 255) / (high - low)  # 255 / tensor would round twice
-    table = _ramp(images) * scale.flatten(2) + (-low * scale).flatten(2)
-    identity = _ramp(images).expand_as(table)
-    return _looked_up(images, torch.where((high > low).flatten(2), table, identity))
+    ramp = torch.arange(LEVELS, dtype=torch.float64, device=images.device)
+    table = ramp * scale.flatten(2) + (-low * scale).flatten(2)
+    table = torch.where((high > low).flatten(2), table, ramp).clamp(0, 255).to(torch.uint8)
+    return table.gather(2, images.flatten(2).long()).view(images.shape)
 
 
 def equalize(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
@@ -78,15 +79,5 @@ def solarize(images: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
     return torch.where(images < _for_each(threshold, images), images, 255 - images)
 
 
-def _ramp(images: Tensor) -> Tensor:
-    return torch.arange(LEVELS, dtype=torch.float64, device=images.device)
-
-
 def _for_each(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
-
-
-def _looked_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Every level replaced by its entry in its channel's table (N, 3, 256)."""
-    levels = tables.clamp(0, 255).to(torch.uint8)
-    return levels.gather(2, images.flatten(2).long()).view(images.shape)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
-from torch import distributed
 from tyro.conf import OmitArgPrefixes, Positional
 
 from reference_training.data import DATASETS, load
@@ -32,7 +32,7 @@ from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import choose_device, telling
+from reference_training.runtime.ranks import is_main, join
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,6 @@ def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:
     """Class folders, or the test images of a dataset by name."""
     if where in DATASETS:
         return InMemory(load(where, given.data_root))
-    if given.preparation not in PREPARATIONS:
-        raise RunError(
-            f"--preparation is {given.preparation!r}; use one of {', '.join(PREPARATIONS)}."
-        )
     return ClassFolders(Path(where), classes, given.preparation)
 
 
@@ -155,9 +151,19 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
 
 def check(given: Evaluation) -> None:
     """Raises RunError for what can be known to be wrong before anything is loaded."""
-    for name, value in (("--batch-size", given.batch_size), ("--input-size", given.input_size)):
-        if value is not None and value < 1:
-            raise RunError(f"{name} is {value}, but must be at least 1.")
+    for name, value, least in (
+        ("--batch-size", given.batch_size, 1),
+        ("--input-size", given.input_size, 1),
+        ("--workers", given.workers, 0),
+    ):
+        if value is not None and value < least:
+            raise RunError(f"{name} is {value}, but must be at least {least}.")
+    for name, key, known in (
+        ("--adaptation", given.adaptation, ADAPTATIONS),
+        ("--preparation", given.preparation, PREPARATIONS),
+    ):
+        if key not in known:
+            raise RunError(f"{name} is {key!r}; use one of {', '.join(known)}.")
     images = [Path(where).resolve() for where in (given.data, given.clean) if where]
     out = given.folder.resolve()
     if any(out.is_relative_to(root) and root.is_dir() for root in images):
@@ -165,17 +171,10 @@ def check(given: Evaluation) -> None:
             f"the results would be written into the images' own folder, to {out}, where they would "
             "be taken for a class; name another folder with --out."
         )
-    if given.adaptation not in ADAPTATIONS:
-        raise RunError(
-            f"--adaptation is {given.adaptation!r}; use one of {', '.join(ADAPTATIONS)}."
-        )
-    if given.workers is not None and given.workers < 0:
-        raise RunError(f"--workers is {given.workers}, but must be at least 0.")
 
 
-def execute(given: Evaluation) -> None:
+def execute(given: Evaluation, device: torch.device) -> None:
     """Evaluates, and prints the tables; continues what is already in the folder."""
-    check(given)
     loaded = load_model(
         given.model,
         checkpoint=given.checkpoint,
@@ -192,7 +191,7 @@ def execute(given: Evaluation) -> None:
     in_files = given.data not in DATASETS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result = evaluate_corruptions(
-        loaded.model.to(choose_device(given.device)),
+        loaded.model.to(device),
         data,
         out=given.folder,
         preprocessing=Preprocessing(
@@ -208,7 +207,7 @@ def execute(given: Evaluation) -> None:
         workers=(min(8, cores or 1) if in_files else 0) if given.workers is None else given.workers,
         adaptation=ADAPTATIONS[given.adaptation],
     )
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
+    if is_main():
         for table in (corruption_table(result), metric_table(result)):
             print(table.terminal(), end="\n\n")
         print(f"result: {given.folder / 'result.json'}")
@@ -220,14 +219,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         given = tyro.cli(Evaluation, prog=" ".join(program), args=arguments, description=__doc__)
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this
-            distributed.init_process_group("gloo")
-        try:
-            with telling():
-                execute(given)
-        finally:
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+        check(given)
+        with join(given.device or "auto") as world:
+            execute(given, world.device)
 
     return exit_code(work, lambda: shlex.join([*program, *(arguments or sys.argv[1:])]))
 

@@ -10,10 +10,10 @@ and Perturbations", Sec. 4, and Table 1 of the ULFD paper.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
 from statistics import fmean
 from types import MappingProxyType
+from typing import Any
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
 
@@ -56,6 +56,8 @@ class Normaliser:
     errors: PerSeverity
     clean_error: float | None
     source: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """What tells the images of its sets from others, in the form of the errors; none if unknown."""
 
 
 ALEXNET = Normaliser(
@@ -79,7 +81,7 @@ def seen_accuracy(accuracies: PerSeverity) -> float:
     Raises:
         ValueError: a corruption or severity is missing, or a value is not a fraction.
     """
-    return _mean(accuracies, SEEN)
+    return fmean(value for name in SEEN for value in _row(accuracies, name))
 
 
 def unseen_accuracy(accuracies: PerSeverity) -> float:
@@ -88,7 +90,7 @@ def unseen_accuracy(accuracies: PerSeverity) -> float:
     Raises:
         ValueError: a corruption or severity is missing, or a value is not a fraction.
     """
-    return _mean(accuracies, UNSEEN)
+    return fmean(value for name in UNSEEN for value in _row(accuracies, name))
 
 
 def mean_corruption_error(accuracies: PerSeverity) -> float:
@@ -101,34 +103,47 @@ def mean_corruption_error(accuracies: PerSeverity) -> float:
 
 
 def corruption_errors(
-    errors: PerSeverity, reference_errors: PerSeverity, *, corruptions: Sequence[str] = SEEN
+    errors: PerSeverity,
+    reference_errors: PerSeverity,
+    clean_error: float = 0.0,
+    reference_clean_error: float = 0.0,
+    *,
+    corruptions: Sequence[str] = SEEN,
 ) -> dict[str, float]:
-    """CE_c = Σ_s E(s, c) / Σ_s E_ref(s, c), for each corruption c.
+    """CE_c = Σ_s E(s, c) / Σ_s E_ref(s, c), for each corruption c; 1 is as wrong as the reference.
+
+    With the clean errors it is the relative CE_c = Σ_s (E(s, c) − E_clean) / Σ_s (E_ref(s, c) −
+    E_ref,clean): how much a corruption costs, whatever the clean error is.
 
     Args:
         errors: top-1 errors of the network in question, fractions.
         reference_errors: those of the reference; `ALEXNET_ERRORS` for ImageNet-C.
+        clean_error, reference_clean_error: of both on clean images; 0 where not relative.
         corruptions: the ones to report.
 
-    Returns:
-        {corruption: CE}, where 1.0 means "as wrong as the reference".
-
     Raises:
-        ValueError: something is missing, not a fraction, or the reference makes no error at all.
+        ValueError: something is missing, not a fraction, or a corruption costs the reference
+            nothing.
     """
-    return {
-        name: _ratio(
-            sum(_row(errors, name)), sum(_row(reference_errors, name)), name, "makes no error on"
-        )
-        for name in corruptions
-    }
+    _check_fractions([clean_error, reference_clean_error], "the clean error")
+    found = {}
+    for name in corruptions:
+        own = sum(error - clean_error for error in _row(errors, name))
+        others = sum(error - reference_clean_error for error in _row(reference_errors, name))
+        if others == 0.0:
+            why = "loses nothing by" if reference_clean_error else "makes no error on"
+            raise ValueError(
+                f"corruption error: the reference {why} {name!r}, so dividing by it is undefined; "
+                "use another reference, or the plain `mean_corruption_error`."
+            )
+        found[name] = own / others
+    return found
 
 
 def normalised_corruption_error(errors: PerSeverity, reference_errors: PerSeverity) -> float:
-    """mCE: the mean over the 15 seen corruptions of CE_c = Σ_s E(s, c) / Σ_s E_ref(s, c).
+    """mCE: the mean over the 15 seen corruptions of `corruption_errors`.
 
-    The reference is AlexNet in the paper's mCE columns. Errors are top-1, as fractions; 1.0 means
-    as wrong as the reference.
+    The reference is AlexNet in the paper's mCE columns.
 
     Raises:
         ValueError: something is missing, not a fraction, or the reference makes no error at all.
@@ -136,67 +151,21 @@ def normalised_corruption_error(errors: PerSeverity, reference_errors: PerSeveri
     return fmean(corruption_errors(errors, reference_errors).values())
 
 
-def relative_corruption_errors(
-    errors: PerSeverity,
-    clean_error: float,
-    reference_errors: PerSeverity,
-    reference_clean_error: float,
-    *,
-    corruptions: Sequence[str] = SEEN,
-) -> dict[str, float]:
-    """Relative CE_c = Σ_s (E(s, c) − E_clean) / Σ_s (E_ref(s, c) − E_ref,clean).
-
-    It asks how much a corruption costs, whatever the clean error is. Errors are top-1 fractions.
-
-    Raises:
-        ValueError: something is missing, not a fraction, or a corruption costs the reference
-            nothing.
-    """
-    _check_fractions([clean_error], "the clean error")
-    _check_fractions([reference_clean_error], "the reference's clean error")
-    return {
-        name: _ratio(
-            sum(error - clean_error for error in _row(errors, name)),
-            sum(error - reference_clean_error for error in _row(reference_errors, name)),
-            name,
-            "loses nothing by",
-        )
-        for name in corruptions
-    }
-
-
-def _mean(accuracies: PerSeverity, corruptions: Sequence[str]) -> float:
-    return fmean(value for name in corruptions for value in _row(accuracies, name))
-
-
 def _row(values: PerSeverity, corruption: str) -> Sequence[float]:
-    if corruption not in values:
-        raise ValueError(
-            f"corruption error: {corruption!r} is missing from {sorted(values)}; evaluate all "
-            f"{len(SEEN)} seen and {len(UNSEEN)} unseen corruptions first."
-        )
-    row = values[corruption]
+    row = values.get(corruption, ())
     if len(row) != len(SEVERITIES):
+        found = f"has {len(row)} values" if corruption in values else "is missing"
         raise ValueError(
-            f"corruption error: {corruption!r} has {len(row)} values, but needs one for each of "
-            f"the severities {tuple(SEVERITIES)}."
+            f"corruption error: {corruption!r} {found}; evaluate all {len(SEEN)} seen and "
+            f"{len(UNSEEN)} unseen corruptions at the severities {tuple(SEVERITIES)} first."
         )
     _check_fractions(row, repr(corruption))
     return row
 
 
 def _check_fractions(values: Sequence[float], what: str) -> None:
-    if not all(isfinite(value) and 0.0 <= value <= 1.0 for value in values):
+    if not all(0.0 <= value <= 1.0 for value in values):
         raise ValueError(
             f"corruption error: {what} holds {list(values)}, but accuracies and errors are "
             "fractions from 0 to 1; divide percentages by 100."
         )
-
-
-def _ratio(numerator: float, denominator: float, corruption: str, why: str) -> float:
-    if denominator == 0.0:
-        raise ValueError(
-            f"corruption error: the reference {why} {corruption!r}, so dividing by it is "
-            "undefined; use another reference, or the plain `mean_corruption_error`."
-        )
-    return numerator / denominator

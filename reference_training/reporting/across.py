@@ -11,7 +11,7 @@ from reference_training.reporting.blocks import ABSENT, Block, Heading, Paragrap
 from reference_training.reporting.comparison import main_table
 from reference_training.reporting.finished import FinishedRun
 from reference_training.reporting.measures import MEASURES
-from reference_training.reporting.one_run import settings
+from reference_training.reporting.settings import settings
 from reference_training.reporting.statistics import RULE, gain, paired
 
 DIFFERENCES = tuple(MEASURES[key] for key in ("clean", "seen", "unseen"))

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reference_training.reporting.blocks import (
-    Block,
-    Code,
-    Details,
-    Heading,
-    Paragraph,
-    Table,
-    html_document,
-)
+from reference_training.reporting.blocks import Block, Heading, Paragraph, Table, html_document
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
-from reference_training.reporting.measures import Json
-from reference_training.reporting.one_run import settings
+from reference_training.reporting.settings import how_to_repeat
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json
+from reference_training.runtime.files import JsonLines, read_json, reading
 
 
 def is_row(folder: Path) -> bool:
@@ -41,49 +32,33 @@ def page_of_row(folder: Path) -> str:
     config, command = run["config"], run.get("command")
     if not (folder / "export" / "model.safetensors").is_file():
         raise RunError(f"the run in {folder} is not finished; continue it with: {command}")
-    try:
-        blocks = list(_blocks(folder, run, config))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
-        raise RunError(
-            f"{folder} does not hold what a row's run leaves ({why}); give its command again, "
-            f"which makes only what is missing: {command}"
-        ) from error
+    remedy = f"Give its command again, which makes only what is missing: {command}"
+    with reading(folder, "does not hold what a row's run leaves", remedy):
+        data, recipe = run["dataset"], config["recipe"]
+        blocks: list[Block] = [
+            Heading(f"{config['experiment']}, {config['arch']}", 1),
+            Paragraph(
+                f"Trained on {data['train']} photographs of {data['classes']} classes, "
+                f"{recipe['iterations']} iterations of {recipe['batch_size']} pairs; frost "
+                f"overlays: {run['frost']}. The network is in {folder / 'export'}."
+            ),
+        ]
+        results = sorted((folder / "evaluation").glob("*/result.json"))
+        if not results:
+            blocks.append(Paragraph("Not evaluated yet: give the run's command with --evaluate."))
+        for path in results:
+            result = read_json(path)
+            blocks += [
+                Heading(f"Evaluation: {path.parent.name}"),
+                Paragraph(f"On {result['label']}."),
+                metric_table(result),
+                corruption_table(result),
+            ]
+        for row in JsonLines(folder / "metrics.jsonl").read()[-1:]:
+            last = tuple((name.replace("_", " "), f"{value:.6g}") for name, value in row.items())
+            blocks += [
+                Heading("The end of the training"),
+                Table(("", "last"), last, "The newest line of metrics.jsonl"),
+            ]
+        blocks += how_to_repeat(run)
     return html_document(f"Report: {config['experiment']}", blocks)
-
-
-def _blocks(folder: Path, run: Json, config: Json) -> list[Block]:
-    data = run["dataset"]
-    blocks: list[Block] = [
-        Heading(f"{config['experiment']}, {config['arch']}", 1),
-        Paragraph(
-            f"Trained on {data['train']} photographs of {data['classes']} classes, "
-            f"{config['recipe']['iterations']} iterations of {config['recipe']['batch_size']} "
-            f"pairs; frost overlays: {run['frost']}. The network is in {folder / 'export'}."
-        ),
-    ]
-    results = sorted((folder / "evaluation").glob("*/result.json"))
-    if not results:
-        blocks.append(Paragraph("Not evaluated yet: give the run's command with --evaluate."))
-    for path in results:
-        result = read_json(path)
-        blocks += [
-            Heading(f"Evaluation: {path.parent.name}"),
-            Paragraph(f"On {result['label']}."),
-            metric_table(result),
-            corruption_table(result),
-        ]
-    rows = JsonLines(folder / "metrics.jsonl").read()
-    if rows:
-        last = {name.replace("_", " "): f"{value:.6g}" for name, value in rows[-1].items()}
-        blocks += [
-            Heading("The end of the training"),
-            Table(("", "last"), tuple(last.items()), "The newest line of metrics.jsonl"),
-        ]
-    every = Table(("Setting", "Value"), tuple(settings(run).items()), "Settings", words=2)
-    return [
-        *blocks,
-        Heading("Make it again"),
-        Code(str(run.get("command"))),
-        Details("Every setting", (every,)),
-    ]

@@ -17,10 +17,11 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
+from reference_training.reporting.comparison import BASELINE, gain_over
 from reference_training.reporting.measures import MEASURES, Json
-from reference_training.reporting.statistics import RULE, cell, gain
+from reference_training.reporting.statistics import RULE, cell
 
-BASELINE, MSE = "cross_entropy", "feature_distillation"
+MSE = "feature_distillation"
 
 
 def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: str) -> str:
@@ -74,9 +75,7 @@ def accuracy_table(metrics: Json) -> Table:
     for method in metrics["methods"]:
         results = metrics["results"][method]
         cells = [cell(measure.by_seed(results)) for measure in ACCURACIES]
-        for measure, base in gains.values():
-            pair = map(measure.by_seed, (results, metrics["results"].get(base, {})))
-            cells.append(ABSENT if method == base else gain(*pair))
+        cells += [gain_over(metrics, method, base, at) for at, base in gains.values()]
         rows.append((label(method), *cells))
     return Table(
         ("Method", *(measure.title.lower() for measure in ACCURACIES), *gains),

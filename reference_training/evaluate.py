@@ -93,22 +93,14 @@ class Evaluation:
         """Where the results are."""
         if self.out is not None:
             return self.out
-        parts = [
-            self.model,
-            "" if self.adaptation == "none" else self.adaptation,
-            self._data_name,
-            f"subset-{self.subset}" if self.subset else "",
-        ]
-        name = "-".join(part.replace(":", "-").replace("/", "-") for part in parts if part)
-        return Path("runs") / "evaluation" / name
-
-    @property
-    def _data_name(self) -> str:
-        """The data's name; of a folder also a sign of where it is, for many are called val."""
-        if self.data in DATASETS:
-            return self.data
-        root = Path(self.data).resolve()
-        return f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+        data = self.data
+        if data not in DATASETS:  # many folders are called val: a sign of where it is, too
+            root = Path(data).resolve()
+            data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+        adaptation = "" if self.adaptation == "none" else self.adaptation
+        subset = f"subset-{self.subset}" if self.subset else ""
+        name = "-".join(filter(None, (self.model, adaptation, data, subset)))
+        return Path("runs") / "evaluation" / name.replace(":", "-").replace("/", "-")
 
 
 def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:
@@ -125,16 +117,13 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
         RunError: there is none of a known layout, or the options do not fit it.
     """
     root = Path(given.data)
+    if given.data not in DATASETS and not root.is_dir():
+        raise RunError(f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}.")
     published: Callable[..., EvaluationData] | None = None
-    if given.data not in DATASETS:
-        if not root.is_dir():
-            raise RunError(
-                f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}."
-            )
-        if (root / LABELS).is_file():
-            published = PublishedArrays
-        elif corruption_folders(root):
-            published = PublishedFolders
+    if given.data not in DATASETS and (root / LABELS).is_file():
+        published = PublishedArrays
+    elif given.data not in DATASETS and corruption_folders(root):
+        published = PublishedFolders
     if published is None:
         if given.clean is not None:
             raise RunError("--clean is for published sets; --data are clean images already.")
@@ -182,14 +171,15 @@ def execute(given: Evaluation, device: torch.device) -> None:
         weights=given.weights,
         download=given.download,
     )
-    data = evaluation_data(given, loaded.classes)
+    data, ready = evaluation_data(given, loaded.classes), loaded.preprocessing
     if data.classes != loaded.classes:
         raise RunError(
             f"{loaded.name} has {loaded.classes} outputs, but {data.name} {data.classes} classes."
         )
-    ready = loaded.preprocessing
-    in_files = given.data not in DATASETS
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = given.workers
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = 0 if given.data in DATASETS else min(8, cores or 1)
     result = evaluate_corruptions(
         loaded.model.to(device),
         data,
@@ -204,7 +194,7 @@ def execute(given: Evaluation, device: torch.device) -> None:
         subset=given.subset,
         reference=given.reference,
         batch_size=given.batch_size,
-        workers=(min(8, cores or 1) if in_files else 0) if given.workers is None else given.workers,
+        workers=workers,
         adaptation=ADAPTATIONS[given.adaptation],
     )
     if is_main():

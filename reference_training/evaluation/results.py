@@ -72,26 +72,26 @@ class ResultFolder:
         else:
             write_json(header, description)
 
-    def _sealed(self, one: EvaluationSet, counts: Counts) -> dict[str, Any]:
-        content = f"{self.content}{one}{self.mark(one)}{counts}"
+    def _sealed(self, place: EvaluationSet, counts: Counts) -> dict[str, Any]:
+        content = f"{self.content}{place}{self.mark(place)}{counts}"
         return asdict(counts) | {"fingerprint": hashlib.sha256(content.encode()).hexdigest()}
 
-    def _file(self, one: EvaluationSet) -> Path:
-        return self.path / "sets" / f"{one[0]}-{one[1]}.json"
+    def _file(self, place: EvaluationSet) -> Path:
+        return self.path / "sets" / f"{place[0]}-{place[1]}.json"
 
-    def read(self, one: EvaluationSet) -> Counts | None:
+    def read(self, place: EvaluationSet) -> Counts | None:
         """The counts of a finished set, or None.
 
         Raises:
             RunError: the file is damaged or belongs to another evaluation.
         """
-        path = self._file(one)
+        path = self._file(place)
         if not path.exists():
             return None
         with reading(path, *DAMAGED):
             content = read_json(path)
             counts = Counts(*(content[entry.name] for entry in fields(Counts)))
-        if content != self._sealed(one, counts):
+        if content != self._sealed(place, counts):
             raise RunError(
                 f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}, or it "
                 "was edited, or the images have changed since; delete it and run the same command "
@@ -99,9 +99,9 @@ class ResultFolder:
             )
         return counts
 
-    def write(self, one: EvaluationSet, counts: Counts) -> None:
+    def write(self, place: EvaluationSet, counts: Counts) -> None:
         """Keeps the counts of a finished set."""
-        write_json(self._file(one), self._sealed(one, counts))
+        write_json(self._file(place), self._sealed(place, counts))
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

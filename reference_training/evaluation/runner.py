@@ -121,12 +121,12 @@ def evaluate_corruptions(
         folder = ResultFolder(out, description, data.mark)
         active.enter_context(_eval_mode(model))
         own = sets[world.rank :: world.size]
-        missing = [one for one in own if folder.read(one) is None]
+        missing = [place for place in own if folder.read(place) is None]
         progress = active.enter_context(bar(len(own) * len(positions), "image", data.name))
         progress.initial = progress.n = (len(own) - len(missing)) * len(positions)
-        for one in missing:
-            progress.set_postfix_str(f"{one[0]} {one[1] or ''}", refresh=False)
-            samples = data.samples(one)
+        for place in missing:
+            progress.set_postfix_str(f"{place[0]} {place[1] or ''}", refresh=False)
+            samples = data.samples(place)
             content: list[int] = []
 
             def prepare(images: Tensor, rows: Tensor, samples=samples, content=content) -> Tensor:
@@ -137,17 +137,17 @@ def evaluate_corruptions(
             total = Counts(0, 0, 0)
             inputs = Batches(samples.images, positions, batch, prepare, workers)
             for logits, rows in predictions(model, inputs, adaptation):
-                total += count(logits, samples.labels[rows], data.classes, one)
+                total += count(logits, samples.labels[rows], data.classes, place)
                 progress.update(len(rows))
-            folder.write(one, replace(total, content=sum(content)))
+            folder.write(place, replace(total, content=sum(content)))
         world.any(False)  # all sets are there
-        counts = {one: found for one in sets if (found := folder.read(one)) is not None}
+        counts = {place: found for place in sets if (found := folder.read(place)) is not None}
         result = summarise(description, counts, normaliser)
         world.on_main(lambda: write_json(out / "result.json", result))
     return result
 
 
-def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
+def count(logits: Tensor, truth: Tensor, classes: int, place: EvaluationSet) -> Counts:
     """How many of a batch are recognised.
 
     Raises:
@@ -162,7 +162,7 @@ def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Co
         )
     if logits.isnan().any():
         raise RunError(
-            f"the network's logits are not numbers (NaN) in the set {one}; are these the right "
+            f"the network's logits are not numbers (NaN) in the set {place}; are these the right "
             "weights, the right mean and std, and a precision with enough range?"
         )
     truth = truth.to(logits.device)

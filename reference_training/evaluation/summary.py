@@ -17,7 +17,7 @@ from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation.corruption_error import Normaliser
 from reference_training.evaluation.results import TOP, Counts, differences
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json
+from reference_training.runtime.files import read_json, reading
 from ulfd.env import versions
 
 Json = Mapping[str, Any]
@@ -34,23 +34,20 @@ class _Accuracies(NamedTuple):
     clean: float | None
     normaliser: Normaliser | None
 
-    def errors(self, types: Sequence[str], *, relative: bool) -> dict[str, float]:
-        """CE or relative CE of each of these types; ValueError says why there is none."""
+    def mean_error(self, types: Sequence[str], *, relative: bool) -> float:
+        """The mean of CE or relative CE over these types; ValueError says why there is none."""
         by = self.normaliser
         if by is None:
             raise ValueError(
                 "no errors to normalise by are known for these images; see --reference"
             )
-        own, theirs = ce.errors_of(self.corruptions), by.errors
-        if not relative:
-            return ce.corruption_errors(own, theirs, corruptions=types)
-        if self.clean is None or by.clean_error is None:
-            raise ValueError("the clean images were not evaluated; see --clean")
-        return ce.corruption_errors(own, theirs, 1 - self.clean, by.clean_error, corruptions=types)
-
-    def mean_error(self, types: Sequence[str], *, relative: bool) -> float:
-        """mCE or relative mCE over these types."""
-        return fmean(self.errors(types, relative=relative).values())
+        clean = 0.0, 0.0
+        if relative:
+            if self.clean is None or by.clean_error is None:
+                raise ValueError("the clean images were not evaluated; see --clean")
+            clean = 1 - self.clean, by.clean_error
+        errors = ce.errors_of(self.corruptions), by.errors
+        return fmean(ce.corruption_errors(*errors, *clean, corruptions=types).values())
 
 
 def summarise(
@@ -70,9 +67,9 @@ def summarise(
         RunError: the normaliser's errors are of other images.
     """
     data = description["data"]
-    top1 = _by_set({one: found.top1 / found.images for one, found in counts.items()})
-    top5 = _by_set({one: found.top5 / found.images for one, found in counts.items()})
-    content = _by_set({one: found.content for one, found in counts.items()})
+    top1 = _by_set({place: found.top1 / found.images for place, found in counts.items()})
+    top5 = _by_set({place: found.top5 / found.images for place, found in counts.items()})
+    content = _by_set({place: found.content for place, found in counts.items()})
     if normaliser is not None:
         _check_content(normaliser, content)
     part = "all" if data["subset"] is None else f"SUBSET of {data['subset']} of"
@@ -133,57 +130,36 @@ def _said(compute: Callable[[], float]) -> tuple[float | None, str | None]:
         return None, str(error).removesuffix(".")
 
 
-class _Metric(NamedTuple):
-    title: str
-    source: str
-    types: Sequence[str]
-    """Which must have been evaluated."""
-    compute: Callable[[], float]
-    """ValueError says why there is no value."""
-    normaliser: Json | None = None
-
-
 def _metrics(found: _Accuracies, clean: Mapping[str, float], label: str) -> dict[str, Any]:
     """Every metric with its label, normaliser and source; a new one is one more entry."""
     top1, by = found.corruptions, found.normaliser
     seen, unseen, levels = len(SEEN), len(UNSEEN), f"types × {len(SEVERITIES)} severities"
-    divisor = None if by is None else {"name": by.name, "source": by.source}
-    absolute, relative = (partial(found.mean_error, SEEN, relative=kind) for kind in (False, True))
-    metrics = {
-        f"{name}_top1": _Metric(
-            f"Clean top-1 ({name.removeprefix(CLEAN).strip('_') or 'as is'})",
-            PAPER,
-            (),
-            partial(float, value),
-        )
+    kinds = {name: name.removeprefix(CLEAN).strip("_") or "as is" for name in clean}
+    mce, relative = (partial(found.mean_error, SEEN, relative=kind) for kind in (False, True))
+    # {key: (title, source, the types that must have been evaluated, what computes it)}
+    metrics: dict[str, tuple[str, str, Sequence[str], Callable[[], float]]] = {
+        f"{name}_top1": (f"Clean top-1 ({kinds[name]})", PAPER, (), partial(float, value))
         for name, value in clean.items()
-    } | {
-        "seen_top1": _Metric(
-            f"Seen: mean top-1, {seen} {levels}", PAPER, SEEN, partial(ce.seen_accuracy, top1)
-        ),
-        "unseen_top1": _Metric(
-            f"Unseen: mean top-1, {unseen} {levels}",
-            PAPER,
-            UNSEEN,
-            partial(ce.unseen_accuracy, top1),
-        ),
-        "mean_error": _Metric(
-            f"Mean error, {seen} {levels}", HENDRYCKS, SEEN, partial(ce.mean_corruption_error, top1)
-        ),
-        "mce": _Metric(f"mCE, {seen} types", HENDRYCKS, SEEN, absolute, divisor),
-        "relative_mce": _Metric(f"Relative mCE, {seen} types", HENDRYCKS, SEEN, relative, divisor),
     }
+    titles = f"Seen: mean top-1, {seen} {levels}", f"Unseen: mean top-1, {unseen} {levels}"
+    metrics["seen_top1"] = titles[0], PAPER, SEEN, partial(ce.seen_accuracy, top1)
+    metrics["unseen_top1"] = titles[1], PAPER, UNSEEN, partial(ce.unseen_accuracy, top1)
+    error = partial(ce.mean_corruption_error, top1)
+    metrics["mean_error"] = f"Mean error, {seen} {levels}", HENDRYCKS, SEEN, error
+    metrics["mce"] = f"mCE, {seen} types", HENDRYCKS, SEEN, mce
+    metrics["relative_mce"] = f"Relative mCE, {seen} types", HENDRYCKS, SEEN, relative
     entries = {}
-    for key, metric in metrics.items():
-        whole = all(name in top1 for name in metric.types)
-        value, why_not = _said(metric.compute) if whole else (None, PARTIAL)
+    for key, (title, source, types, compute) in metrics.items():
+        whole = all(name in top1 for name in types)
+        value, why_not = _said(compute) if whole else (None, PARTIAL)
+        divided = by is not None and compute in (mce, relative)
         entries[key] = {
-            "title": metric.title,
-            "label": f"{metric.title}; {label}",
+            "title": title,
+            "label": f"{title}; {label}",
             "value": value,
             "why_not": why_not,
-            "normaliser": metric.normaliser,
-            "source": metric.source,
+            "normaliser": {"name": by.name, "source": by.source} if by and divided else None,
+            "source": source,
         }
     return entries
 
@@ -200,22 +176,21 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
     """
     if not path.is_file():
         raise RunError(f"the reference {path} does not exist; name a result.json with --reference.")
-    result = read_json(path)
-    try:
-        changes = list(differences(result["data"], data))
-        if changes:
-            raise RunError(
-                f"the reference {path} is of other images: {'; '.join(changes)}. Evaluate the "
-                "reference with the same --data, --subset and options first."
-            )
-        top1 = result["top1"]
+    with reading(path, "is no result of an evaluation", "Name the result.json of one"):
+        result = read_json(path)
+        top1, model = result["top1"], result["model"]
         clean = next(iter(top1["clean"].values()), None)
-        return Normaliser(
-            name=result["model"]["name"],
+        changes = "; ".join(differences(result["data"], data))
+        found = Normaliser(
+            name=model["name"],
             errors=ce.errors_of(top1["corruptions"]),
             clean_error=None if clean is None else 1 - clean,
-            source=f"{path}, on the same images; weights {result['model']['weights_sha256'][:12]}",
+            source=f"{path}, on the same images; weights {model['weights_sha256'][:12]}",
             content=result["content"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is no result of an evaluation (no {error}).") from error
+    if changes:
+        raise RunError(
+            f"the reference {path} is of other images: {changes}. Evaluate the reference with the "
+            "same --data, --subset and options first."
+        )
+    return found

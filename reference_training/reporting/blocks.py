@@ -124,18 +124,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
-    """Blocks that belong together, and what a link to them says; of a page of several."""
-
-    anchor: str
-    title: str
-    blocks: tuple[Block, ...]
-
-    def markdown(self) -> str:
-        return f'<section id="{self.anchor}">\n\n{markdown_document(self.blocks)}\n</section>'
-
-
-@dataclass(frozen=True)
 class Details:
     """Blocks for those who ask for them, folded until then."""
 
@@ -155,22 +143,24 @@ def markdown_document(blocks: Sequence[Block]) -> str:
 def html_document(title: str, blocks: Sequence[Block]) -> str:
     """The blocks as one self-contained page that works from a file, without a network or script.
 
-    Sections are linked from the top.
+    Headings of level 2 are linked from the top.
     """
     style = (ASSETS / "page.css").read_text(encoding="utf-8")
     # The browser itself refuses whatever is not in the page, and any script.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    links = "".join(
-        f'<li><a href="#{block.anchor}">{html.escape(block.title)}</a></li>'
-        for block in blocks
-        if isinstance(block, Section)
-    )
-    contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if links else ""
-    # HTML is let through, for sections and details; that of texts was escaped.
+    # HTML is let through, for details; that of texts was escaped.
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     reader.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
     reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    body = reader.render(markdown_document([_inlined(block) for block in blocks]))
+    tokens = reader.parse(markdown_document([_inlined(block) for block in blocks]))
+    links = ""
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            token.attrSet("id", f"part-{number}")
+            text = reader.renderer.render(tokens[number + 1 : number + 2], reader.options, {})
+            links += f'<li><a href="#part-{number}">{text}</a></li>'
+    contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if links else ""
+    body = reader.renderer.render(tokens, reader.options, {})
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -182,13 +172,11 @@ def html_document(title: str, blocks: Sequence[Block]) -> str:
 
 
 def _inlined(block: Block) -> Block:
-    """The block with the bytes of its pictures in the place of their paths."""
-    if isinstance(block, Picture):
-        data = base64.b64encode(block.png).decode("ascii")
-        return replace(block, path=f"data:image/png;base64,{data}")
-    if isinstance(block, Section | Details):
-        return replace(block, blocks=tuple(map(_inlined, block.blocks)))
-    return block
+    """A picture with its bytes in the place of its path; any other block as it is."""
+    if not isinstance(block, Picture):
+        return block
+    data = base64.b64encode(block.png).decode("ascii")
+    return replace(block, path=f"data:image/png;base64,{data}")
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

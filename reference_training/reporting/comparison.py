@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isnan
 from statistics import fmean
 
-from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, UNSEEN
 from reference_training.evaluation.ranking_metrics import rank_correlation
 from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
@@ -16,7 +16,6 @@ from reference_training.reporting.measures import (
     Json,
     Measure,
     Results,
-    severity_means,
     vanilla_errors,
 )
 from reference_training.reporting.result_tables import (
@@ -140,25 +139,6 @@ def corruption_table(metrics: Json) -> Table:
         header=("Method", *names),
         rows=tuple(rows),
         caption="Top-1 of each corruption, %, mean over severities and seeds",
-    )
-
-
-def severity_table(metrics: Json) -> Table:
-    """Rows: methods. Columns: mean top-1 of the seen, then of the unseen, at each severity."""
-    rows = []
-    for method in metrics["methods"]:
-        cells: list[str] = []
-        for group in (SEEN, UNSEEN):
-            results = metrics["results"][method].values()
-            seeds = (severity_means(result["corruptions"], group) for result in results)
-            by_severity = zip(*seeds, strict=True)
-            cells += (cell({str(s): 100 * v for s, v in enumerate(at)}) for at in by_severity)
-        rows.append((label(method), *cells))
-    columns = (f"{title} {severity}" for title in ("Seen", "Unseen") for severity in SEVERITIES)
-    return Table(
-        header=("Method", *columns),
-        rows=tuple(rows),
-        caption=f"Top-1 at each severity, %, {seeds_phrase(metrics)}",
     )
 
 

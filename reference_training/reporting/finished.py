@@ -72,22 +72,15 @@ def read_run(folder: Path, name: str = "") -> FinishedRun:
 
 def _what_is_there(folder: Path) -> str:
     """Why a folder without metrics.json is no finished run, and what to do."""
-    if folder.is_file():
-        return f"{folder} is a file; give the run's folder, here {folder.parent}."
-    if not folder.is_dir():
-        return f"no folder {folder}; give the folders of finished runs, as runs/digits."
     if (folder / "run.json").is_file():
         run = read_json(folder / "run.json")
         command = run.get("command") if isinstance(run, dict) else None
         return f"the run in {folder} is not finished; continue it with: {command}"
-    if (folder / "result.json").is_file():
-        return (
-            f"{folder} holds the evaluation of one network, not a run; a report is of the folders "
-            "that `python -m reference_training.run` leaves."
-        )
-    if runs := sorted(path.parent for path in folder.glob("*/metrics.json")):
-        return f"{folder} holds runs, and is none: give {' '.join(map(str, runs))}."
-    return f"no {folder / 'metrics.json'}: run `python -m reference_training.run` to its end first."
+    runs = sorted(str(path.parent) for path in folder.glob("*/metrics.json"))
+    remedy = (
+        " ".join(runs) or "the folders that `python -m reference_training.run` leaves at its end"
+    )
+    return f"{folder} is no folder of a finished run: it has no metrics.json; give {remedy}."
 
 
 def _check(metrics: Json, run: Json) -> None:

@@ -23,8 +23,8 @@ def rank(meter: Meter, root: Path) -> list[Row]:
     """Scores every image below a folder.
 
     Returns:
-        A row for each file, by falling θ: `file`, `width`, `height`, and all of `Meter.score`.
-        Files that cannot be read come last, with their `error` and no score.
+        A row for each file, by falling θ: `file` and all of `Meter.score`. Files that cannot be
+        read come last, with their `error` and no score.
 
     Raises:
         RunError: there is no image, or none that can be read.
@@ -34,8 +34,8 @@ def rank(meter: Meter, root: Path) -> list[Row]:
     with bar(len(files), "image", "scoring") as progress:
         for start in range(0, len(files), BATCH):
             batch, squares = read_images(root, files[start : start + BATCH], meter.view)
-            scores = meter.score(torch.stack(squares)) if squares else {}
             read = [row for row in batch if "error" not in row]
+            scores = meter.score(torch.stack(squares)) if squares else {}
             for name, values in scores.items():
                 for row, value in zip(read, values, strict=True):
                     row[name] = value
@@ -53,19 +53,19 @@ def read_images(
     """Reads files, several at once; nothing in them can end the program.
 
     Returns:
-        For each its `file`, and `width` and `height` or an `error`; and the squares of those that
+        For each a row with its `file`, and its `error` if it has one; and the squares of those that
         could be read, each uint8 (3, crop, crop).
     """
 
-    def read(file: str) -> tuple[Row, Tensor | None]:
+    def read(file: str) -> Tensor | str:
         try:
-            image = open_rgb(root / file, upright=True)
-            return {"file": file, "width": image.width, "height": image.height}, view(image)
+            return view(open_rgb(root / file, upright=True))
         except Exception as error:  # damaged bytes make decoders raise whatever they like
-            message = f"{type(error).__name__}: {error}"[:200]
-            tqdm.write(f"skipped {file!r}: {message}", file=sys.stderr)
-            return {"file": file, "error": message}, None
+            tqdm.write(f"skipped {file!r}: {type(error).__name__}: {error}", file=sys.stderr)
+            return f"{type(error).__name__}: {error}"[:200]
 
     with ThreadPoolExecutor(8) as pool:  # each holds one image at its full size
         found = list(pool.map(read, files))
-    return [row for row, _ in found], [square for _, square in found if square is not None]
+    errors = ({"error": one} if isinstance(one, str) else {} for one in found)
+    rows = [{"file": file, **error} for file, error in zip(files, errors, strict=True)]
+    return rows, [square for square in found if isinstance(square, Tensor)]

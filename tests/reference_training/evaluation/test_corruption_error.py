@@ -45,18 +45,18 @@ def constant(value: float) -> dict[str, list[float]]:
 
 
 def test_alexnet_table_has_every_corruption_and_its_published_averages():
-    assert tuple(ce.ALEXNET_ERRORS) == CORRUPTIONS
-    mean = sum(sum(ce.ALEXNET_ERRORS[name]) for name in SEEN) / 75
+    assert tuple(ce.ALEXNET.errors) == CORRUPTIONS
+    mean = sum(sum(ce.ALEXNET.errors[name]) for name in SEEN) / 75
     assert mean == pytest.approx(0.788993, abs=5e-7)
-    held_out = sum(sum(ce.ALEXNET_ERRORS[name]) for name in UNSEEN) / 20
+    held_out = sum(sum(ce.ALEXNET.errors[name]) for name in UNSEEN) / 20
     assert held_out == pytest.approx(0.752064, abs=5e-7)
 
 
 def test_alexnet_itself_is_exactly_100():
-    errors = dict(ce.ALEXNET_ERRORS)
-    assert 100 * ce.normalised_corruption_error(errors, ce.ALEXNET_ERRORS) == 100
-    clean = ce.ALEXNET_CLEAN_ERROR
-    arguments = (errors, ce.ALEXNET_ERRORS, clean, clean)
+    errors = dict(ce.ALEXNET.errors)
+    assert 100 * ce.normalised_corruption_error(errors, ce.ALEXNET.errors) == 100
+    clean = ce.ALEXNET.clean_error
+    arguments = (errors, ce.ALEXNET.errors, clean, clean)
     assert set(ce.corruption_errors(*arguments).values()) == {1.0}
 
 
@@ -64,13 +64,13 @@ def test_alexnet_itself_is_exactly_100():
 def test_resnet50_has_its_published_corruption_errors(corruption):
     top1, published = RESNET50[corruption]
     errors = {corruption: [1 - top1 / 100] * 5}
-    got = ce.corruption_errors(errors, ce.ALEXNET_ERRORS, corruptions=[corruption])
+    got = ce.corruption_errors(errors, ce.ALEXNET.errors, corruptions=[corruption])
     assert 100 * got[corruption] == pytest.approx(published, abs=0.01)
 
 
 def test_resnet50_on_the_subset_has_its_published_mce_and_mean():
     accuracies = {name: [v / 100 for v in row] for name, row in RESNET50_SUBSET.items()}
-    mce = ce.normalised_corruption_error(ce.errors_of(accuracies), ce.ALEXNET_ERRORS)
+    mce = ce.normalised_corruption_error(ce.errors_of(accuracies), ce.ALEXNET.errors)
     assert 100 * mce == pytest.approx(76.4, abs=0.05)
     assert 100 * ce.seen_accuracy(accuracies) == pytest.approx(39.48, abs=0.005)
 

@@ -285,8 +285,8 @@ DESCRIPTION = {
 
 
 def test_alexnet_is_100_and_every_number_names_its_normaliser():
-    rates = {"clean": 1 - ce.ALEXNET_CLEAN_ERROR}
-    rates |= {name: [1 - error for error in row] for name, row in ce.ALEXNET_ERRORS.items()}
+    rates = {"clean": 1 - ce.ALEXNET.clean_error}
+    rates |= {name: [1 - error for error in row] for name, row in ce.ALEXNET.errors.items()}
     result = summarise(DESCRIPTION, whole_counts(rates), ce.ALEXNET)
     metrics = result["metrics"]
     assert metrics["mce"]["value"] == pytest.approx(1, abs=1e-12)

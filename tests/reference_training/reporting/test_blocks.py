@@ -11,7 +11,6 @@ from reference_training.reporting.blocks import (
     Details,
     Heading,
     Paragraph,
-    Section,
     Table,
     html_document,
     markdown_document,
@@ -49,13 +48,13 @@ def test_the_page_has_the_colours_of_the_figures():
 def test_the_page_says_what_the_text_says(text):
     """Of Markdown and HTML nothing is taken for markup, wherever the text stands."""
     parts = [Paragraph(text), Details(text, (Table((text, "b"), ((text, "c|d"),), text),))]
-    parts += [Code(f"{text}\n```\n{text}"), Section("s", text, (Heading(text),))]
+    parts += [Code(f"{text}\n```\n{text}"), Heading(text)]
     page = html_document(text, parts)
     written = html.escape(text)
     assert page.count(written) == 10  # title, link, and eight in the blocks
     body = page[page.index("<main>") :]
     assert set(re.findall(r"<(\w+)", body)) == set(
-        "main nav ul li a p details summary strong div table thead tbody tr th td pre code section "
-        "h2".split()
+        "main nav ul li a p details summary strong div table thead tbody tr th td pre code h2"
+        "".split()
     )
     assert ">c|d</td>" in body

@@ -76,15 +76,6 @@ def test_corruption_table_has_every_corruption():
     assert column(table, "saturate (unseen)") == ["50.0"] * 4
 
 
-def test_severity_table():
-    data = metrics(ulfd=(0.5,))
-    data["results"]["ulfd"]["0"]["corruptions"]["fog"] = [0.5, 0.5, 0.5, 0.5, 0.2]
-    table = comparison.severity_table(data)
-    assert table.header[1::5] == ("Seen 1", "Unseen 1")
-    # 14 of the 15 seen corruptions stay at 50.
-    assert table.rows == (("+ uncertainty (ULFD)", *["50.0"] * 4, "48.0", *["50.0"] * 5),)
-
-
 def test_uncertainty_table():
     table, sigma = comparison.uncertainty_tables(full())
     rows = {row[0]: row[1:] for row in table.rows}

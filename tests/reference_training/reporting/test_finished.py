@@ -89,11 +89,11 @@ def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys, undrawn):
     (lone / "run.json").unlink()
     for arguments, why in (
         ([unfinished], f"not finished; continue it with: {RUN['command']}"),
-        ([evaluation], "holds the evaluation of one network, not a run"),
-        ([tmp_path / "empty"], "metrics.json: run `python -m reference_training.run` to its end"),
-        ([tmp_path / "absent"], "give the folders of finished runs"),
-        ([first / "metrics.json"], f"is a file; give the run's folder, here {first}"),
-        ([tmp_path], f"holds runs, and is none: give {cut} {lone} {first}"),
+        ([evaluation], "it has no metrics.json; give the folders that `python -m"),
+        ([tmp_path / "empty"], "empty is no folder of a finished run"),
+        ([tmp_path / "absent"], "give the folders that"),
+        ([first / "metrics.json"], "metrics.json is no folder of a finished run"),
+        ([tmp_path], f"give {cut} {lone} {first}."),
         ([cut], "metrics.json is damaged"),
         ([lone], "run.json: it says how the run was made"),
         ([first, first], "is named twice"),

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN
-from reference_training.data.samples import CLEAN
+from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.evaluation.on_the_fly import image_seeds
 from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
-from reference_training.evaluation.trained import degraded
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import Row
 from reference_training.runtime.workers import bar
 from reference_training.uncertainty.meter import Meter
 
-BATCH = 100  # images scored together
+BATCH = 100  # images degraded and scored together
 
 
 def measure(meter: Meter, images: Tensor, corruptions: Sequence[str]) -> list[Row]:
@@ -36,10 +36,13 @@ def measure(meter: Meter, images: Tensor, corruptions: Sequence[str]) -> list[Ro
     sets = 1 + len(corruptions) * len(SEVERITIES)
     with bar(sets * len(images), "image", "scoring") as progress:
 
-        def scored(name: str = CLEAN, severity: int = 0) -> dict[str, np.ndarray]:
+        def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
-            for part in degraded(images, name, severity, "auto").split(BATCH):
-                found.append(meter.score(part))
+            for part in torch.arange(len(images)).split(BATCH):
+                batch, seeds = images[part], image_seeds(0, part)
+                if name:
+                    batch = corrupt(batch, name, severity, seeds=seeds)
+                found.append(meter.score(batch))
                 progress.update(len(part))
             return {score: np.concatenate([row[score] for row in found]) for score in found[0]}
 

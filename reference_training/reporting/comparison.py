@@ -7,7 +7,7 @@ from math import isnan
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, UNSEEN
-from reference_training.evaluation.ranking_metrics import rank_correlation
+from reference_training.evaluation.calibration import rank_correlation
 from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
 from reference_training.reporting.blocks import ABSENT, Block, Paragraph, Table

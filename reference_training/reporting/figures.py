@@ -73,31 +73,21 @@ def plots(metrics: Json) -> list[Picture]:
     methods = sorted(metrics["methods"], key=lambda name: name not in FIRST)
     left_out = "; ".join(label(name) for name in methods[MOST:])
     note = f" Left out, and in the tables: {left_out}." if left_out else ""
-    curves = partial(
-        _curves, metrics, [name for name in metrics["methods"] if name in methods[:MOST]]
-    )
-    accuracy = {title: curves(partial(_top1, corruptions=names)) for title, names in GROUPS.items()}
-    theta = {
-        name.replace("_", " "): curves(partial(_theta, corruption=name)) for name in CORRUPTIONS
-    }
+    curves = partial(_curves, metrics, methods[:MOST])
+    accuracy = {title: curves(partial(_top1, names)) for title, names in GROUPS.items()}
+    theta = {name.replace("_", " "): curves(partial(_theta, name)) for name in CORRUPTIONS}
     spread = seeds_phrase(metrics)
-    pictures = [
-        picture(
-            "figures/accuracy.png",
-            f"Mean top-1 against severity; {spread}.{note}",
-            partial(severity_figure, accuracy, ylabel="top-1, %", columns=2),
-        )
-    ]
+    draw = partial(severity_figure, accuracy, ylabel="top-1, %", columns=2)
+    caption = f"Mean top-1 against severity; {spread}.{note}"
+    pictures = [picture("figures/accuracy.png", caption, draw)]
     if any(theta.values()):
-        small: dict[str, Any] = {"ylabel": "θ = exp(σ/2)", "columns": 5, "panel_size": (1.9, 1.6)}
-        pictures.append(
-            picture(
-                "figures/uncertainty.png",
-                f"Mean predicted uncertainty against severity; {spread}. A small cousin of the "
-                "paper's Fig. 4.",
-                partial(severity_figure, theta, **small),
-            )
+        draw = partial(
+            severity_figure, theta, ylabel="θ = exp(σ/2)", columns=5, panel_size=(1.9, 1.6)
         )
+        caption = (
+            f"Mean predicted uncertainty against severity; {spread}. A small cousin of Fig. 4."
+        )
+        pictures.append(picture("figures/uncertainty.png", caption, draw))
     return pictures
 
 
@@ -117,12 +107,12 @@ def _curves(
     return curves
 
 
-def _top1(result: Json, corruptions: tuple[str, ...]) -> list[float]:
+def _top1(corruptions: tuple[str, ...], result: Json) -> list[float]:
     means = severity_means(result["corruptions"], corruptions)
     return [100 * top1 for top1 in (result["clean"], *means)]
 
 
-def _theta(result: Json, corruption: str) -> list[float]:
+def _theta(corruption: str, result: Json) -> list[float]:
     theta = result.get("uncertainty")
     return [theta["clean"], *theta["corruptions"][corruption]] if theta else []
 

@@ -5,7 +5,7 @@ from math import isnan
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
-from reference_training.evaluation.ranking_metrics import rank_correlation
+from reference_training.evaluation.calibration import rank_correlation
 from reference_training.methods.trainings import label, network_of
 from reference_training.paper.study import PARTS
 from reference_training.reporting.blocks import (

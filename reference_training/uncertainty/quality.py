@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.evaluation.calibration import auroc, rank_correlation
 from reference_training.evaluation.on_the_fly import image_seeds
-from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import Row

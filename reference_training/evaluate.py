@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
-from torch import distributed
 from tyro.conf import OmitArgPrefixes, Positional
 
 from reference_training.data import DATASETS, load
@@ -32,7 +32,7 @@ from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import choose_device, telling
+from reference_training.runtime.ranks import is_main, join
 
 
 @dataclass(frozen=True)
@@ -93,32 +93,20 @@ class Evaluation:
         """Where the results are."""
         if self.out is not None:
             return self.out
-        parts = [
-            self.model,
-            "" if self.adaptation == "none" else self.adaptation,
-            self._data_name,
-            f"subset-{self.subset}" if self.subset else "",
-        ]
-        name = "-".join(part.replace(":", "-").replace("/", "-") for part in parts if part)
-        return Path("runs") / "evaluation" / name
-
-    @property
-    def _data_name(self) -> str:
-        """The data's name; of a folder also a sign of where it is, for many are called val."""
-        if self.data in DATASETS:
-            return self.data
-        root = Path(self.data).resolve()
-        return f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+        data = self.data
+        if data not in DATASETS:  # many folders are called val: a sign of where it is, too
+            root = Path(data).resolve()
+            data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+        adaptation = "" if self.adaptation == "none" else self.adaptation
+        subset = f"subset-{self.subset}" if self.subset else ""
+        name = "-".join(filter(None, (self.model, adaptation, data, subset)))
+        return Path("runs") / "evaluation" / name.replace(":", "-").replace("/", "-")
 
 
 def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:
     """Class folders, or the test images of a dataset by name."""
     if where in DATASETS:
         return InMemory(load(where, given.data_root))
-    if given.preparation not in PREPARATIONS:
-        raise RunError(
-            f"--preparation is {given.preparation!r}; use one of {', '.join(PREPARATIONS)}."
-        )
     return ClassFolders(Path(where), classes, given.preparation)
 
 
@@ -129,16 +117,13 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
         RunError: there is none of a known layout, or the options do not fit it.
     """
     root = Path(given.data)
+    if given.data not in DATASETS and not root.is_dir():
+        raise RunError(f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}.")
     published: Callable[..., EvaluationData] | None = None
-    if given.data not in DATASETS:
-        if not root.is_dir():
-            raise RunError(
-                f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}."
-            )
-        if (root / LABELS).is_file():
-            published = PublishedArrays
-        elif corruption_folders(root):
-            published = PublishedFolders
+    if given.data not in DATASETS and (root / LABELS).is_file():
+        published = PublishedArrays
+    elif given.data not in DATASETS and corruption_folders(root):
+        published = PublishedFolders
     if published is None:
         if given.clean is not None:
             raise RunError("--clean is for published sets; --data are clean images already.")
@@ -155,9 +140,19 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
 
 def check(given: Evaluation) -> None:
     """Raises RunError for what can be known to be wrong before anything is loaded."""
-    for name, value in (("--batch-size", given.batch_size), ("--input-size", given.input_size)):
-        if value is not None and value < 1:
-            raise RunError(f"{name} is {value}, but must be at least 1.")
+    for name, value, least in (
+        ("--batch-size", given.batch_size, 1),
+        ("--input-size", given.input_size, 1),
+        ("--workers", given.workers, 0),
+    ):
+        if value is not None and value < least:
+            raise RunError(f"{name} is {value}, but must be at least {least}.")
+    for name, key, known in (
+        ("--adaptation", given.adaptation, ADAPTATIONS),
+        ("--preparation", given.preparation, PREPARATIONS),
+    ):
+        if key not in known:
+            raise RunError(f"{name} is {key!r}; use one of {', '.join(known)}.")
     images = [Path(where).resolve() for where in (given.data, given.clean) if where]
     out = given.folder.resolve()
     if any(out.is_relative_to(root) and root.is_dir() for root in images):
@@ -165,17 +160,10 @@ def check(given: Evaluation) -> None:
             f"the results would be written into the images' own folder, to {out}, where they would "
             "be taken for a class; name another folder with --out."
         )
-    if given.adaptation not in ADAPTATIONS:
-        raise RunError(
-            f"--adaptation is {given.adaptation!r}; use one of {', '.join(ADAPTATIONS)}."
-        )
-    if given.workers is not None and given.workers < 0:
-        raise RunError(f"--workers is {given.workers}, but must be at least 0.")
 
 
-def execute(given: Evaluation) -> None:
+def execute(given: Evaluation, device: torch.device) -> None:
     """Evaluates, and prints the tables; continues what is already in the folder."""
-    check(given)
     loaded = load_model(
         given.model,
         checkpoint=given.checkpoint,
@@ -183,16 +171,17 @@ def execute(given: Evaluation) -> None:
         weights=given.weights,
         download=given.download,
     )
-    data = evaluation_data(given, loaded.classes)
+    data, ready = evaluation_data(given, loaded.classes), loaded.preprocessing
     if data.classes != loaded.classes:
         raise RunError(
             f"{loaded.name} has {loaded.classes} outputs, but {data.name} {data.classes} classes."
         )
-    ready = loaded.preprocessing
-    in_files = given.data not in DATASETS
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = given.workers
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = 0 if given.data in DATASETS else min(8, cores or 1)
     result = evaluate_corruptions(
-        loaded.model.to(choose_device(given.device)),
+        loaded.model.to(device),
         data,
         out=given.folder,
         preprocessing=Preprocessing(
@@ -205,10 +194,10 @@ def execute(given: Evaluation) -> None:
         subset=given.subset,
         reference=given.reference,
         batch_size=given.batch_size,
-        workers=(min(8, cores or 1) if in_files else 0) if given.workers is None else given.workers,
+        workers=workers,
         adaptation=ADAPTATIONS[given.adaptation],
     )
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
+    if is_main():
         for table in (corruption_table(result), metric_table(result)):
             print(table.terminal(), end="\n\n")
         print(f"result: {given.folder / 'result.json'}")
@@ -220,14 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         given = tyro.cli(Evaluation, prog=" ".join(program), args=arguments, description=__doc__)
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this
-            distributed.init_process_group("gloo")
-        try:
-            with telling():
-                execute(given)
-        finally:
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+        check(given)
+        with join(given.device or "auto") as world:
+            execute(given, world.device)
 
     return exit_code(work, lambda: shlex.join([*program, *(arguments or sys.argv[1:])]))
 

@@ -15,8 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from reference_training.reporting.finished import read_runs
-from reference_training.reporting.pages import page_of_runs
-from reference_training.reporting.row_page import is_row, page_of_row
+from reference_training.reporting.pages import is_row, page_of_row, page_of_runs
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_atomically

@@ -1,10 +1,16 @@
-"""Does the predicted variance say how far the degraded image's feature is from the clean one's?"""
+"""Does the predicted variance say how far the degraded image's feature is from the clean one's?
 
+Beside it, how well a score orders images: the area under the ROC curve, and Spearman's ρ.
+"""
+
+from math import nan
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
-
-from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 
 ELEMENTS = 16_384
 """Elements of the features whose ranks are compared, evenly over all."""
@@ -58,3 +64,34 @@ def calibration(shown: Features, clean: Features) -> dict[str, float]:
 def mean_theta(log_variance: Tensor) -> Tensor:
     """θ = exp(σ/2), averaged over the elements of each image (Sec. 4.4): float64 (N,)."""
     return (log_variance.double() / 2).exp().flatten(1).mean(1)
+
+
+def auroc(clean: ArrayLike, degraded: ArrayLike) -> float:
+    """The area under the ROC curve of a score as a detector of degraded images.
+
+    Args:
+        clean: (N,), the scores of clean images.
+        degraded: (M,), the scores of degraded images, which should be higher.
+
+    Returns:
+        P(degraded > clean) + P(equal) / 2 of two images drawn at random; 0.5 is chance.
+    """
+    clean, degraded = np.asarray(clean), np.asarray(degraded)
+    truth = np.repeat([0, 1], [len(clean), len(degraded)])
+    return float(roc_auc_score(truth, np.concatenate([clean, degraded])))
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's ρ: Pearson's correlation of the ranks, ties sharing their mean rank.
+
+    Args:
+        first: (N,).
+        second: (N,), of the same N.
+
+    Returns:
+        ρ in [−1, 1], or NaN where one side is constant and has no order.
+    """
+    first, second = np.asarray(first), np.asarray(second)
+    if (first == first[0]).all() or (second == second[0]).all():
+        return nan
+    return float(np.corrcoef(rankdata(first), rankdata(second))[1, 0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,14 @@ from reference_training.runtime.errors import RunError
 
 
 class _Guarded(Dataset):
-    """The chosen images; an error comes as a value, as it could not leave a worker unharmed."""
+    """The images; an error comes as a value, as it could not leave a worker unharmed."""
 
-    def __init__(self, images: Images, positions: list[int]) -> None:
+    def __init__(self, images: Images) -> None:
         self.images = images
-        self.positions = positions
 
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> Tensor | RunError:
+    def __getitem__(self, position: int) -> Tensor | RunError:
         try:
-            return self.images[self.positions[index]]
+            return self.images[position]
         except RunError as error:
             return error
 
@@ -35,66 +32,47 @@ def _collate(items: list[Tensor | RunError]) -> Tensor | RunError:
     return errors[0] if errors else torch.stack(items)  # type: ignore[arg-type]
 
 
-def batches(
-    images: Images, positions: Tensor, batch_size: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images at the positions, uint8 (B, 3, H, W), and these positions int64 (B,), in order.
-
-    Raises:
-        RunError: an image is unreadable, or a worker was killed.
-    """
-    if isinstance(images, Tensor):  # in memory already
-        yield from ((images[rows], rows) for rows in positions.split(batch_size))
-        return
-    loader = DataLoader(
-        _Guarded(images, positions.tolist()),
-        batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-    )
-    try:
-        for batch, rows in zip(loader, positions.split(batch_size), strict=True):
-            if isinstance(batch, RunError):
-                raise batch
-            yield batch, rows
-    except RuntimeError as error:
-        raise RunError(
-            f"a process that reads images ended ({error}), perhaps for want of memory. Run the "
-            "same command again, it continues; fewer --workers need less memory."
-        ) from error
-
-
+@dataclass
 class Batches:
     """A set's images as a network sees them, each batch anew.
 
-    Args:
-        images: of the set.
-        positions: int64 (N,), which and in which order.
-        size: of a batch.
-        prepare: (uint8 (B, 3, H, W), their positions int64 (B,)) to the network's input.
-        workers: processes which read images; 0 reads in this one.
+    Iterating raises RunError where an image is unreadable, or a worker was killed.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        positions: Tensor,
-        size: int,
-        prepare: Callable[[Tensor, Tensor], Tensor],
-        workers: int = 0,
-    ) -> None:
-        self.images = images
-        self.positions = positions
-        self.size = size
-        self.prepare = prepare
-        self.workers = workers
-        self.rows = positions[:0]
-        """The positions of the newest batch."""
+    images: Images
+    positions: Tensor
+    """int64 (N,): which and in which order."""
+    size: int
+    """Of a batch."""
+    prepare: Callable[[Tensor, Tensor], Tensor]
+    """(uint8 (B, 3, H, W), their positions int64 (B,)) to the network's input."""
+    workers: int = 0
+    """Processes which read images; 0 reads in this one."""
 
     def __iter__(self) -> Iterator[Tensor]:
-        for images, rows in batches(self.images, self.positions, self.size, self.workers):
-            self.rows = rows
-            yield self.prepare(images, rows)
+        parts = self.positions.split(self.size)
+        loaded: Iterable[Tensor | RunError]
+        if isinstance(self.images, Tensor):  # in memory already
+            loaded = (self.images[rows] for rows in parts)
+        else:
+            loaded = DataLoader(
+                _Guarded(self.images),
+                batch_sampler=[rows.tolist() for rows in parts],
+                num_workers=self.workers,
+                collate_fn=_collate,
+            )
+        read = iter(loaded)
+        for self.rows in parts:  # the positions of the newest batch
+            try:
+                batch = next(read)
+            except RuntimeError as error:
+                raise RunError(
+                    f"a process that reads images ended ({error}), perhaps for want of memory. Run "
+                    "the same command again, it continues; fewer --workers need less memory."
+                ) from error
+            if isinstance(batch, RunError):
+                raise batch
+            yield self.prepare(batch, self.rows)
 
 
 def predictions(

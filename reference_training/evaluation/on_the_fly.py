@@ -98,19 +98,19 @@ class OnTheFly:
         """Raises RunError for sets that cannot be made of these images, by making one image."""
         image = self.clean_images.clean(self.clean_sets[0]).images[0][None]
         first = torch.zeros(1, dtype=torch.int64)
-        for name, severity in {one[0]: one for one in sets if one[1]}.values():
+        for name, severity in {place[0]: place for place in sets if place[1]}.values():
             try:
                 self._degrade(image, first, name, severity)
             except ValueError as error:
                 raise RunError(str(error)) from error
 
-    def mark(self, one: EvaluationSet) -> str:
+    def mark(self, place: EvaluationSet) -> str:
         """What tells the clean images from others in their place."""
         return self.clean_images.mark
 
-    def samples(self, one: EvaluationSet) -> Samples:
+    def samples(self, place: EvaluationSet) -> Samples:
         """The images of one set."""
-        name, severity = one
+        name, severity = place
         if name in self.clean_sets:
             return self.clean_images.clean(name)
         return replace(

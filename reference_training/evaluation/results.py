@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from reference_training.data.samples import EvaluationSet
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json, write_json
+from reference_training.runtime.files import DAMAGED, read_json, reading, write_json
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images of one set were recognised."""
+    """How many images of one set were recognised, and what tells these images from others."""
 
     images: int
     top1: int
     top5: int
+    content: int = 0
+    """The sum of the images' `checksum`."""
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.images + other.images, self.top1 + other.top1, self.top5 + other.top5)
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
+def checksum(images: Tensor) -> int:
+    """The sum of the CRC-32 of uint8 images (B, 3, H, W): the same in any order and batches.
+
+    Of larger images every few rows and columns, at least 32 of either, are looked at.
+    """
+    step = max(1, min(images.shape[2:]) // 32)
+    return sum(zlib.crc32(image.tobytes()) for image in images[..., ::step, ::step].cpu().numpy())
 
 
 class ResultFolder:
@@ -58,40 +72,36 @@ class ResultFolder:
         else:
             write_json(header, description)
 
-    def _sealed(self, one: EvaluationSet, counts: Counts) -> dict[str, Any]:
-        content = f"{self.content}{one}{self.mark(one)}{counts}"
+    def _sealed(self, place: EvaluationSet, counts: Counts) -> dict[str, Any]:
+        content = f"{self.content}{place}{self.mark(place)}{counts}"
         return asdict(counts) | {"fingerprint": hashlib.sha256(content.encode()).hexdigest()}
 
-    def _file(self, one: EvaluationSet) -> Path:
-        return self.path / "sets" / f"{one[0]}-{one[1]}.json"
+    def _file(self, place: EvaluationSet) -> Path:
+        return self.path / "sets" / f"{place[0]}-{place[1]}.json"
 
-    def read(self, one: EvaluationSet) -> Counts | None:
+    def read(self, place: EvaluationSet) -> Counts | None:
         """The counts of a finished set, or None.
 
         Raises:
             RunError: the file is damaged or belongs to another evaluation.
         """
-        path = self._file(one)
+        path = self._file(place)
         if not path.exists():
             return None
-        content = read_json(path)
-        try:
-            counts = Counts(*(content[key] for key in ("images", "top1", "top5")))
-            if content != self._sealed(one, counts):
-                raise RunError(
-                    f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}, "
-                    "or it was edited, or the images have changed since; delete it and run the "
-                    "same command again."
-                )
-            return counts
-        except (AttributeError, KeyError, TypeError) as error:
+        with reading(path, *DAMAGED):
+            content = read_json(path)
+            counts = Counts(*(content[entry.name] for entry in fields(Counts)))
+        if content != self._sealed(place, counts):
             raise RunError(
-                f"{path} is damaged ({error}); delete it and run the same command again."
-            ) from error
+                f"{path} belongs to another evaluation than {self.path / 'evaluation.json'}, or it "
+                "was edited, or the images have changed since; delete it and run the same command "
+                "again."
+            )
+        return counts
 
-    def write(self, one: EvaluationSet, counts: Counts) -> None:
+    def write(self, place: EvaluationSet, counts: Counts) -> None:
         """Keeps the counts of a finished set."""
-        write_json(self._file(one), self._sealed(one, counts))
+        write_json(self._file(place), self._sealed(place, counts))
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from torch import Tensor, distributed, nn
 
 from reference_training.corruptions import SEVERITIES
 from reference_training.data.images import balanced, fixed_order
-from reference_training.data.samples import EvaluationData, EvaluationSet, Samples
+from reference_training.data.samples import EvaluationData, EvaluationSet
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.corruption_error import ALEXNET
 from reference_training.evaluation.loop import Batches, predictions
-from reference_training.evaluation.results import TOP, Counts, ResultFolder
+from reference_training.evaluation.results import TOP, Counts, ResultFolder, checksum
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
+from reference_training.runtime.lock import sole_writer
+from reference_training.runtime.ranks import World
 from reference_training.runtime.workers import bar
 
 BATCH = 256
@@ -111,55 +113,58 @@ def evaluate_corruptions(
     normaliser = ALEXNET if data.is_imagenet else None
     if reference is not None:
         normaliser = normaliser_from(reference, description["data"])
-    ranks = _Ranks.here()
-    if ranks.rank == 0:
-        ResultFolder(out, description, data.mark)
-    ranks.meet()
-    folder = ResultFolder(out, description, data.mark)
-
-    own = sets[ranks.rank :: ranks.world]
-    missing = [one for one in own if folder.read(one) is None]
-    images_in_all = len(own) * len(positions)
     weight = next(model.parameters(), torch.empty(0))
+    world = _world(weight.device)
+    with ExitStack() as active:
+        world.on_main(lambda: active.enter_context(sole_writer(out)) and None)
+        world.on_main(lambda: ResultFolder(out, description, data.mark) and None)
+        folder = ResultFolder(out, description, data.mark)
+        active.enter_context(_eval_mode(model))
+        own = sets[world.rank :: world.size]
+        missing = [place for place in own if folder.read(place) is None]
+        progress = active.enter_context(bar(len(own) * len(positions), "image", data.name))
+        progress.initial = progress.n = (len(own) - len(missing)) * len(positions)
+        for place in missing:
+            progress.set_postfix_str(f"{place[0]} {place[1] or ''}", refresh=False)
+            samples = data.samples(place)
+            content: list[int] = []
 
-    def prepared(samples: Samples) -> Callable[[Tensor, Tensor], Tensor]:
-        def prepare(images: Tensor, rows: Tensor) -> Tensor:
-            degraded = samples.degrade(images.to(weight.device), rows)
-            return preprocessing(degraded).to(weight.dtype)  # a network may be of half precision
+            def prepare(images: Tensor, rows: Tensor, samples=samples, content=content) -> Tensor:
+                content.append(checksum(images))
+                degraded = samples.degrade(images.to(weight.device), rows)
+                return preprocessing(degraded).to(weight.dtype)  # it may be of half precision
 
-        return prepare
-
-    with (
-        bar(images_in_all, "image", data.name) as progress,
-        _eval_mode(model),
-    ):
-        progress.initial = progress.n = images_in_all - len(missing) * len(positions)
-        for one in missing:
-            progress.set_postfix_str(f"{one[0]} {one[1] or ''}", refresh=False)
-            samples = data.samples(one)
-            labels = samples.labels
-            inputs = Batches(samples.images, positions, batch, prepared(samples), workers)
             total = Counts(0, 0, 0)
+            inputs = Batches(samples.images, positions, batch, prepare, workers)
             for logits, rows in predictions(model, inputs, adaptation):
-                total += count(logits, labels[rows], data.classes, one)
+                total += count(logits, samples.labels[rows], data.classes, place)
                 progress.update(len(rows))
-            folder.write(one, total)
-    ranks.meet()
-
-    counts = {one: found for one in sets if (found := folder.read(one)) is not None}
-    result = summarise(description, counts, normaliser)
-    if ranks.rank == 0:
-        write_json(out / "result.json", result)
+            folder.write(place, replace(total, content=sum(content)))
+        world.any(False)  # all sets are there
+        counts = {place: found for place in sets if (found := folder.read(place)) is not None}
+        result = summarise(description, counts, normaliser)
+        world.on_main(lambda: write_json(out / "result.json", result))
     return result
 
 
-def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Counts:
+def count(logits: Tensor, truth: Tensor, classes: int, place: EvaluationSet) -> Counts:
     """How many of a batch are recognised.
 
     Raises:
         RunError: the network does not return logits for so many classes, or NaN.
     """
-    _check_logits(logits, len(truth), classes, one)
+    if not isinstance(logits, Tensor) or logits.shape != (len(truth), classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise RunError(
+            f"the network returned {got} for {len(truth)} images of {classes} classes, but must "
+            f"return logits of the shape ({len(truth)}, {classes}). Take a network for these "
+            "classes, or wrap it so that it returns its logits alone."
+        )
+    if logits.isnan().any():
+        raise RunError(
+            f"the network's logits are not numbers (NaN) in the set {place}; are these the right "
+            "weights, the right mean and std, and a precision with enough range?"
+        )
     truth = truth.to(logits.device)
     best = logits.topk(min(TOP, classes), dim=1).indices
     return Counts(
@@ -167,21 +172,6 @@ def count(logits: Tensor, truth: Tensor, classes: int, one: EvaluationSet) -> Co
         top1=int((logits.argmax(1) == truth).sum()),
         top5=int((best == truth[:, None]).sum()),
     )
-
-
-def _check_logits(logits: Any, images: int, classes: int, one: EvaluationSet) -> None:
-    if not isinstance(logits, Tensor) or logits.shape != (images, classes):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise RunError(
-            f"the network returned {got} for {images} images of {classes} classes, but must "
-            f"return logits of the shape ({images}, {classes}). Take a network for these classes, "
-            "or wrap it so that it returns its logits alone."
-        )
-    if logits.isnan().any():
-        raise RunError(
-            f"the network's logits are not numbers (NaN) in the set {one}; are these the right "
-            "weights, the right mean and std, and a precision with enough range?"
-        )
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -206,22 +196,10 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@dataclass(frozen=True)
-class _Ranks:
-    """This process's share of the sets, and a meeting point for all."""
-
-    rank: int = 0
-    world: int = 1
-    group: Any = None
-
-    @classmethod
-    def here(cls) -> _Ranks:
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return cls()
-        # Its own group: the fastest rank may wait for longer than a backend's usual limit.
-        group = distributed.new_group(backend="gloo", timeout=timedelta(days=7))
-        return cls(distributed.get_rank(), distributed.get_world_size(), group)
-
-    def meet(self) -> None:
-        if self.world > 1:
-            distributed.barrier(self.group)
+def _world(device: torch.device) -> World:
+    """This process among those that share the sets."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return World(0, 1, device)
+    # Its own group: the fastest rank may wait for longer than a backend's usual limit.
+    hosts = distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+    return World(distributed.get_rank(), distributed.get_world_size(), device, hosts)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.data.samples import CLEAN, EvaluationSet
@@ -17,20 +17,37 @@ from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation.corruption_error import Normaliser
 from reference_training.evaluation.results import TOP, Counts, differences
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json
+from reference_training.runtime.files import read_json, reading
 from ulfd.env import versions
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
 HENDRYCKS = "Hendrycks & Dietterich 2019, Sec. 4"
 PAPER = "the ULFD paper, Table 1"
+PARTIAL = f"some types were not evaluated; without --corruptions all {len(CORRUPTIONS)} are"
 
 
-def images_label(data: Json) -> str:
-    """Which images, as "ImageNet-C, subset of 5000 of 50000 images"."""
-    if data["subset"] is None:
-        return f"{data['name']}, all {data['images']} images"
-    return f"{data['name']}, SUBSET of {data['subset']} of {data['images']} images"
+class _Accuracies(NamedTuple):
+    """A network's top-1 accuracies, and whose errors normalise them."""
+
+    corruptions: ce.PerSeverity
+    clean: float | None
+    normaliser: Normaliser | None
+
+    def mean_error(self, types: Sequence[str], *, relative: bool) -> float:
+        """The mean of CE or relative CE over these types; ValueError says why there is none."""
+        by = self.normaliser
+        if by is None:
+            raise ValueError(
+                "no errors to normalise by are known for these images; see --reference"
+            )
+        clean = 0.0, 0.0
+        if relative:
+            if self.clean is None or by.clean_error is None:
+                raise ValueError("the clean images were not evaluated; see --clean")
+            clean = 1 - self.clean, by.clean_error
+        errors = ce.errors_of(self.corruptions), by.errors
+        return fmean(ce.corruption_errors(*errors, *clean, corruptions=types).values())
 
 
 def summarise(
@@ -45,28 +62,43 @@ def summarise(
 
     Returns:
         The result; "top5" is None where there are not more than five classes.
+
+    Raises:
+        RunError: the normaliser's errors are of other images.
     """
-    top1 = _accuracies({one: found.top1 / found.images for one, found in counts.items()})
-    top5 = None
-    if description["data"]["classes"] > TOP:
-        top5 = _accuracies({one: found.top5 / found.images for one, found in counts.items()})
+    data = description["data"]
+    top1 = _by_set({place: found.top1 / found.images for place, found in counts.items()})
+    top5 = _by_set({place: found.top5 / found.images for place, found in counts.items()})
+    content = _by_set({place: found.content for place, found in counts.items()})
+    if normaliser is not None:
+        _check_content(normaliser, content)
+    part = "all" if data["subset"] is None else f"SUBSET of {data['subset']} of"
+    label = f"{data['name']}, {part} {data['images']} images"
     clean = next(iter(top1["clean"].values()), None)
-    label = images_label(description["data"])
+    found = _Accuracies(top1["corruptions"], clean, normaliser)
     return {
         "label": label,
         **description,
         "top1": top1,
-        "top5": top5,
-        "corruption_errors": _corruption_errors(top1["corruptions"], clean, normaliser),
-        "metrics": _metrics(top1, clean, normaliser, label),
+        "top5": top5 if data["classes"] > TOP else None,
+        "corruption_errors": {
+            name: {
+                "mean_error": 1 - fmean(row),
+                "ce": _said(partial(found.mean_error, [name], relative=False))[0],
+                "relative_ce": _said(partial(found.mean_error, [name], relative=True))[0],
+            }
+            for name, row in found.corruptions.items()
+        },
+        "metrics": _metrics(found, top1["clean"], label),
+        "content": content,
         "versions": versions(),
     }
 
 
-def _accuracies(share: Mapping[EvaluationSet, float]) -> dict[str, dict[str, Any]]:
+def _by_set(values: Mapping[EvaluationSet, T]) -> dict[str, dict[str, Any]]:
     return {
-        "clean": {name: value for (name, severity), value in share.items() if not severity},
-        "corruptions": by_corruption(share),
+        "clean": {name: value for (name, severity), value in values.items() if not severity},
+        "corruptions": by_corruption(values),
     }
 
 
@@ -79,7 +111,18 @@ def by_corruption(values: Mapping[EvaluationSet, T]) -> dict[str, list[T]]:
     }
 
 
-def _or_none(compute: Callable[[], T]) -> tuple[T | None, str | None]:
+def _check_content(normaliser: Normaliser, content: Json) -> None:
+    """Raises RunError for sets whose images the normaliser's network did not see."""
+    for kind, sets in normaliser.content.items():
+        for name in sets.keys() & content[kind].keys():
+            if sets[name] != content[kind][name]:
+                raise RunError(
+                    f"the reference {normaliser.source}: its images of {name} had the same names, "
+                    "but another content. Evaluate the reference on these images first."
+                )
+
+
+def _said(compute: Callable[[], float]) -> tuple[float | None, str | None]:
     """What it computes, or None and the reason why it cannot."""
     try:
         return compute(), None
@@ -87,131 +130,38 @@ def _or_none(compute: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, str(error).removesuffix(".")
 
 
-def _not_evaluated(types: Sequence[str], accuracies: ce.PerSeverity) -> str | None:
-    """Why a metric over these types cannot be said, or None."""
-    if all(name in accuracies for name in types):
-        return None
-    return f"some types were not evaluated; without --corruptions all {len(CORRUPTIONS)} are"
-
-
-def _no_normaliser() -> ValueError:
-    return ValueError("no errors to normalise by are known for these images; see --reference")
-
-
-def _relative_errors(
-    accuracies: ce.PerSeverity,
-    clean: float | None,
-    normaliser: Normaliser | None,
-    corruptions: Sequence[str],
-) -> dict[str, float]:
-    if normaliser is None:
-        raise _no_normaliser()
-    if clean is None or normaliser.clean_error is None:
-        raise ValueError("the clean images were not evaluated; see --clean")
-    return ce.relative_corruption_errors(
-        ce.errors_of(accuracies),
-        1 - clean,
-        normaliser.errors,
-        normaliser.clean_error,
-        corruptions=corruptions,
-    )
-
-
-def _errors(
-    accuracies: ce.PerSeverity, normaliser: Normaliser | None, corruptions: Sequence[str]
-) -> dict[str, float]:
-    if normaliser is None:
-        raise _no_normaliser()
-    errors = ce.errors_of(accuracies)
-    return ce.corruption_errors(errors, normaliser.errors, corruptions=corruptions)
-
-
-def _corruption_errors(
-    accuracies: ce.PerSeverity, clean: float | None, normaliser: Normaliser | None
-) -> dict[str, dict[str, float | None]]:
-    """For each corruption: mean error, CE and relative CE."""
-    rows: dict[str, dict[str, float | None]] = {}
-    for name, row in accuracies.items():
-        own, _ = _or_none(partial(_errors, accuracies, normaliser, [name]))
-        relative, _ = _or_none(partial(_relative_errors, accuracies, clean, normaliser, [name]))
-        rows[name] = {
-            "mean_error": 1 - fmean(row),
-            "ce": None if own is None else own[name],
-            "relative_ce": None if relative is None else relative[name],
-        }
-    return rows
-
-
-def _metrics(
-    top1: Json, clean: float | None, normaliser: Normaliser | None, label: str
-) -> dict[str, dict[str, Any]]:
-    """Every metric with its label, normaliser and source."""
-    accuracies = top1["corruptions"]
-    by = None if normaliser is None else {"name": normaliser.name, "source": normaliser.source}
-    metrics: dict[str, dict[str, Any]] = {}
-
-    def add(
-        key: str,
-        title: str,
-        source: str,
-        types: Sequence[str],
-        compute: Callable[[], float],
-        divided_by: Json | None = None,
-    ) -> None:
-        value, why_not = None, _not_evaluated(types, accuracies)
-        if why_not is None:
-            value, why_not = _or_none(compute)
-        metrics[key] = {
+def _metrics(found: _Accuracies, clean: Mapping[str, float], label: str) -> dict[str, Any]:
+    """Every metric with its label, normaliser and source; a new one is one more entry."""
+    top1, by = found.corruptions, found.normaliser
+    seen, unseen, levels = len(SEEN), len(UNSEEN), f"types × {len(SEVERITIES)} severities"
+    kinds = {name: name.removeprefix(CLEAN).strip("_") or "as is" for name in clean}
+    mce, relative = (partial(found.mean_error, SEEN, relative=kind) for kind in (False, True))
+    # {key: (title, source, the types that must have been evaluated, what computes it)}
+    metrics: dict[str, tuple[str, str, Sequence[str], Callable[[], float]]] = {
+        f"{name}_top1": (f"Clean top-1 ({kinds[name]})", PAPER, (), partial(float, value))
+        for name, value in clean.items()
+    }
+    titles = f"Seen: mean top-1, {seen} {levels}", f"Unseen: mean top-1, {unseen} {levels}"
+    metrics["seen_top1"] = titles[0], PAPER, SEEN, partial(ce.seen_accuracy, top1)
+    metrics["unseen_top1"] = titles[1], PAPER, UNSEEN, partial(ce.unseen_accuracy, top1)
+    error = partial(ce.mean_corruption_error, top1)
+    metrics["mean_error"] = f"Mean error, {seen} {levels}", HENDRYCKS, SEEN, error
+    metrics["mce"] = f"mCE, {seen} types", HENDRYCKS, SEEN, mce
+    metrics["relative_mce"] = f"Relative mCE, {seen} types", HENDRYCKS, SEEN, relative
+    entries = {}
+    for key, (title, source, types, compute) in metrics.items():
+        whole = all(name in top1 for name in types)
+        value, why_not = _said(compute) if whole else (None, PARTIAL)
+        divided = by is not None and compute in (mce, relative)
+        entries[key] = {
             "title": title,
             "label": f"{title}; {label}",
             "value": value,
             "why_not": why_not,
-            "normaliser": divided_by,
+            "normaliser": {"name": by.name, "source": by.source} if by and divided else None,
             "source": source,
         }
-
-    for name, value in top1["clean"].items():
-        kind = name.removeprefix(CLEAN).strip("_") or "as is"
-        add(f"{name}_top1", f"Clean top-1 ({kind})", PAPER, (), partial(float, value))
-    sets = f"× {len(SEVERITIES)} severities"
-    add(
-        "seen_top1",
-        f"Seen: mean top-1, {len(SEEN)} types {sets}",
-        PAPER,
-        SEEN,
-        partial(ce.seen_accuracy, accuracies),
-    )
-    add(
-        "unseen_top1",
-        f"Unseen: mean top-1, {len(UNSEEN)} types {sets}",
-        PAPER,
-        UNSEEN,
-        partial(ce.unseen_accuracy, accuracies),
-    )
-    add(
-        "mean_error",
-        f"Mean error, {len(SEEN)} types {sets}",
-        HENDRYCKS,
-        SEEN,
-        partial(ce.mean_corruption_error, accuracies),
-    )
-    add(
-        "mce",
-        f"mCE, {len(SEEN)} types",
-        HENDRYCKS,
-        SEEN,
-        lambda: fmean(_errors(accuracies, normaliser, SEEN).values()),
-        by,
-    )
-    add(
-        "relative_mce",
-        f"Relative mCE, {len(SEEN)} types",
-        HENDRYCKS,
-        SEEN,
-        lambda: fmean(_relative_errors(accuracies, clean, normaliser, SEEN).values()),
-        by,
-    )
-    return metrics
+    return entries
 
 
 def normaliser_from(path: Path, data: Json) -> Normaliser:
@@ -226,21 +176,21 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
     """
     if not path.is_file():
         raise RunError(f"the reference {path} does not exist; name a result.json with --reference.")
-    result = read_json(path)
-    try:
-        changes = list(differences(result["data"], data))
-        if changes:
-            raise RunError(
-                f"the reference {path} is of other images: {'; '.join(changes)}. Evaluate the "
-                "reference with the same --data, --subset and options first."
-            )
-        top1 = result["top1"]
+    with reading(path, "is no result of an evaluation", "Name the result.json of one"):
+        result = read_json(path)
+        top1, model = result["top1"], result["model"]
         clean = next(iter(top1["clean"].values()), None)
-        return Normaliser(
-            name=result["model"]["name"],
+        changes = "; ".join(differences(result["data"], data))
+        found = Normaliser(
+            name=model["name"],
             errors=ce.errors_of(top1["corruptions"]),
             clean_error=None if clean is None else 1 - clean,
-            source=f"{path}, on the same images; weights {result['model']['weights_sha256'][:12]}",
+            source=f"{path}, on the same images; weights {model['weights_sha256'][:12]}",
+            content=result["content"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is no result of an evaluation (no {error}).") from error
+    if changes:
+        raise RunError(
+            f"the reference {path} is of other images: {changes}. Evaluate the reference with the "
+            "same --data, --subset and options first."
+        )
+    return found

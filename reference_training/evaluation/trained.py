@@ -57,79 +57,77 @@ def degraded(images: Tensor, name: str, severity: int, frost: str) -> Tensor:
     return corrupt(images, name, severity, seeds=seeds, frost=frost)
 
 
-def _prepare(images: Tensor, rows: Tensor) -> Tensor:
-    return normalised(images)
-
-
-def _adapted_top1(
-    one: Trained, images: Tensor, labels: Tensor, positions: Tensor, batch: int | None
-) -> float:
-    order = positions[fixed_order(len(positions))]
-    inputs = Batches(images, order, batch or BATCH, _prepare)
-    found = predictions(one.model, inputs, one.adaptation)
-    return sum(int((part.argmax(1) == labels[rows]).sum()) for part, rows in found) / len(order)
+def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:
+    return Batches(images, positions, size, lambda batch, _: normalised(batch))
 
 
 @torch.no_grad()
-def look(one: Trained, images: Tensor, most: int = CALIBRATED) -> tuple[Tensor, Features | None]:
+def look(
+    network: Trained, images: Tensor, most: int = CALIBRATED
+) -> tuple[Tensor, Features | None]:
     """The logits of images (N, classes); with a UEM also what it sees and says of the first `most`.
 
     Args:
-        one: in eval mode; its adaptation is left out.
+        network: in eval mode; its adaptation is left out.
         images: uint8 (N, 3, 32, 32).
         most: how many images' features are kept, at least.
     """
-    inputs = Batches(images, torch.arange(len(images)), BATCH, _prepare)
-    if one.uem is None or one.layer is None:
-        return torch.cat([part for part, _ in predictions(one.model, inputs)]), None
+    inputs = _batches(images, torch.arange(len(images)), BATCH)
+    if network.uem is None or network.layer is None:
+        return torch.cat([part for part, _ in predictions(network.model, inputs)]), None
     logits: list[Tensor] = []
     kept: list[Features] = []
-    with FeatureTap(one.model, one.layer) as tap:
-        for part, rows in predictions(one.model, inputs):
+    with FeatureTap(network.model, network.layer) as tap:
+        for part, rows in predictions(network.model, inputs):
             logits.append(part)
             feature = tap.take()
             if rows[0] < most:
-                said = one.uem(feature)
-                plain = isinstance(said, Tensor)
-                kept.append(
-                    Features(feature, feature, said)
-                    if plain
-                    else Features(feature, said.feature, said.log_variance)
+                said = network.uem(feature)
+                student, sigma = (
+                    (feature, said)
+                    if isinstance(said, Tensor)
+                    else (said.feature, said.log_variance)
                 )
+                kept.append(Features(feature, student, sigma))
     return torch.cat(logits), Features(*map(torch.cat, zip(*kept, strict=True)))
 
 
 @lru_cache(maxsize=64)
-def _clean_features(one: Trained, images: Tensor) -> Features | None:
-    return look(one, images)[1]
+def _clean_features(network: Trained, images: Tensor) -> Features | None:
+    return look(network, images)[1]
 
 
-def measure(one: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
+def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
     """Top-1 accuracy on all images and on `small_subset`; with a UEM, what it says of them.
 
     Args:
-        one: in eval mode.
+        network: in eval mode.
         images: uint8 (N, 3, 32, 32).
         labels: int64 (N,).
         clean: the first of the images, `CALIBRATED` if there are so many, not degraded.
     """
-    everything, subset = torch.arange(len(images)), small_subset(len(images))
-    if one.adaptation is not NONE:
-        kind = one.adaptation
-        return {
-            "top1": _adapted_top1(one, images, labels, everything, kind.batch),
-            "top1_subset": _adapted_top1(one, images, labels, subset, kind.small_batch),
-        }
-    logits, shown = look(one, images)
+    subset = small_subset(len(images))
+    if network.adaptation is not NONE:
+        kind, found = network.adaptation, {}
+        for name, positions, size in (
+            ("top1", torch.arange(len(images)), kind.batch),
+            ("top1_subset", subset, kind.small_batch),
+        ):
+            order = positions[fixed_order(len(positions))]
+            parts = predictions(network.model, _batches(images, order, size or BATCH), kind)
+            right = sum(int((part.argmax(1) == labels[rows]).sum()) for part, rows in parts)
+            found[name] = right / len(order)
+        return found
+    logits, features = look(network, images)
     correct = logits.argmax(1) == labels
     result = {
         "top1": int(correct.sum()) / len(labels),
         "top1_subset": int(correct[subset].sum()) / len(subset),
     }
-    reference = _clean_features(one, clean)
-    if shown is None or reference is None:
+    reference = _clean_features(network, clean)
+    if features is None or reference is None:
         return result
-    return result | calibration(shown, reference)
+    return result | calibration(features, reference)
 
 
 def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
@@ -140,26 +138,21 @@ def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
         if network in row["results"]
     }
 
-    def everywhere(value: Callable[[Mapping[str, float]], Any]) -> dict[str, Any]:
-        values = {one: value(found) for one, found in own.items()}
+    def table(value: Callable[[Mapping[str, float]], Any]) -> dict[str, Any]:
+        values = {place: value(found) for place, found in own.items()}
         return {"clean": values[CLEAN, 0], "corruptions": by_corruption(values)}
 
     def each(key: str) -> dict[str, Any]:  # None where it is undefined
-        return everywhere(lambda found: found.get(key))
+        return table(lambda found: found.get(key))
 
-    summary: dict[str, Any] = {
-        **each("top1"),
-        "subset": each("top1_subset"),
-        "log_variance": None,
-        "uncertainty": None,
+    summary = {**each("top1"), "subset": each("top1_subset")}
+    if "uncertainty" not in own[CLEAN, 0]:
+        return summary | {"log_variance": None, "uncertainty": None}
+    kinds = ("mean", "min")
+    return summary | {
+        "log_variance": table(
+            lambda found: {kind: found.get(f"log_variance_{kind}") for kind in kinds}
+        ),
+        "uncertainty": each("uncertainty"),
+        "calibration": {key: each(key) for key in CALIBRATION},
     }
-    if "uncertainty" in own[CLEAN, 0]:
-        summary["uncertainty"] = each("uncertainty")
-        summary["calibration"] = {key: each(key) for key in CALIBRATION}
-        summary["log_variance"] = everywhere(
-            lambda found: {
-                "mean": found.get("log_variance_mean"),
-                "min": found.get("log_variance_min"),
-            }
-        )
-    return summary

@@ -11,7 +11,7 @@ from typing import Any
 
 from reference_training.config import ImageNetRun
 from reference_training.evaluation.adaptation import NONE
-from reference_training.evaluation.corruption_error import ALEXNET_ERRORS
+from reference_training.evaluation.corruption_error import ALEXNET
 from reference_training.experiments import imagenet
 from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
@@ -65,7 +65,7 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
         ready = {row.key: _results(row, trained) for row in experiment.rows}
         if not experiment.columns or not all(ready.values()):
             continue
-        everyone = {seed: ALEXNET_ERRORS for results in ready.values() for seed in results}
+        everyone = {seed: ALEXNET.errors for results in ready.values() for seed in results}
         made = table(
             experiment,
             ready,

@@ -42,7 +42,7 @@ def _networks(experiment: Experiment, run: SmallRun) -> list[tuple[Row, Trained]
 
 def _picture(path: Path, caption: str, draw: Callable[..., Figure]) -> Picture:
     drawn = picture(path.name, caption, draw)
-    write_atomically(path, drawn.light)
+    write_atomically(path, drawn.png)
     return drawn
 
 

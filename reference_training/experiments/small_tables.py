@@ -4,8 +4,6 @@ Each of the paper's two backbones has a small network in its place, and each sma
 whose folder keeps every training: what two tables need is trained once.
 """
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -78,7 +76,7 @@ def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict
 def execute(request: PaperTables) -> None:
     """Trains and evaluates what is not there yet, and writes every table and figure asked for."""
     if request.list:
-        _show(listing(request))
+        print(listing(request))
         return
     experiments = select_experiments(request.experiment)
     runs = runs_of(request, experiments)
@@ -107,15 +105,6 @@ def _table(
     normalisers = {arch: vanilla_errors(found) for arch, found in metrics.items()}
     names = {arch: describe(run.network) for arch, run in runs.items()}
     return table(experiment, results, normalisers, networks=names, dataset=dataset)
-
-
-def _show(text: str) -> None:
-    """Prints a text whose reader, as `head`, may leave before its end."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # What is left goes nowhere; at its end Python would try, and complain, once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def listing(request: PaperTables) -> str:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from statistics import fmean
 
-from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, UNSEEN
+from reference_training.evaluation.calibration import rank_correlation
 from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
-from reference_training.reporting.blocks import ABSENT, Table
+from reference_training.reporting.blocks import ABSENT, Block, Paragraph, Table
 from reference_training.reporting.measures import (
     MEASURES,
     Json,
+    Measure,
     Results,
-    severity_means,
     vanilla_errors,
 )
-from reference_training.reporting.paper_columns import (
+from reference_training.reporting.result_tables import (
     NOTE,
-    TITLE,
+    PREFIX,
     paper_cells,
     paper_gain,
     paper_number,
 )
-from reference_training.reporting.statistics import Values, cell, gain, paired
+from reference_training.reporting.statistics import RULE, Values, cell, gain, paired
 
 # What is compared with what, and how the verdict names the two.
 PAIRS = (
@@ -32,14 +34,20 @@ PAIRS = (
     ("feature_distillation", "cross_entropy", "feature distillation", "cross entropy alone"),
 )
 BASELINE = "cross_entropy"
-MAIN = tuple(MEASURES[key] for key in ("clean", "seen", "unseen", "error"))
+MAIN = ("clean", "seen", "unseen", "error")
+SEEN_TOP1 = MEASURES["seen"]
 GAIN = "Seen − that of CE ↑"
 MCE = MEASURES["mce"].heading("vanilla")
 MCE_NOTE = (
     "mCE: the mean over the seen corruptions of a network's error divided by that of the "
     "vanilla network of the same seed, times 100 (both summed over the severities)."
 )
-GAIN_NOTE = f"Seen − that of CE: in points, CE is “{label(BASELINE)}” of the same run."
+GAIN_NOTE = f"Seen − that of CE: in points, CE is “{label(BASELINE)}” of the same run. {RULE}"
+
+UNBOUNDED = (
+    "The loss is unbounded below where both features are 0: a minimum at the clamp's limit says "
+    "that such elements exist."
+)
 
 
 def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
@@ -54,6 +62,7 @@ def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
     """
     records: list[dict[str, str]] = []
     notes: list[str] = []
+    several = len(runs) > 1
     for name, metrics in runs.items():
         methods: Mapping[str, Results] = {m: metrics["results"][m] for m in metrics["methods"]}
         try:
@@ -64,31 +73,30 @@ def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
             notes.append(f"{name} has no normalised mCE: {error}")
         for method, results in methods.items():
             record = {"Method": label(method)}
-            if len(runs) > 1:
+            if several:
                 record |= {"Run": name, "Data": metrics["dataset"], "Seeds": str(len(results))}
-            record |= {measure.heading(): cell(measure.by_seed(results)) for measure in MAIN}
+            record |= {
+                MEASURES[key].heading(): cell(MEASURES[key].by_seed(results)) for key in MAIN
+            }
             record[MCE] = cell(mce.get(method, {}))
-            if len(runs) > 1:
-                compared = method != BASELINE
-                record[GAIN] = gain(*seen_pair(metrics, method, BASELINE)) if compared else ABSENT
+            if several:
+                record[GAIN] = gain_over(metrics, method, BASELINE)
             records.append(record | (paper_cells(method) if paper else {}))
     titles = [name for name in records[0] if {record[name] for record in records} != {ABSENT}]
-    if len({metrics["dataset"] for metrics in runs.values()}) == 1 and "Data" in titles:
+    if several and len({metrics["dataset"] for metrics in runs.values()}) == 1:
         titles.remove("Data")
-    images = {metrics["evaluation_images"] for metrics in runs.values()}
     seeds = "mean ± sample standard deviation over the seeds"
-    if len(runs) == 1:
-        seeds = f"{images.pop()} test images, {seeds_phrase(*runs.values())}"
-    aside = sum(name.startswith(TITLE) for name in titles)
-    notes += [MCE_NOTE] if MCE in titles else []
-    notes += [f"{GAIN_NOTE} {statistics.RULE}"] if GAIN in titles else []
-    notes += [NOTE] if aside else []
+    if not several:
+        (metrics,) = runs.values()
+        seeds = f"{metrics['evaluation_images']} test images, {seeds_phrase(metrics)}"
+    explained = {MCE: MCE_NOTE, GAIN: GAIN_NOTE}
+    notes += [note for title, note in explained.items() if title in titles]
+    notes += [NOTE] if titles[-1].startswith(PREFIX) else []
     return Table(
         header=tuple(titles),
         rows=tuple(tuple(record[name] for name in titles) for record in records),
         caption=f"Top-1 accuracy and error in %, {seeds}",
         notes=tuple(notes),
-        aside=aside,
         words=sum(name in ("Method", "Run", "Data") for name in titles),
     )
 
@@ -98,79 +106,102 @@ def difference_table(metrics: Json) -> Table:
     seeds = [str(seed) for seed in metrics["seeds"]]
     rows = []
     for first, second, _, _ in compared_pairs(metrics):
-        ours, theirs = seen_pair(metrics, first, second)
+        ours, theirs = values_of(metrics, first, second)
         each = (gain({seed: ours[seed]} if seed in ours else {}, theirs) for seed in seeds)
-        paper = paper_gain(*(paper_number(name, MEASURES["seen"]) for name in (first, second)))
+        paper = paper_gain(*(paper_number(name, SEEN_TOP1) for name in (first, second)))
         rows.append((f"{first} − {second}", gain(ours, theirs), *each, paper))
     return Table(
         header=("Difference", "Mean", *(f"Seed {seed}" for seed in seeds), "Paper"),
         rows=tuple(rows),
         caption="Paired differences in seen top-1, points",
         notes=(
-            statistics.RULE,
+            RULE,
             "Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed number each, no spread.",
         ),
-        aside=1,
     )
 
 
 def verdict(metrics: Json, first: str, second: str, subject: str, rival: str) -> str:
     """One plain sentence: did `first` beat `second` in Seen, by the rule of `statistics`?"""
-    pair = seen_pair(metrics, first, second)
+    pair = values_of(metrics, first, second)
     return statistics.verdict(*pair, subject, rival, "points of seen top-1")
 
 
 def corruption_table(metrics: Json) -> Table:
-    """Each method's top-1 of each corruption, mean over severities and seeds, as a heat map."""
-    values = []
+    """Each method's top-1 of each corruption, mean over severities and seeds."""
+    rows = []
     for method in metrics["methods"]:
-        results = metrics["results"][method].values()
-        values.append(
-            [100 * fmean(fmean(at["corruptions"][name]) for at in results) for name in CORRUPTIONS]
-        )
-    low, high = min(map(min, values)), max(map(max, values))
+        tops = [result["corruptions"] for result in metrics["results"][method].values()]
+        means = (fmean(fmean(top1[name]) for top1 in tops) for name in CORRUPTIONS)
+        rows.append((label(method), *(f"{100 * mean:.1f}" for mean in means)))
     names = (f"{name.replace('_', ' ')}{' (unseen)' * (name in UNSEEN)}" for name in CORRUPTIONS)
     return Table(
         header=("Method", *names),
-        rows=tuple(
-            (label(method), *(f"{value:.1f}" for value in row))
-            for method, row in zip(metrics["methods"], values, strict=True)
-        ),
-        caption="Top-1 of each corruption, %, mean over severities and seeds",
-        shades=tuple(tuple((value - low) / (high - low or 1) for value in row) for row in values),
-        narrow=True,
-    )
-
-
-def severity_table(metrics: Json) -> Table:
-    """Rows: methods. Columns: mean top-1 of the seen, then of the unseen, at each severity."""
-    rows = []
-    for method in metrics["methods"]:
-        cells: list[str] = []
-        for group in (SEEN, UNSEEN):
-            results = metrics["results"][method].values()
-            seeds = (severity_means(result["corruptions"], group) for result in results)
-            by_severity = zip(*seeds, strict=True)
-            cells += (cell({str(s): 100 * v for s, v in enumerate(at)}) for at in by_severity)
-        rows.append((label(method), *cells))
-    columns = (f"{title} {severity}" for title in ("Seen", "Unseen") for severity in SEVERITIES)
-    return Table(
-        header=("Method", *columns),
         rows=tuple(rows),
-        caption=f"Top-1 at each severity, %, {seeds_phrase(metrics)}",
+        caption="Top-1 of each corruption, %, mean over severities and seeds",
     )
 
 
-def seen_pair(metrics: Json, first: str, second: str) -> tuple[Values, Values]:
-    """Seen of two methods, {seed: %} each; empty if the run has not the method."""
+def uncertainty_tables(metrics: Json) -> list[Block]:
+    """For each method with a UEM: θ against severity, its rank correlation, and σ's range."""
+    blocks: list[Block] = []
+    for method in metrics["methods"]:
+        results = [r for r in metrics["results"][method].values() if r.get("uncertainty")]
+        if not results:
+            continue
+        rows, rising = [], 0
+        for name in CORRUPTIONS:
+            seeds = [result["uncertainty"]["corruptions"][name] for result in results]
+            means = (f"{fmean(theta):.4f}" for theta in zip(*seeds, strict=True))
+            orders = {str(s): rank_correlation(SEVERITIES, row) for s, row in enumerate(seeds)}
+            rho = {seed: order for seed, order in orders.items() if not isnan(order)}
+            rows.append((name.replace("_", " "), *means, cell(rho, signed=True)))
+            # Five ranks in order give 1 up to rounding; the next lower value is 0.9.
+            rising += bool(rho) and min(rho.values()) > 0.95
+        clean = fmean(result["uncertainty"]["clean"] for result in results)
+        blocks.append(
+            Table(
+                header=("Corruption", *(f"Severity {s}" for s in SEVERITIES), "Spearman ρ"),
+                rows=tuple(rows),
+                caption=f"{label(method)}: predicted uncertainty θ = exp(σ/2), mean over images, "
+                f"elements and seeds; clean images {clean:.4f}",
+                notes=(
+                    f"ρ: rank correlation of θ with severities 1 to 5, {seeds_phrase(metrics)}. "
+                    f"θ rises at every step in every seed for {rising} of {len(rows)} "
+                    f"corruptions. {ABSENT}: θ is constant, so it has no order.",
+                ),
+            )
+        )
+        if sigmas := [r["log_variance"] for r in results if r.get("log_variance")]:
+            degraded = [at for s in sigmas for row in s["corruptions"].values() for at in row]
+            ranges = {"degraded": degraded, "clean": [s["clean"] for s in sigmas]}
+            said = (
+                f"on {kind} images mean {fmean(at['mean'] for at in found):.2f} and minimum "
+                f"{min(at['min'] for at in found):.2f}"
+                for kind, found in ranges.items()
+            )
+            numbers = f"{label(method)}: log-variance σ, {', '.join(said)}.".replace(" -", " −")
+            blocks.append(Paragraph(f"{numbers} {UNBOUNDED}"))
+    return blocks
+
+
+def values_of(
+    metrics: Json, first: str, second: str, measure: Measure = SEEN_TOP1
+) -> tuple[Values, Values]:
+    """A measure of two methods, {seed: %} each; empty if the run has not the method."""
     results = (metrics["results"].get(name, {}) for name in (first, second))
-    ours, theirs = map(MEASURES["seen"].by_seed, results)
+    ours, theirs = map(measure.by_seed, results)
     return ours, theirs
+
+
+def gain_over(metrics: Json, method: str, base: str, measure: Measure = SEEN_TOP1) -> str:
+    """The cell of a method's gain over another one of the run; a dash for that one itself."""
+    return ABSENT if method == base else gain(*values_of(metrics, method, base, measure))
 
 
 def compared_pairs(metrics: Json) -> list[tuple[str, str, str, str]]:
     """Those of `PAIRS` of which the run has both, with a seed in common."""
-    return [pair for pair in PAIRS if paired(*seen_pair(metrics, *pair[:2]))]
+    return [pair for pair in PAIRS if paired(*values_of(metrics, *pair[:2]))]
 
 
 def seeds_phrase(metrics: Json) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from reference_training.corruptions import SEVERITIES
 from reference_training.reporting.blocks import ABSENT, Table
-
-Json = Mapping[str, Any]
+from reference_training.reporting.measures import Json
 
 
 def corruption_table(result: Json) -> Table:
@@ -21,20 +18,22 @@ def corruption_table(result: Json) -> Table:
         kinds["ce"] = f"CE, {normaliser['name']} = 100"
         kinds["relative_ce"] = f"Relative CE, {normaliser['name']} = 100"
     top1, top5 = result["top1"], result["top5"] or {"clean": {}, "corruptions": {}}
-    rows = []
-    for name, value in top1["clean"].items():
-        errors = {"mean_error": 1 - value}
-        rows.append((name, [None] * len(SEVERITIES), value, top5["clean"].get(name), errors))
+    empty = [None] * len(SEVERITIES)
+    rows: list[tuple[str, list[float | None]]] = [
+        (name, [*empty, value, top5["clean"].get(name), 1 - value])
+        for name, value in top1["clean"].items()
+    ]
     for name, values in top1["corruptions"].items():
-        errors = result["corruption_errors"][name]
         fifth = fmean(top5["corruptions"][name]) if result["top5"] else None
-        rows.append((name, values, fmean(values), fifth, errors))
+        errors = map(result["corruption_errors"][name].get, kinds)
+        rows.append((name, [*values, fmean(values), fifth, *errors]))
     severities = (f"Top-1, severity {severity}" for severity in SEVERITIES)
+    header = ("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values())
     return Table(
-        header=("Set", *severities, "Mean top-1", "Mean top-5", *kinds.values()),
+        header=header,
+        # Clean images have no corruption errors but the first.
         rows=tuple(
-            (name, *map(percent, [*values, first, fifth, *map(errors.get, kinds)]))
-            for name, values, first, fifth, errors in rows
+            (name, *map(percent, (values + empty)[: len(header) - 1])) for name, values in rows
         ),
         caption=f"{result['model']['name']}: each corruption, %; {result['label']}",
     )
@@ -51,11 +50,7 @@ def metric_table(result: Json) -> Table:
             unsaid.setdefault(entry["why_not"], []).append(re.split("[:,]", entry["title"])[0])
     notes += [f"No {', '.join(titles)}: {why_not}." for why_not, titles in unsaid.items()]
     rows = [
-        (
-            entry["title"],
-            percent(entry["value"]),
-            (entry["normaliser"] or {"name": ABSENT})["name"],
-        )
+        (entry["title"], percent(entry["value"]), (entry["normaliser"] or {}).get("name", ABSENT))
         for entry in metrics.values()
         if entry["value"] is not None
     ]

@@ -1,7 +1,6 @@
-"""The report's figures: functions from numbers to matplotlib figures, without files.
+"""The figures of a report: metrics.json → curves → matplotlib → pictures.
 
-Every figure comes in two themes, so that a dark page does not hold white rectangles. Colours are
-Okabe & Ito's (2008), distinguishable by colour-blind readers; markers differ as well.
+Colours are Okabe & Ito's (2008), distinguishable by colour-blind readers; markers differ as well.
 """
 
 from __future__ import annotations
@@ -9,15 +8,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from reference_training.corruptions import SEVERITIES
+from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.corruptions.sheet import corrupted_rows, sheet
+from reference_training.methods.trainings import label
 from reference_training.reporting.blocks import Picture
+from reference_training.reporting.comparison import seeds_phrase
+from reference_training.reporting.measures import Json, severity_means
+from reference_training.reporting.statistics import Spread
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Every other line has gaps, so that two curves that agree are both seen. Shifting them sideways
@@ -25,11 +30,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASH = (4, 2)
 SHEET_CELL = 128
 """Pixels to which a small image is enlarged."""
+MOST = 8  # methods of a figure
+FIRST = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
+GROUPS = {"Seen corruptions (15)": SEEN, "Unseen corruptions (4)": UNSEEN}
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one look: the page, its text, thin lines, and the curves in order."""
+    """Colours: the page, its text, thin lines, and the curves in order."""
 
     page: str
     ink: str
@@ -42,12 +50,6 @@ LIGHT = Theme(
     "#1c2024",
     "#d9dee3",
     ("#5c6570", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#56b4e9"),
-)
-DARK = Theme(
-    "#14171a",
-    "#e6e9ec",
-    "#353c44",
-    ("#9aa5b1", "#e69f00", "#00b98a", "#56b4e9", "#dd8fba", "#f0733a", "#3f8fd0"),
 )
 
 
@@ -65,6 +67,56 @@ class Curve:
     spreads: Sequence[float] | None = None
 
 
+def plots(metrics: Json) -> list[Picture]:
+    """Accuracy against severity, and the predicted uncertainty of the methods that have one."""
+    # Those of the paper's Table 5 are among the figures' methods, and look the same in every run.
+    methods = sorted(metrics["methods"], key=lambda name: name not in FIRST)
+    left_out = "; ".join(label(name) for name in methods[MOST:])
+    note = f" Left out, and in the tables: {left_out}." if left_out else ""
+    curves = partial(_curves, metrics, methods[:MOST])
+    accuracy = {title: curves(partial(_top1, names)) for title, names in GROUPS.items()}
+    theta = {name.replace("_", " "): curves(partial(_theta, name)) for name in CORRUPTIONS}
+    spread = seeds_phrase(metrics)
+    draw = partial(severity_figure, accuracy, ylabel="top-1, %", columns=2)
+    caption = f"Mean top-1 against severity; {spread}.{note}"
+    pictures = [picture("figures/accuracy.png", caption, draw)]
+    if any(theta.values()):
+        draw = partial(
+            severity_figure, theta, ylabel="θ = exp(σ/2)", columns=5, panel_size=(1.9, 1.6)
+        )
+        caption = (
+            f"Mean predicted uncertainty against severity; {spread}. A small cousin of Fig. 4."
+        )
+        pictures.append(picture("figures/uncertainty.png", caption, draw))
+    return pictures
+
+
+def _curves(
+    metrics: Json, methods: Sequence[str], values: Callable[[Json], list[float]]
+) -> list[Curve]:
+    """A curve for each method whose results have `values`; an empty list means "has none"."""
+    looks = {name: look for look, name in enumerate(dict.fromkeys([*FIRST, *methods]))}
+    curves = []
+    for method in methods:
+        seeds = [row for result in metrics["results"][method].values() if (row := values(result))]
+        spreads = [Spread.of(at_severity) for at_severity in zip(*seeds, strict=True)]
+        deviations = [s.deviation for s in spreads if s.deviation is not None]
+        if spreads:
+            means = [spread.mean for spread in spreads]
+            curves.append(Curve(label(method), looks[method], means, deviations or None))
+    return curves
+
+
+def _top1(corruptions: tuple[str, ...], result: Json) -> list[float]:
+    means = severity_means(result["corruptions"], corruptions)
+    return [100 * top1 for top1 in (result["clean"], *means)]
+
+
+def _theta(corruption: str, result: Json) -> list[float]:
+    theta = result.get("uncertainty")
+    return [theta["clean"], *theta["corruptions"][corruption]] if theta else []
+
+
 def severity_figure(
     panels: Mapping[str, Sequence[Curve]],
     *,
@@ -76,7 +128,7 @@ def severity_figure(
     """Small multiples of curves against severity, on common axes.
 
     Args:
-        panels: title → its curves.
+        panels: title → its curves; at least one.
         ylabel: what the values are, with their unit.
         columns: panels side by side.
         panel_size: (width, height) of a panel, in inches.
@@ -84,35 +136,25 @@ def severity_figure(
 
     Returns:
         The figure, its legend above the panels when they hold more than one curve.
-
-    Raises:
-        ValueError: there is no panel.
     """
-    if not panels:
-        raise ValueError("severity_figure: no panels given; skip the figure instead.")
     rows = ceil(len(panels) / columns)
     width, height = panel_size[0] * columns, panel_size[1] * rows
     figure = Figure(figsize=(width, height + 0.6), facecolor=theme.page, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    handles: dict[str, Any] = {}
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
         _panel(axes, title, curves, theme)
+        handles |= {str(curve.get_label()): curve for curve in axes.containers}
     for index, axes in enumerate(grid.flat):
-        if index >= len(panels):
-            axes.set_visible(False)
-        elif index + columns >= len(panels):
-            # Where the last row is short, the panels above its gap are the lowest ones.
-            axes.tick_params(labelbottom=True)
+        axes.set_visible(index < len(panels))
+        # Where the last row is short, the panels above its gap are the lowest ones.
+        axes.tick_params(labelbottom=index + columns >= len(panels))
     figure.supxlabel("severity (0: clean images)", color=theme.ink, fontsize=11)
     figure.supylabel(ylabel, color=theme.ink, fontsize=11)
-    handles = {
-        label: handle
-        for axes in grid.flat
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
     if len(handles) > 1:
         figure.legend(
-            handles.values(),
-            handles.keys(),
+            list(handles.values()),
+            list(handles),
             loc="outside upper center",
             ncols=min(len(handles), 2 if width < 7 else 3),
             frameon=False,
@@ -120,46 +162,6 @@ def severity_figure(
             fontsize=10,
         )
     return figure
-
-
-def corruption_sheet(path: str, caption: str, image: Tensor, *, frost: str = "auto") -> Picture:
-    """One image under all corruptions: 20 rows in two blocks, five severities from left to right.
-
-    Args:
-        path: of the PNG file that Markdown shows, relative to the page.
-        caption: what stands under it.
-        image: uint8, (3, H, W); its clean self opens the sheet.
-        frost: which overlays, as for `corrupt`.
-    """
-    rows = list(corrupted_rows(image, 0, frost=frost).items())
-    half = ceil(len(rows) / 2)
-    blocks = [("severity 1 to 5", dict(rows[:half])), ("", dict(rows[half:]))]
-    scale = max(1, SHEET_CELL // image.shape[-1])
-    pages = []
-    for theme in (LIGHT, DARK):
-        buffer = io.BytesIO()
-        page = sheet(blocks, scale=scale, paper=theme.page, ink=theme.ink)
-        page.save(buffer, "PNG", optimize=True)
-        pages.append(buffer.getvalue())
-    return Picture(path, caption, *pages)
-
-
-def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:
-    """What `draw` makes of either theme, as a block.
-
-    Args:
-        path: of the PNG file that Markdown shows, relative to the page.
-        caption: what stands under it.
-        draw: called with `theme=LIGHT` and `theme=DARK`.
-    """
-    return Picture(path, caption, png(draw(theme=LIGHT)), png(draw(theme=DARK)))
-
-
-def png(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure as the bytes of a PNG file; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _panel(axes: Axes, title: str, curves: Sequence[Curve], theme: Theme) -> None:
@@ -187,3 +189,40 @@ def _panel(axes: Axes, title: str, curves: Sequence[Curve], theme: Theme) -> Non
             capsize=2.5,
             label=curve.label,
         )
+
+
+def corruption_sheet(image: Tensor, *, frost: str = "auto") -> bytes:
+    """One image under all corruptions: 20 rows in two blocks, five severities from left to right.
+
+    Args:
+        image: uint8, (3, H, W); its clean self opens the sheet.
+        frost: which overlays, as for `corrupt`.
+
+    Returns:
+        A PNG file.
+    """
+    rows = list(corrupted_rows(image, 0, frost=frost).items())
+    half = ceil(len(rows) / 2)
+    blocks = [("severity 1 to 5", dict(rows[:half])), ("", dict(rows[half:]))]
+    page = sheet(blocks, scale=max(1, SHEET_CELL // image.shape[-1]))
+    with io.BytesIO() as buffer:
+        page.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+
+def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:
+    """What `draw` makes of a theme, as a block.
+
+    Args:
+        path: of the PNG file that Markdown shows, relative to the page.
+        caption: what stands under it.
+        draw: called with `theme=LIGHT`.
+    """
+    return Picture(path, caption, png(draw(theme=LIGHT)))
+
+
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as the bytes of a PNG file; equal figures give equal bytes."""
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        return buffer.getvalue()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES
-from reference_training.evaluation import corruption_error as ce
+from reference_training.corruptions import CORRUPTIONS
+from reference_training.evaluation.sets import SETS
 from reference_training.reporting.blocks import Picture
 from reference_training.reporting.measures import Json
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json, write_atomically
+from reference_training.runtime.files import read_json, reading
 
 SHEET = "figures/corruptions.png"
 SHEET_CAPTION = "One test image under every corruption, severity 1 to 5 from left to right."
 PNG = b"\x89PNG\r\n\x1a\n"
+AGAIN = "Delete metrics.json and give the run's command again, which computes only what is missing"
 
 
 @dataclass(frozen=True)
@@ -54,98 +54,55 @@ def read_run(folder: Path, name: str = "") -> FinishedRun:
     Raises:
         RunError: it is not finished, damaged, or no run at all; it says what to do.
     """
-    metrics = folder / "metrics.json"
-    try:
-        if not metrics.is_file():
-            raise RunError(_what_is_there(folder))
-        run = folder / "run.json"
-        if not run.is_file():
-            raise RunError(
-                f"no {run}: it says how the run was made; run the command of {folder} again."
-            )
-        found = FinishedRun(
-            name or folder.resolve().name, read_json(metrics), read_json(run), _sheet(folder)
-        )
-    except OSError as error:
-        raise RunError(f"cannot read {error.filename}: {error.strerror or error}.") from error
-    try:
-        _check(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
+    metrics, run, sheet = folder / "metrics.json", folder / "run.json", folder / SHEET
+    if not metrics.is_file():
+        raise RunError(_what_is_there(folder))
+    if not run.is_file():
         raise RunError(
-            f"{folder} does not hold what a run leaves in metrics.json and run.json ({why}); "
-            "delete metrics.json and give the run's command again, which computes only what is "
-            "missing."
-        ) from error
+            f"no {run}: it says how the run was made; run the command of {folder} again."
+        )
+    with reading(folder, "does not hold what a run leaves in metrics.json and run.json", AGAIN):
+        png = sheet.read_bytes() if sheet.is_file() else b""
+        picture = Picture(SHEET, SHEET_CAPTION, png) if png.startswith(PNG) else None
+        name = name or folder.resolve().name
+        found = FinishedRun(name, read_json(metrics), read_json(run), picture)
+        _check(found.metrics, found.run)
     return found
 
 
 def _what_is_there(folder: Path) -> str:
     """Why a folder without metrics.json is no finished run, and what to do."""
-    if folder.is_file():
-        return f"{folder} is a file; give the run's folder, here {folder.parent}."
-    if not folder.is_dir():
-        return f"no folder {folder}; give the folders of finished runs, as runs/digits."
     if (folder / "run.json").is_file():
         run = read_json(folder / "run.json")
         command = run.get("command") if isinstance(run, dict) else None
         return f"the run in {folder} is not finished; continue it with: {command}"
-    if (folder / "result.json").is_file():
-        return (
-            f"{folder} holds the evaluation of one network, not a run; a report is of the folders "
-            "that `python -m reference_training.run` leaves."
-        )
-    if runs := sorted(path.parent for path in folder.glob("*/metrics.json")):
-        return f"{folder} holds runs, and is none: give {' '.join(map(str, runs))}."
-    return f"no {folder / 'metrics.json'}: run `python -m reference_training.run` to its end first."
+    runs = sorted(str(path.parent) for path in folder.glob("*/metrics.json"))
+    remedy = (
+        " ".join(runs) or "the folders that `python -m reference_training.run` leaves at its end"
+    )
+    return f"{folder} is no folder of a finished run: it has no metrics.json; give {remedy}."
 
 
-def write_picture(folder: Path, picture: Picture) -> None:
-    """Writes the PNG file that Markdown shows, and its dark twin."""
-    path = folder / picture.path
-    write_atomically(path, picture.light)
-    write_atomically(_twin(path), picture.dark)
-
-
-def _twin(path: Path) -> Path:
-    return path.with_stem(f"{path.stem}-dark")
-
-
-def _sheet(folder: Path) -> Picture | None:
-    """The sheet of corruptions, with its dark twin if there is one."""
-    found = [
-        path.read_bytes() if path.is_file() else b""
-        for path in (folder / SHEET, _twin(folder / SHEET))
-    ]
-    light, dark = (png if png.startswith(PNG) else b"" for png in found)
-    return Picture(SHEET, SHEET_CAPTION, light, dark or light) if light else None
-
-
-def _check(found: FinishedRun) -> None:
+def _check(metrics: Json, run: Json) -> None:
     """Raises whatever the shape of the numbers makes wrong, for `read_run` to explain."""
-    metrics, run = found.metrics, found.run
     for value, kind in ((run, dict), (metrics["dataset"], str), (metrics["seeds"], list)):
         if not isinstance(value, kind):
             raise TypeError(f"{value!r} where a {kind.__name__} belongs")
     int(metrics["evaluation_images"])
-    if not metrics["methods"]:
-        raise ValueError("no method")
-    for method in metrics["methods"]:
-        results = metrics["results"][method]
-        if not results:
-            raise ValueError(f"no seed of {method}")
-        for result in results.values():
-            ce.seen_accuracy(result["corruptions"])
-            ce.unseen_accuracy(result["corruptions"])
-            if not 0 <= result["clean"] <= 1:
-                raise ValueError(f"the clean accuracy {result['clean']} of {method}")
-            _check_uncertainty(result.get("uncertainty"))
+    results = {method: metrics["results"][method] for method in metrics["methods"]}
+    if not results or not all(results.values()):
+        raise ValueError("no method, or one without a seed")
+    for method, seeds in results.items():
+        for result in seeds.values():
+            _check_values(f"accuracy of {method}", result, 1.0)
+            if theta := result.get("uncertainty"):
+                _check_values(f"uncertainty of {method}", theta, sys.float_info.max)
 
 
-def _check_uncertainty(theta: Any) -> None:
-    if not theta:
-        return
-    rows = [theta["corruptions"][name] for name in CORRUPTIONS]
-    values = [theta["clean"], *(value for row in rows for value in row)]
-    if any(len(row) != len(SEVERITIES) for row in rows) or not all(map(isfinite, values)):
-        raise ValueError("an uncertainty is missing or not finite")
+def _check_values(what: str, table: Json, most: float) -> None:
+    values = [table["clean"], *(at for name in CORRUPTIONS for at in table["corruptions"][name])]
+    if len(values) != len(SETS):
+        raise ValueError(f"an {what} is missing: {len(values)} sets of {len(SETS)}")
+    for value in values:
+        if not 0 <= value <= most:
+            raise ValueError(f"an {what} is {value}; divide percentages by 100")

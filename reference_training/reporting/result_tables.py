@@ -7,16 +7,32 @@ seed by seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reference_training.evaluation.adaptation import NONE
 from reference_training.methods.trainings import method_of, network_of
-from reference_training.paper.experiments import Experiment, Row
+from reference_training.paper.experiments import EXPERIMENTS, RESNET50, Experiment, Row
 from reference_training.paper.results import PAPER, entry, printed
 from reference_training.reporting.blocks import ABSENT, Table
 from reference_training.reporting.measures import MEASURES, Errors, Measure, Results
-from reference_training.reporting.paper_columns import paper_cell, paper_gain
-from reference_training.reporting.statistics import RULE, Values, cell, gain
+from reference_training.reporting.statistics import RULE, Values, cell, gain, number
+
+# A printed number of a method is looked for in this order.
+TABLES = ("table1", "table5", "table6a", "table3")
+COLUMNS = ("clean", "seen", "unseen", "mce")
+PREFIX = "Paper: "
+NOTE = (
+    "Paper: Tables 1, 3, 5 and 6a, on ImageNet with ResNet-50, mCE normalised by AlexNet. Other "
+    "data, another network, another normaliser: compare the order of the rows, not the values. "
+    "Seen of cross entropy is Table 6a's λ = 0; in words, Table 5's first row was fine-tuned on "
+    "degraded images only."
+)
+EXACT = "mCE is normalised by AlexNet's published errors, as the paper's."
+ORDER = (
+    "Δ: difference to the first row of the same network; Δ paper: the same of the paper's "
+    f"numbers. {RULE} Other data and other networks: compare the signs and the order.",
+    "mCE is normalised by the vanilla network of the same seed; the paper's by AlexNet.",
+)
 
 
 def table(
@@ -42,18 +58,16 @@ def table(
     for measure in measures:
         header += [measure.heading(), "paper", *(["ours − paper"] if exact else ["Δ", "Δ paper"])]
 
-    def measured(row: Row, measure: Measure) -> Values:
-        return measure.by_seed(results.get(row.key, {}), normalisers.get(row.arch, {}))
-
-    def paper(row: Row, measure: Measure) -> float | None:
-        return printed(experiment.paper, row.key, measure.printed)
+    def both(row: Row, measure: Measure) -> tuple[Values, float | None]:
+        ours = measure.by_seed(results.get(row.key, {}), normalisers.get(row.arch, {}))
+        return ours, printed(experiment.paper, row.key, measure.printed)
 
     rows = []
     for row in experiment.rows:
         first = next(other for other in experiment.rows if other.arch == row.arch)
         cells = [row.label, networks[row.arch]]
         for measure in measures:
-            ours, theirs = measured(row, measure), paper(row, measure)
+            ours, theirs = both(row, measure)
             cells += [cell(ours), paper_cell(theirs)]
             if exact:
                 away = {} if theirs is None else {seed: at - theirs for seed, at in ours.items()}
@@ -61,9 +75,9 @@ def table(
             elif row is first:
                 cells += [ABSENT, ABSENT]
             else:
-                lower = measure.lower_is_better
-                cells.append(gain(ours, measured(first, measure), lower_is_better=lower))
-                cells.append(paper_gain(theirs, paper(first, measure)))
+                base, printed_base = both(first, measure)
+                cells.append(gain(ours, base, lower_is_better=measure.lower_is_better))
+                cells.append(paper_gain(theirs, printed_base))
         rows.append(tuple(cells))
     counts = sorted({len(found) for found in results.values()}) or [0]
     seeds = f"{counts[0]} seeds" if counts[0] != 1 else "one seed"
@@ -72,18 +86,8 @@ def table(
         rows=tuple(rows),
         caption=f"{experiment.title}; {dataset}, top-1 and mCE in %, mean ± sample standard "
         f"deviation over {seeds}",
-        notes=(*_explanations(exact=exact), *notes(experiment)),
+        notes=(*((EXACT,) if exact else ORDER), *notes(experiment)),
     )
-
-
-def _explanations(*, exact: bool) -> Sequence[str]:
-    if exact:
-        return ["mCE is normalised by AlexNet's published errors, as the paper's."]
-    return [
-        "Δ: difference to the first row of the same network; Δ paper: the same of the paper's "
-        f"numbers. {RULE} Other data and other networks: compare the signs and the order.",
-        "mCE is normalised by the vanilla network of the same seed; the paper's by AlexNet.",
-    ]
 
 
 def notes(experiment: Experiment) -> list[str]:
@@ -97,3 +101,48 @@ def notes(experiment: Experiment) -> list[str]:
         theirs = entry(experiment.paper, row.key).get("notes", ())
         doubts += [f"{row.label}: {note}" for note in theirs]
     return [*dict.fromkeys(found), *(f"The paper's numbers: {doubt}" for doubt in doubts)]
+
+
+def paper_cells(method: str) -> dict[str, str]:
+    """{title: the printed number of a method, or a dash}."""
+    measures = (MEASURES[key] for key in COLUMNS)
+    return {
+        PREFIX + measure.heading("AlexNet"): paper_cell(paper_number(method, measure))
+        for measure in measures
+    }
+
+
+def paper_cell(value: float | None) -> str:
+    """A printed number in %, as "63.44"."""
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def paper_gain(ours: float | None, theirs: float | None) -> str:
+    """The difference of two printed numbers, as "+1.79"."""
+    if ours is None or theirs is None:
+        return ABSENT
+    return number(ours - theirs, None, 2, signed=True)
+
+
+def paper_number(method: str, measure: Measure) -> float | None:
+    """The printed number of a method in %, from the first of `TABLES` that has it."""
+    found = (printed(table, row, measure.printed) for table, row in _rows(method))
+    return next((value for value in found if value is not None), None)
+
+
+def paper_doubts(methods: Sequence[str]) -> list[str]:
+    """What is doubtful about the printed numbers of these methods."""
+    doubts = []
+    for table, row in (place for method in methods for place in _rows(method)):
+        found = entry(table, row)
+        where = f"{table.replace('_', ' ').capitalize()}, {found.get('method', 'λ = 0')}"
+        doubts += [f"{where}: {note}" for note in found.get("notes", ())]
+    return list(dict.fromkeys(doubts))
+
+
+def _rows(method: str) -> Iterator[tuple[str, str]]:
+    """(table, row) of each place where the paper has the method."""
+    for experiment in (EXPERIMENTS[name] for name in TABLES):
+        for row in experiment.rows:
+            if experiment.paper and row.arch == RESNET50 and method_of(row) == method:
+                yield experiment.paper, row.key

@@ -91,17 +91,15 @@ def verdict(ours: Values, theirs: Values, subject: str, rival: str, unit: str) -
         return f"No verdict on {subject} against {rival}: no seed of this run has both."
     found = Spread.of(points.values())
     amount = f"{number(found.mean, found.error, 2, signed=True)} {unit}"
+    ahead = found.effect > 0 if found.error is not None else found.mean > 0
+    how = ("beat" if found.error is not None else "was ahead of") if ahead else "did not beat"
+    said = f"On this data {subject} {how} {rival}: {amount}"
     if found.error is None:
-        how = "was ahead of" if found.mean > 0 else "did not beat"
-        return (
-            f"On this data {subject} {how} {rival}: {amount}, but one seed proves nothing: "
-            "there is no spread to compare with."
-        )
-    how = {1: "beyond", 0: "within", -1: "worse beyond"}[found.effect]
-    said = (
-        f"On this data {subject} {'beat' if found.effect > 0 else 'did not beat'} {rival}: "
-        f"{amount} (mean of {found.seeds} paired seeds ± standard error), {how} "
-        f"{EFFECT:g} standard errors."
+        return f"{said}, but one seed proves nothing: there is no spread to compare with."
+    where = {1: "beyond", 0: "within", -1: "worse beyond"}[found.effect]
+    said += (
+        f" (mean of {found.seeds} paired seeds ± standard error), {where} {EFFECT:g} standard "
+        "errors."
     )
     if found.seeds < ENOUGH_SEEDS:
         said += f" {found.seeds} seeds give an indication, not a test."

@@ -5,7 +5,7 @@ from math import isnan
 from statistics import fmean
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
-from reference_training.evaluation.ranking_metrics import rank_correlation
+from reference_training.evaluation.calibration import rank_correlation
 from reference_training.methods.trainings import label, network_of
 from reference_training.paper.study import PARTS
 from reference_training.reporting.blocks import (
@@ -17,10 +17,11 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
+from reference_training.reporting.comparison import BASELINE, gain_over
 from reference_training.reporting.measures import MEASURES, Json
-from reference_training.reporting.statistics import RULE, cell, gain
+from reference_training.reporting.statistics import RULE, cell
 
-BASELINE, MSE = "cross_entropy", "feature_distillation"
+MSE = "feature_distillation"
 
 
 def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: str) -> str:
@@ -59,27 +60,22 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"
 
 
-ACCURACIES = tuple(MEASURES[key] for key in ("clean", "seen", "unseen", "high"))
-
-
 def accuracy_table(metrics: Json) -> Table:
     """Rows: methods. Columns: clean, seen, unseen, high severities, gains over CE and over MSE."""
+    measures = [MEASURES[key] for key in ("clean", "seen", "unseen", "high")]
     mse = next((name for name in metrics["methods"] if name.startswith(MSE)), MSE)
     gains = {
-        "seen − CE": (MEASURES["seen"], BASELINE),
-        "seen − MSE": (MEASURES["seen"], mse),
-        "high − CE": (MEASURES["high"], BASELINE),
+        "seen − CE": (BASELINE, MEASURES["seen"]),
+        "seen − MSE": (mse, MEASURES["seen"]),
+        "high − CE": (BASELINE, MEASURES["high"]),
     }
     rows = []
     for method in metrics["methods"]:
-        results = metrics["results"][method]
-        cells = [cell(measure.by_seed(results)) for measure in ACCURACIES]
-        for measure, base in gains.values():
-            pair = map(measure.by_seed, (results, metrics["results"].get(base, {})))
-            cells.append(ABSENT if method == base else gain(*pair))
+        cells = [cell(measure.by_seed(metrics["results"][method])) for measure in measures]
+        cells += [gain_over(metrics, method, *against) for against in gains.values()]
         rows.append((label(method), *cells))
     return Table(
-        ("Method", *(measure.title.lower() for measure in ACCURACIES), *gains),
+        ("Method", *(measure.title.lower() for measure in measures), *gains),
         tuple(rows),
         f"{metrics['dataset']}, {metrics['evaluation_images']} images, "
         f"{len(metrics['seeds'])} seeds",
@@ -87,9 +83,9 @@ def accuracy_table(metrics: Json) -> Table:
     )
 
 
-UNCERTAINTY = {  # title: (a key of `_measured`, over which corruptions)
-    "ρ, seen": ("order", SEEN),
-    "ρ, unseen": ("order", UNSEEN),
+UNCERTAINTY = {  # title: (a measure of the calibration, or ρ; over which corruptions)
+    "ρ, seen": ("ρ", SEEN),
+    "ρ, unseen": ("ρ", UNSEEN),
     "AUROC, seen": ("auroc", SEEN),
     "AUROC, unseen": ("auroc", UNSEEN),
     "mean (z − ẑ)² / exp(σ)": ("weighted_square", CORRUPTIONS),
@@ -103,9 +99,8 @@ def uncertainty_table(metrics: Json) -> Table:
     rows = []
     for method in metrics["methods"]:
         results = metrics["results"][method].values()
-        seeds = [_measured(result) for result in results if result.get("calibration")]
-        if seeds:
-            cells = (_mean(seeds, measure, names) for measure, names in UNCERTAINTY.values())
+        if seeds := [result for result in results if result.get("calibration")]:
+            cells = (_mean(seeds, *column) for column in UNCERTAINTY.values())
             rows.append((label(method), *cells))
     return Table(
         ("Method", *UNCERTAINTY),
@@ -120,18 +115,18 @@ def uncertainty_table(metrics: Json) -> Table:
     )
 
 
-def _measured(result: Json) -> dict[str, Json]:
-    """{measure: {corruption: its values}}, ρ among them."""
-    theta = result["uncertainty"]["corruptions"]
-    order = {name: [rank_correlation(SEVERITIES, row)] for name, row in theta.items()}
-    return {"order": order} | {key: of["corruptions"] for key, of in result["calibration"].items()}
-
-
 def _mean(seeds: Sequence[Json], measure: str, names: Sequence[str]) -> str:
     """The mean over the seeds of the mean over the sets where the measure is defined."""
-    values = ([value for name in names for value in seed[measure][name]] for seed in seeds)
-    defined = ([v for v in row if v is not None and not isnan(v)] for row in values)
-    means = [fmean(row) for row in defined if row]
+    means = []
+    for result in seeds:
+        if measure == "ρ":
+            theta = result["uncertainty"]["corruptions"]
+            values = [rank_correlation(SEVERITIES, theta[name]) for name in names]
+        else:
+            table = result["calibration"][measure]["corruptions"]
+            values = [value for name in names for value in table[name]]
+        if defined := [value for value in values if value is not None and not isnan(value)]:
+            means.append(fmean(defined))
     return f"{fmean(means):.2f}" if means else ABSENT
 
 

@@ -15,6 +15,8 @@ from reference_training.runtime.stop import Interrupted
 LAUNCHER = "TORCHELASTIC_ERROR_FILE"
 """The variable in which torchrun names the file for a rank's error."""
 PATIENCE = 2.0  # seconds
+READER_LEFT = 141
+"""The exit code that a shell gives a program which SIGPIPE ended."""
 
 
 def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None) -> int:
@@ -24,7 +26,8 @@ def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None
         work: what was asked for.
         again: the command line that continues it; None where nothing is continued.
     Returns:
-        0; 1 after an error that the user can mend, whose message was printed; 130 if interrupted.
+        0; 1 after an error that the user can mend, whose message was printed; 130 if interrupted;
+        141 if the reader of what it prints left before its end, as `head` does.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without σ or ± gets a ? for it
@@ -38,8 +41,14 @@ def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None
     except (Interrupted, KeyboardInterrupt) as error:
         end = f", everything is saved; continue with: {again()}" if again else ""
         message, code = f"\n{str(error) or 'interrupted'}{end}", 130
+    except BrokenPipeError:
+        if not _reader_left("\n"):  # some other pipe: a bug
+            raise
+        return READER_LEFT
     else:
         return 0
+    finally:
+        _reader_left()
     if is_main():  # `ranks.join` has told what is another rank's alone
         print(message, file=sys.stderr)
     _tell_launcher(message.strip())
@@ -54,3 +63,14 @@ def _tell_launcher(message: str) -> None:
     if LAUNCHER in os.environ:
         content = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
         Path(os.environ[LAUNCHER]).write_text(json.dumps({"message": content}), encoding="utf-8")
+
+
+def _reader_left(more: str = "") -> bool:
+    """Whether nobody reads standard output any more; what is left of it then goes nowhere."""
+    try:
+        print(end=more, flush=True)
+    except BrokenPipeError:
+        # Python would try, and complain, once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

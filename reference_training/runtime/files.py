@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,30 +138,6 @@ class JsonLines:
                 f"cannot write {self.path}: {error.strerror or error}. Make room and run the same "
                 "command again; it continues from what was saved before."
             ) from error
-
-
-def continued(path: Path | None, of: Any) -> tuple[list[Row], Callable[..., None]]:
-    """The rows that a killed program left in a file of results, and what adds rows to them.
-
-    Args:
-        path: the file, one JSON object a line; None is one that is never kept.
-        of: what the results are of, as JSON: each row says so, below its key `of`.
-
-    Raises:
-        RunError: the file is not named .jsonl, or holds rows of something else.
-    """
-    if path is None:
-        return [], lambda *rows: None
-    if path.suffix != ".jsonl":  # some other file would be cut off
-        raise RunError(f"--out is {path}; its name must end in .jsonl.")
-    lines = JsonLines(path)
-    rows = lines.resume()
-    if not all(isinstance(row, dict) and row.get("of") == of for row in rows):
-        raise RunError(
-            f"{path} holds the results of another network or of other images. Choose another "
-            "--out, or delete it."
-        )
-    return rows, lines.append
 
 
 def _sealed(value: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ They are degraded in 19 ways at 5 severities, and each score is compared with th
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,31 +21,16 @@ from reference_training.data import load
 from reference_training.data.image_files import images_below
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.evaluation.trained import test_images
+from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import write_json
 from reference_training.runtime.ranks import choose_device
 from reference_training.uncertainty.meter import Meter, load_meter
-from reference_training.uncertainty.quality import measure, quality_table
+from reference_training.uncertainty.quality import measure as measured
+from reference_training.uncertainty.quality import quality_table
 from reference_training.uncertainty.ranking import rank, read_images
 
-TOP, IMAGES = 20, 500
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to rank or to measure."""
-
-    model: Annotated[Path, Positional, arg(metavar="MODEL")]
-    """An export, or a training's folder (see above)."""
-    folder: Annotated[Path | None, Positional, arg(metavar="FOLDER")] = None
-    """Images of any sizes, at any depth."""
-    out: Path | None = None
-    """Write every file and score there, as .jsonl; a killed call then continues."""
-    measure: bool = False
-    """Measure instead of ranking (see above), on at most 500 images."""
-    corruptions: tuple[str, ...] = ("all",)
-    """With --measure: names, or all (19), seen (15), unseen (4)."""
-    device: str | None = None
-    """As cuda:1; by default a GPU if there is one."""
+IMAGES = 500
 
 
 def clean_images(folder: Path | None, meter: Meter) -> Tensor:
@@ -62,34 +46,45 @@ def clean_images(folder: Path | None, meter: Meter) -> Tensor:
     return torch.stack(squares)
 
 
-def execute(given: Options) -> None:
-    """Ranks or measures, and prints the result."""
-    meter = load_meter(given.model, choose_device(given.device))
-    if given.measure:
-        names = select_corruptions(given.corruptions)
-        rows = measure(meter, clean_images(given.folder, meter), names, given.out)
-        print(quality_table(rows).terminal())
-        return
-    if given.folder is None:
+def execute(
+    model: Annotated[Path, Positional, arg(metavar="MODEL")],
+    folder: Annotated[Path | None, Positional, arg(metavar="FOLDER")] = None,
+    out: Path | None = None,
+    measure: bool = False,
+    corruptions: tuple[str, ...] = ("all",),
+    device: str | None = None,
+) -> None:
+    """Ranks or measures, and prints the result.
+
+    Args:
+        model: An export, or a training's folder (see above).
+        folder: Images of any sizes, at any depth.
+        out: Write every image's scores, or what was measured of them, there as JSON.
+        measure: Measure instead of ranking (see above), on at most 500 images.
+        corruptions: With --measure: names, or all (19), seen (15), unseen (4).
+        device: As cuda:1; by default a GPU if there is one.
+    """
+    meter = load_meter(model, choose_device(device))
+    if measure:
+        names = select_corruptions(corruptions)
+        rows = measured(meter, clean_images(folder, meter), names)
+        text = quality_table(rows).terminal()
+    elif folder is None:
         raise RunError("give the FOLDER whose images are to be ranked, after MODEL.")
-    rows = [row for row in rank(meter, given.folder, given.out) if "error" not in row]
-    print(f"θ of the most degraded of {len(rows)} images:")
-    for row in rows[:TOP]:
-        print(f"{row['theta']:10.4g}  {row['width']}x{row['height']}  {row['file']!r}")
+    else:
+        rows = rank(meter, folder)
+        read = [row for row in rows if "error" not in row]
+        lines = [f"{row['theta']:10.4g}  {row['file']!r}" for row in read]
+        text = "\n".join([f"θ of {len(read)} images, the most degraded first:", *lines])
+    if out is not None:
+        write_json(out, rows)
+    print(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     program = "python -m reference_training.uncertainty"
-    try:
-        execute(tyro.cli(Options, prog=program, args=arguments, description=__doc__))
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; with --out, the same command continues.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: tyro.cli(execute, prog=program, args=arguments, description=__doc__))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from reference_training.config import Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
 from reference_training.data.views import CentralView
 from reference_training.evaluation.calibration import mean_theta
-from reference_training.evaluation.runner import weights_sha256
 from reference_training.methods.trainings import training
 from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.networks.models import RunNetwork
@@ -38,11 +37,6 @@ class Meter:
     preprocessing: Preprocessing
     dataset: tuple[str, Path | None] | None = None
     """The name and the folder of what it was trained on, if not photographs."""
-
-    @property
-    def identity(self) -> str:
-        """What tells this meter from others."""
-        return f"{weights_sha256(self.model)} {weights_sha256(self.uem)} {self.view}"
 
     @torch.no_grad()
     def score(self, images: Tensor) -> dict[str, list[float]]:

@@ -1,72 +1,62 @@
 """How well a meter tells how degraded an image is: AUROC and Spearman's ρ by corruption."""
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt, frost_source
+from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.evaluation.calibration import auroc, rank_correlation
 from reference_training.evaluation.on_the_fly import image_seeds
-from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import Row, continued
+from reference_training.runtime.files import Row
 from reference_training.runtime.workers import bar
 from reference_training.uncertainty.meter import Meter
 
-BATCH = 100  # images corrupted together
+BATCH = 100  # images degraded and scored together
 
 
-def measure(
-    meter: Meter, images: Tensor, corruptions: Sequence[str], out: Path | None = None
-) -> list[Row]:
+def measure(meter: Meter, images: Tensor, corruptions: Sequence[str]) -> list[Row]:
     """Degrades clean images at severities 1 to 5, and says how well each score of a meter tells.
 
     Args:
         meter: what is measured.
         images: clean, uint8 (N, 3, crop, crop); number i is degraded as in a run's evaluation.
         corruptions: the types.
-        out: where the rows are written, as .jsonl; a killed call then continues.
 
     Returns:
         For each `corruption` a row with the number of `images`, and `scores`: for each of
         `Meter.score` what `quality` returns.
 
     Raises:
-        RunError: images of this size cannot be corrupted, or `out` holds something else.
+        RunError: images of this size cannot be corrupted.
     """
-    content = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    of = {"network": meter.identity, "images": content, "frost": frost_source("auto")}
-    rows, append = continued(out, of)
-    missing = [name for name in corruptions if name not in {row["corruption"] for row in rows}]
-    parts = torch.arange(len(images)).split(BATCH)
-    with bar((1 + len(missing) * len(SEVERITIES)) * len(images), "image", "scoring") as progress:
+    sets = 1 + len(corruptions) * len(SEVERITIES)
+    with bar(sets * len(images), "image", "scoring") as progress:
 
         def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
-            for part in parts:
-                clean, seeds = images[part], image_seeds(0, part)
-                found.append(
-                    meter.score(corrupt(clean, name, severity, seeds=seeds) if name else clean)
-                )
+            for part in torch.arange(len(images)).split(BATCH):
+                batch, seeds = images[part], image_seeds(0, part)
+                if name:
+                    batch = corrupt(batch, name, severity, seeds=seeds)
+                found.append(meter.score(batch))
                 progress.update(len(part))
             return {score: np.concatenate([row[score] for row in found]) for score in found[0]}
 
-        clean = scored()
-        for name in missing:
+        clean, rows = scored(), []
+        for name in corruptions:
             try:
-                sets = [scored(name, severity) for severity in SEVERITIES]
+                levels = [scored(name, severity) for severity in SEVERITIES]
             except (ValueError, FileNotFoundError) as error:
                 raise RunError(str(error)) from error
             scores = {
-                key: quality(clean[key], np.stack([row[key] for row in sets])) for key in clean
+                key: quality(clean[key], np.stack([row[key] for row in levels])) for key in clean
             }
-            rows.append({"corruption": name, "images": len(images), "scores": scores, "of": of})
-            append(rows[-1])
-    return [row for row in rows if row["corruption"] in corruptions]
+            rows.append({"corruption": name, "images": len(images), "scores": scores})
+    return rows
 
 
 def quality(clean: np.ndarray, degraded: np.ndarray) -> Row:

@@ -23,11 +23,12 @@ from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_
 from reference_training.evaluation import corruption_error as ce
 from reference_training.evaluation import runner as module
 from reference_training.evaluation.adaptation import ADAPTATIONS
-from reference_training.evaluation.results import Counts
+from reference_training.evaluation.results import Counts, checksum
 from reference_training.evaluation.summary import summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.lock import sole_writer
 from tests.reference_training.evaluation.material import CORRUPTIONS as PUBLISHED
 from tests.reference_training.evaluation.material import IMAGES, LABELS, tiny
 
@@ -284,8 +285,8 @@ DESCRIPTION = {
 
 
 def test_alexnet_is_100_and_every_number_names_its_normaliser():
-    rates = {"clean": 1 - ce.ALEXNET_CLEAN_ERROR}
-    rates |= {name: [1 - error for error in row] for name, row in ce.ALEXNET_ERRORS.items()}
+    rates = {"clean": 1 - ce.ALEXNET.clean_error}
+    rates |= {name: [1 - error for error in row] for name, row in ce.ALEXNET.errors.items()}
     result = summarise(DESCRIPTION, whole_counts(rates), ce.ALEXNET)
     metrics = result["metrics"]
     assert metrics["mce"]["value"] == pytest.approx(1, abs=1e-12)
@@ -327,6 +328,39 @@ def test_a_reference_network_normalises_its_own_images_only(tmp_path):
     wrong = tmp_path / "other" / "sets" / "fog-1.json"
     with pytest.raises(RunError, match="is no result"):
         evaluate(digits(), tmp_path / "third", **(other | {"reference": wrong}))
+
+
+def test_a_reference_of_other_images_with_the_same_names_is_refused(published_folder, tmp_path):
+    options = {"classes": 3, "corruptions": ["saturate"], "batch_size": 4}
+    evaluate(PublishedFolders(published_folder, 3), tmp_path / "first", **options)
+    reference = tmp_path / "first" / "result.json"
+    again = options | {"reference": reference, "model": tiny(3, seed=1)}
+    copied = Path(shutil.copytree(published_folder, tmp_path / "elsewhere" / "ImageNet-C"))
+    result = evaluate(PublishedFolders(copied, 3), tmp_path / "second", **again)
+    assert result["content"] == json.loads(reference.read_text())["content"]
+    # Wherever the images lie, they are told by their content: one of six is now darker.
+    path = sorted((copied / "saturate" / "4").rglob("*.JPEG"))[2]
+    Image.open(path).point(lambda level: level // 2).save(path)
+    with pytest.raises(RunError, match="images of saturate had the same names, but another"):
+        evaluate(PublishedFolders(copied, 3), tmp_path / "third", **again)
+    assert not (tmp_path / "third" / "result.json").exists()
+
+
+def test_the_checksum_is_of_the_images_in_any_order():
+    images = torch.randint(0, 256, (6, 3, 70, 64), dtype=torch.uint8)
+    whole = checksum(images)
+    assert checksum(images.flip(0)) == whole == checksum(images[:2]) + checksum(images[2:])
+    for row in (0, 68):  # every second of 70
+        other = images.clone()
+        other[4, 2, row, 62] ^= 1
+        assert checksum(other) != whole
+
+
+def test_a_folder_has_one_evaluator(tmp_path):
+    with sole_writer(tmp_path), pytest.raises(RunError, match=rf"process {os.getpid()} on .* wr"):
+        evaluate(digits(), tmp_path, corruptions=["contrast"])
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    evaluate(digits(), tmp_path, corruptions=["contrast"], subset=20)
 
 
 def one_rank(rank: int, folder: Path) -> None:

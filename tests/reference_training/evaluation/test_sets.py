@@ -12,7 +12,7 @@ from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
-from reference_training.evaluation.loop import batches
+from reference_training.evaluation.loop import Batches
 from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.networks.preprocessing import Preprocessing
@@ -109,10 +109,16 @@ def test_sizes_without_published_severities_are_refused_at_once(clean_folder):
 def test_workers_and_batches_read_the_same_images(clean_folder, workers):
     images = ClassFolders(clean_folder, 3).clean("clean_squash224").images
     positions = torch.tensor([0, 2, 3, 5])
-    read = list(batches(images, positions, 3, workers))
-    assert torch.cat([rows for _, rows in read]).tolist() == positions.tolist()
+    seen = []
+
+    def prepare(batch, rows):
+        seen.extend(rows.tolist())
+        return batch
+
+    read = list(Batches(images, positions, 3, prepare, workers))
+    assert seen == positions.tolist()
     expected = torch.stack([images[int(at)] for at in positions])
-    assert torch.equal(torch.cat([batch for batch, _ in read]), expected)
+    assert torch.equal(torch.cat(read), expected)
 
 
 def test_preprocessing_is_the_formula():

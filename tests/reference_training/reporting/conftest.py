@@ -2,7 +2,7 @@
 
 import pytest
 
-from reference_training.reporting import plots
+from reference_training.reporting import figures
 from reference_training.reporting.blocks import Picture
 from tests.reference_training.fabricated import RUN, full, metrics, write_run
 
@@ -31,5 +31,5 @@ def other(tmp_path):
 def undrawn(monkeypatch):
     """Curves that are not drawn, for pages of which a test reads the text alone."""
     monkeypatch.setattr(
-        plots, "picture", lambda path, caption, draw: Picture(path, caption, b"light", b"dark")
+        figures, "picture", lambda path, caption, draw: Picture(path, caption, b"not drawn")
     )

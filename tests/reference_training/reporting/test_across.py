@@ -1,6 +1,6 @@
 """Several runs side by side: one table of all, and differences on the same test images alone."""
 
-from reference_training.reporting import across
+from reference_training.reporting import pages
 from reference_training.reporting.blocks import Paragraph
 from reference_training.reporting.comparison import main_table
 from reference_training.reporting.finished import read_runs
@@ -35,8 +35,8 @@ def test_all_methods_of_all_runs_stand_in_one_table(first, second):
 
 
 def test_the_same_test_images_are_subtracted_by_seed(first, second):
-    assert apart(across.comparison_blocks(read_runs([first, second]))) == []
-    table = across.difference_table(read_runs([first, second]))
+    assert apart(pages.comparison_blocks(read_runs([first, second]))) == []
+    table = pages.run_difference_table(read_runs([first, second]))
     assert table.header == ("Method", "Run", "Seeds", "Clean ↑", "Seen ↑", "Unseen ↑")
     zero = "0.00 ± 0.00"
     assert table.rows == (
@@ -47,9 +47,9 @@ def test_the_same_test_images_are_subtracted_by_seed(first, second):
 
 def test_other_test_images_are_not_subtracted_and_the_page_says_so(first, other, tmp_path):
     runs = read_runs([first, other])
-    blocks = across.comparison_blocks(runs)
+    blocks = pages.comparison_blocks(runs)
     (said,) = apart(blocks)
-    assert "one: 100 test images of toy; three: 100 test images of clothes." in said
+    assert "one: 100 test images of toy (SHA-256 5a, frost procedural); three: 100 test" in said
     assert not [b for b in blocks if getattr(b, "caption", "").startswith("Difference")]
     assert (
         column(main_table({run.name: run.metrics for run in runs}), "Data")
@@ -57,14 +57,14 @@ def test_other_test_images_are_not_subtracted_and_the_page_says_so(first, other,
     )
     # The same name and number of images are not enough.
     changed = write_run(tmp_path / "changed", full(), dataset=RUN["dataset"] | {"sha256": "beef"})
-    (said,) = apart(across.comparison_blocks(read_runs([first, changed])))
-    assert "SHA-256 5a…" in said
-    assert "SHA-256 beef…" in said
+    (said,) = apart(pages.comparison_blocks(read_runs([first, changed])))
+    assert "SHA-256 5a," in said
+    assert "SHA-256 beef," in said
 
 
 def test_only_settings_that_differ_and_matter_are_listed(first, second):
-    table = across.settings_table(read_runs([first, second]))
+    table = pages.settings_table(read_runs([first, second]))
     assert table.header == ("Run", "recipe.iterations")
     assert table.rows == (("one", "10"), ("two", "20"))
     runs = read_runs([first])
-    assert across.settings_table([*runs, *runs]).rows == ()
+    assert pages.settings_table([*runs, *runs]).rows == ()

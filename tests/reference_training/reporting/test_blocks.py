@@ -1,11 +1,20 @@
 """Blocks: what they escape, and what they refuse."""
 
+import html
 import re
 
 import pytest
 
 from reference_training.reporting import blocks, figures
-from reference_training.reporting.blocks import Paragraph, Table, html_document, markdown_document
+from reference_training.reporting.blocks import (
+    Code,
+    Details,
+    Heading,
+    Paragraph,
+    Table,
+    html_document,
+    markdown_document,
+)
 
 
 def test_blocks_escape_their_text():
@@ -28,8 +37,24 @@ def test_a_row_that_does_not_fit_its_header_is_refused():
 
 def test_the_page_has_the_colours_of_the_figures():
     style = (blocks.ASSETS / "page.css").read_text(encoding="utf-8")
-    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
-    for theme, rules in ((figures.LIGHT, light), (figures.DARK, dark)):
-        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", rules))
-        ours = (theme.page, theme.ink, theme.grid)
-        assert tuple(colours[name] for name in ("paper", "ink", "line")) == ours
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", style[: style.index("@media")]))
+    ours = (figures.LIGHT.page, figures.LIGHT.ink, figures.LIGHT.grid)
+    assert tuple(colours[name] for name in ("paper", "ink", "line")) == ours
+
+
+@pytest.mark.parametrize(
+    "text", ["12. a", "+ a", "# a", "a & b &amp; c", "<b>x</b>", "`c` *d* _e_"]
+)
+def test_the_page_says_what_the_text_says(text):
+    """Of Markdown and HTML nothing is taken for markup, wherever the text stands."""
+    parts = [Paragraph(text), Details(text, (Table((text, "b"), ((text, "c|d"),), text),))]
+    parts += [Code(f"{text}\n```\n{text}"), Heading(text)]
+    page = html_document(text, parts)
+    written = html.escape(text)
+    assert page.count(written) == 10  # title, link, and eight in the blocks
+    body = page[page.index("<main>") :]
+    assert set(re.findall(r"<(\w+)", body)) == set(
+        "main nav ul li a p details summary strong div table thead tbody tr th td pre code h2"
+        "".split()
+    )
+    assert ">c|d</td>" in body

@@ -1,7 +1,5 @@
 """Tables of methods from fabricated numbers: cells to the letter."""
 
-import pytest
-
 from reference_training.corruptions import CORRUPTIONS
 from reference_training.reporting import comparison
 from tests.reference_training.fabricated import full, metrics
@@ -76,15 +74,13 @@ def test_corruption_table_has_every_corruption():
     assert names == list(CORRUPTIONS)
     assert column(table, "gaussian noise") == ["30.0", "60.0", "70.0", "72.0"]
     assert column(table, "saturate (unseen)") == ["50.0"] * 4
-    # The shade goes from the table's lowest value, 30, to its highest, 72.
-    shades = [row[0] for row in table.shades]
-    assert shades == pytest.approx((0, 30 / 42, 40 / 42, 1))
 
 
-def test_severity_table():
-    data = metrics(ulfd=(0.5,))
-    data["results"]["ulfd"]["0"]["corruptions"]["fog"] = [0.5, 0.5, 0.5, 0.5, 0.2]
-    table = comparison.severity_table(data)
-    assert table.header[1::5] == ("Seen 1", "Unseen 1")
-    # 14 of the 15 seen corruptions stay at 50.
-    assert table.rows == (("+ uncertainty (ULFD)", *["50.0"] * 4, "48.0", *["50.0"] * 5),)
+def test_uncertainty_table():
+    table, sigma = comparison.uncertainty_tables(full())
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["snow"] == ("0.2000", "0.3000", "0.4000", "0.5000", "0.6000", "+1.00 ± 0.00")
+    assert rows["fog"][-1] == "–"
+    assert "in every seed for 18 of 19" in table.notes[0]
+    assert "minimum −9.50" in sigma.text
+    assert comparison.uncertainty_tables(metrics(vanilla=(0.5,))) == []

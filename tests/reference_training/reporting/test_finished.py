@@ -17,21 +17,14 @@ def test_runs_with_the_same_name_are_told_apart(tmp_path):
     assert [run.name for run in read_runs(folders)] == ["a/digits", "b/digits"]
 
 
-def test_the_sheet_is_found_with_its_dark_twin_and_shown_once(first, second, undrawn):
-    for folder in (first, second):
-        (folder / "figures").mkdir()
-        for name in ("corruptions", "corruptions-dark"):
-            (folder / "figures" / f"{name}.png").write_bytes(PNG + name.encode())
-    sheet = read_runs([first])[0].sheet
-    assert (sheet.light, sheet.dark) == (PNG + b"corruptions", PNG + b"corruptions-dark")
-    page = pages.page_of_runs(read_runs([first, second]))
-    assert page.count("<img") == 1 + 2 * 2  # the others are drawn
-    assert "The sheet of corruptions is the same as in one." in page
-    (second / "figures" / "corruptions-dark.png").unlink()
-    sheet = read_runs([second])[0].sheet
-    assert sheet.dark == sheet.light
-    (second / "figures" / "corruptions.png").write_bytes(b"<script>")
-    assert read_runs([second])[0].sheet is None
+def test_the_sheet_is_found(first, undrawn):
+    (first / "figures").mkdir()
+    sheet = first / "figures" / "corruptions.png"
+    sheet.write_bytes(PNG)
+    assert read_runs([first])[0].sheet.png == PNG
+    assert pages.page_of_runs(read_runs([first])).count("<img") == 1 + 2  # the others are drawn
+    sheet.write_bytes(b"<script>")
+    assert read_runs([first])[0].sheet is None
 
 
 def damage(folder, change):
@@ -63,14 +56,14 @@ def _short_uncertainty(content):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (_drop_corruption, "'fog' is missing"),
-        (_percent, "divide percentages by 100"),
-        (_not_a_number, "clean accuracy nan of ulfd"),
-        (_drop_method, "no 'ulfd'"),
-        (_short_uncertainty, "an uncertainty is missing"),
+        (_drop_corruption, "'fog'"),
+        (_percent, "accuracy of ulfd is 71.0; divide percentages by 100"),
+        (_not_a_number, "accuracy of ulfd is nan"),
+        (_drop_method, "'ulfd'"),
+        (_short_uncertainty, "uncertainty of ulfd is missing"),
         (lambda content: content.update(results=[]), "list indices"),
         (lambda content: content.update(methods=[]), "no method"),
-        (lambda content: content.pop("seeds"), "no 'seeds'"),
+        (lambda content: content.pop("seeds"), "'seeds'"),
     ],
 )
 def test_damaged_numbers_are_explained(first, change, why, tmp_path, capsys):
@@ -80,7 +73,7 @@ def test_damaged_numbers_are_explained(first, change, why, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {first} does not hold what a run leaves")
     assert why in error
-    assert "delete metrics.json and give the run's command again" in error
+    assert "Delete metrics.json and give the run's command again" in error
     assert not out.exists()
 
 
@@ -96,11 +89,11 @@ def test_what_is_no_finished_run_is_explained(first, tmp_path, capsys, undrawn):
     (lone / "run.json").unlink()
     for arguments, why in (
         ([unfinished], f"not finished; continue it with: {RUN['command']}"),
-        ([evaluation], "holds the evaluation of one network, not a run"),
-        ([tmp_path / "empty"], "metrics.json: run `python -m reference_training.run` to its end"),
-        ([tmp_path / "absent"], "give the folders of finished runs"),
-        ([first / "metrics.json"], f"is a file; give the run's folder, here {first}"),
-        ([tmp_path], f"holds runs, and is none: give {cut} {lone} {first}"),
+        ([evaluation], "it has no metrics.json; give the folders that `python -m"),
+        ([tmp_path / "empty"], "empty is no folder of a finished run"),
+        ([tmp_path / "absent"], "give the folders that"),
+        ([first / "metrics.json"], "metrics.json is no folder of a finished run"),
+        ([tmp_path], f"give {cut} {lone} {first}."),
         ([cut], "metrics.json is damaged"),
         ([lone], "run.json: it says how the run was made"),
         ([first, first], "is named twice"),

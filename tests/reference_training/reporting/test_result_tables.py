@@ -7,7 +7,7 @@ from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.paper.results import PAPER, printed
 from reference_training.reporting.measures import MEASURES
-from reference_training.reporting.result_tables import table
+from reference_training.reporting.result_tables import paper_doubts, table
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -78,3 +78,10 @@ def test_unseen_is_the_mean_of_table_2():
 
 def test_a_row_is_its_training_and_its_adaptation():
     assert method_of(Row("a", "A", "ulfd@beta=.5", adaptation="bn")) == "ulfd@beta=0.5+bn"
+
+
+def test_doubts_of_the_papers_numbers_are_said():
+    doubts = paper_doubts(["vanilla", "ulfd"])
+    assert any(doubt.startswith("Table 1, Vanilla: HQ 76.82 does not fit") for doubt in doubts)
+    assert not any("67.1" in doubt for doubt in doubts)  # that is of the other network
+    assert paper_doubts(["mine"]) == []

@@ -24,6 +24,48 @@ def test_a_terminal_without_greek_letters_gets_the_table(encoding):
     assert b"Table 6a: the weight ?" in done.stdout
 
 
+COMMANDS = {
+    "run": ["run", "--list"],
+    "evaluate": ["evaluate", "--help"],
+    "report": ["report", "--help"],
+    "uncertainty": ["uncertainty", "--help"],
+    "corruptions": ["corruptions", "--help"],
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_every_command_is_quiet_about_encodings_and_readers_that_leave(arguments):
+    """As in `... --help | head -1`, where the terminal knows no Greek letters."""
+    module, *others = arguments
+    reader, writer = os.pipe()
+    os.close(reader)  # it left before the first line
+    with os.fdopen(writer) as out:
+        done = subprocess.run(
+            [sys.executable, "-m", f"reference_training.{module}", *others],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        )
+    assert done.stderr == b""
+
+
+def test_the_reader_of_a_large_output_leaves():
+    script = "import sys; from reference_training.runtime.command import exit_code; "
+    script += "sys.exit(exit_code(lambda: [print('x' * 99) for _ in range(99_999)]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_is_a_bug_and_keeps_its_traceback():
+    with pytest.raises(BrokenPipeError):
+        exit_code(fail(BrokenPipeError()))
+
+
 def fail(error):
     def work():
         raise error

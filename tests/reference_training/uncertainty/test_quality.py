@@ -1,7 +1,5 @@
 """The measured quality against its definition, on scores and on images."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from scipy import stats
 from reference_training.corruptions import SEVERITIES, corrupt
 from reference_training.data import load
 from reference_training.runtime.errors import RunError
-from reference_training.uncertainty.meter import Meter, load_meter
+from reference_training.uncertainty.meter import load_meter
 from reference_training.uncertainty.quality import measure, quality, quality_table
 
 IMAGES = load("digits").test_images[:20]
@@ -39,12 +37,10 @@ def test_of_a_perfect_a_reversed_and_a_constant_score():
     assert quality(np.ones(4), np.ones((5, 4))) == {"auroc": [0.5] * 5, "spearman": 0}
 
 
-def test_of_a_meter(run, tmp_path):
+def test_of_a_meter(run):
     meter = load_meter(run("ulfd")[0])
-    rows = measure(meter, IMAGES, NAMES, tmp_path / "made/quality.jsonl")
+    rows = measure(meter, IMAGES, NAMES)
     assert [row["corruption"] for row in rows] == list(NAMES)
-    lines = (tmp_path / "made/quality.jsonl").read_text().splitlines()
-    assert list(map(json.loads, lines)) == rows
     clean = meter.score(IMAGES)
     for row in rows:
         assert row["scores"].keys() == clean.keys()
@@ -60,27 +56,6 @@ def test_of_a_meter(run, tmp_path):
     blur = rows[1]["scores"]["smoothness"]
     assert blur["auroc"][-1] == 1
     assert blur["spearman"] == pytest.approx(1)
-
-
-def test_a_killed_measurement_continues(run, tmp_path, monkeypatch):
-    meter, out = load_meter(run("ulfd")[0]), tmp_path / "quality.jsonl"
-    whole = measure(meter, IMAGES, NAMES)
-    score, calls = Meter.score, []
-
-    def killed(self, images):
-        calls.append(len(images))
-        if len(calls) == 8:  # the second set of the second corruption
-            raise KeyboardInterrupt
-        return score(self, images)
-
-    monkeypatch.setattr(Meter, "score", killed)
-    with pytest.raises(KeyboardInterrupt):
-        measure(meter, IMAGES, NAMES, out)
-    with pytest.raises(RunError, match="of other images"):
-        measure(meter, IMAGES[:10], NAMES, out)
-    calls = []
-    assert measure(meter, IMAGES, NAMES, out) == whole
-    assert len(calls) == 6  # the clean images, and the second corruption
 
 
 def test_images_that_cannot_be_corrupted(run):

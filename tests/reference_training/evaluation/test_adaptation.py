@@ -14,8 +14,11 @@ from torch.nn import functional
 from reference_training.config import Network
 from reference_training.data import load
 from reference_training.evaluation import trained
-from reference_training.evaluation.adaptation import ADAPTATIONS
-from reference_training.evaluation.adaptation.rpl import LEARNING_RATE, generalised_cross_entropy
+from reference_training.evaluation.adaptation import (
+    ADAPTATIONS,
+    LEARNING_RATE,
+    generalised_cross_entropy,
+)
 from reference_training.evaluation.trained import Trained
 from reference_training.methods.trainings import canonical, label, network_of, training
 from reference_training.networks.resnet import ResNet

@@ -182,7 +182,7 @@ WITH_DRAWS = {
 
 def compare(photographs, semantics, name, corruption, severity, images):
     """Ours, int (N, H, W, 3), and the package's values before it truncates them."""
-    (side, _), rows = SEMANTICS[semantics].parameter_sets[name]
+    side, _, rows = SEMANTICS[semantics].parameter_sets[name]
     chosen = photographs[side][images]
     seeds = torch.arange(len(chosen)) + SEED
     ours = corrupt(
@@ -221,7 +221,7 @@ def test_at_most_one_level(photographs, semantics, name, corruption):
 @pytest.mark.parametrize("name", SEMANTICS["imagenet_c"].parameter_sets)
 def test_elastic_transform_of_imagenet_c(photographs, name):
     """The generator's steps: OpenCV 4's affine map, then scikit-image's and SciPy's filters."""
-    (side, _), rows = SEMANTICS["imagenet_c"].parameter_sets[name]
+    side, _, rows = SEMANTICS["imagenet_c"].parameter_sets[name]
     for severity, (alpha, sigma, affine) in zip(SEVERITIES, rows["elastic_transform"], strict=True):
         for number, image in enumerate(photographs[side][: 1 if side == 224 else 3]):
             domain = zlib.crc32(f"elastic_transform/{severity}".encode())

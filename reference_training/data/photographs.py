@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.data.samples import spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
+from reference_training.runtime.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.runtime.workers import bar
 
 LABEL_BYTES = 20  # of a decimal number in 64 bits

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt, frost_source
-from reference_training.evaluation.on_the_fly import image_seeds
+from reference_training.corruptions.checks import position_seeds
 from reference_training.evaluation.ranking_metrics import auroc, rank_correlation
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
@@ -48,7 +48,7 @@ def measure(
         def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
             for part in parts:
-                clean, seeds = images[part], image_seeds(0, part)
+                clean, seeds = images[part], position_seeds(0, part)
                 found.append(
                     meter.score(corrupt(clean, name, severity, seeds=seeds) if name else clean)
                 )

@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
+from reference_training.corruptions.checks import position_seeds
 from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
 from reference_training.evaluation.loop import batches
-from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
+from reference_training.evaluation.on_the_fly import stored_as_jpeg
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
@@ -39,9 +40,11 @@ def test_names_and_groups():
 
 def test_seeds_do_not_meet():
     positions = torch.arange(50_000)
-    assert image_seeds(0, positions).tolist() == positions.tolist()
-    assert not set(image_seeds(1, positions).tolist()) & set(image_seeds(2, positions).tolist())
-    assert image_seeds(2**31 - 1, positions).min() > 0
+    assert position_seeds(0, positions).tolist() == positions.tolist()
+    assert not set(position_seeds(1, positions).tolist()) & set(
+        position_seeds(2, positions).tolist()
+    )
+    assert position_seeds(2**31 - 1, positions).min() > 0
     with pytest.raises(RunError, match="--seed is -1"):
         OnTheFly(InMemory(load("digits")), seed=-1)
 

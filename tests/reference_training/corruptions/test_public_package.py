@@ -140,7 +140,7 @@ def frost(image, random, image_weight, frost_weight):
 
 
 def fog(image, random, amount, decay):
-    side = 1 << (len(image) - 1).bit_length()
+    side = 1 << (max(image.shape) - 1).bit_length()
     field = random.uniform_field(side * side - 1, low=-1, high=1)[0].double().numpy()
     draws, wibble, used, cells = [], 100.0, 0, 1
     while cells < side:
@@ -180,10 +180,9 @@ WITH_DRAWS = {
 }
 
 
-def compare(photographs, semantics, name, corruption, severity, images):
+def compare(chosen, semantics, name, corruption, severity):
     """Ours, int (N, H, W, 3), and the package's values before it truncates them."""
-    side, _, rows = SEMANTICS[semantics].parameter_sets[name]
-    chosen = photographs[side][images]
+    rows = SEMANTICS[semantics].parameter_sets[name].rows
     seeds = torch.arange(len(chosen)) + SEED
     ours = corrupt(
         tensor(chosen), corruption, severity, seeds=seeds, semantics=semantics, frost="photographs"
@@ -202,9 +201,10 @@ def compare(photographs, semantics, name, corruption, severity, images):
 
 @pytest.mark.parametrize(("semantics", "name", "corruption"), CASES)
 def test_at_most_one_level(photographs, semantics, name, corruption):
-    images = slice(0, 1 if name == "imagenet224" else 4)
+    images = photographs[SEMANTICS[semantics].parameter_sets[name].side]
+    images = images[: 1 if name == "imagenet224" else 4]
     for severity in SEVERITIES:
-        ours, theirs = compare(photographs, semantics, name, corruption, severity, images)
+        ours, theirs = compare(images, semantics, name, corruption, severity)
         difference = np.abs(ours - np.floor(theirs + NUDGE))
         assert difference.max() <= 1, severity
         assert difference.mean() < 0.1, severity
@@ -213,6 +213,17 @@ def test_at_most_one_level(photographs, semantics, name, corruption):
         difference = np.abs(ours - np.uint8(theirs))
         assert difference.max() <= 1, severity
         assert difference.mean() < (0.2 if wholes else 0.1), severity
+
+
+@pytest.mark.parametrize("size", [(97, 131), (300, 224), (375, 500), (500, 375)])
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_the_package_at_every_size(corruption, size):
+    image = (255 * resize(data.astronaut(), size, anti_aliasing=True)).round().astype(np.uint8)
+    for severity in (1, 3, 5):
+        ours, theirs = compare(image[None], "imagecorruptions", "imagenet224", corruption, severity)
+        difference = np.abs(ours - np.floor(theirs + NUDGE))
+        assert difference.max() <= 1, severity
+        assert difference.mean() < 0.1, severity
 
 
 @pytest.mark.skipif(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ from .checks import (
     parameter_rows,
     severity_levels,
 )
-from .filters import truncate_levels
+from .filters import corrupt_levels
 from .frost import FrostSource, choose_source
 from .random import Random
-from .registry import CORRUPTIONS, SEVERITIES
+from .registry import CORRUPTIONS
 
 # One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
 # core's cache. A GPU, whose time is lost between small steps, takes all images at once.
@@ -79,27 +79,32 @@ def corrupt(
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
     few = max(1, _CHUNK_PIXELS // max(1, height * width))
     chunk = few if levels.device.type == "cpu" else batch
-    for code, level, members in _groups(codes, severities):
+    for (code, level), members in _groups(codes, severities).items():
         name = CORRUPTIONS[code]
         domain = zlib.crc32(f"{name}/{level}".encode())
-        for part in members.split(chunk):
+        for part in _parts(members, chunk):
             random = Random(keys[part], domain, levels.device)
-            here = part.to(levels.device)
-            clean = levels.index_select(0, here).to(torch.float32).div_(255)
-            corrupted = chosen.functions[name](clean, random, *rows[name][level - 1])
-            result.index_copy_(0, here, truncate_levels(corrupted).to(torch.uint8))
+            made = corrupt_levels(
+                chosen.functions[name], levels[part], random, *rows[name][level - 1]
+            )
+            result[part] = made.to(torch.uint8)
     if images.dtype == torch.uint8:
         return result
-    return (result.to(torch.float64) / 255).to(images.dtype)
+    computed = torch.float64 if images.dtype == torch.float64 else torch.float32
+    return (result.to(computed) / 255).to(images.dtype)
 
 
-def _groups(codes: list[int], severities: list[int]) -> list[tuple[int, int, Tensor]]:
-    """Positions in the batch, int64, for each (type, severity) that occurs in it."""
-    pairs = torch.tensor([codes, severities], dtype=torch.int64)
-    pairs = pairs[0] * len(SEVERITIES) + pairs[1] - 1
-    kinds, counts = torch.unique(pairs, return_counts=True)
-    positions = torch.argsort(pairs, stable=True).split(counts.tolist())
-    return [
-        (kind // len(SEVERITIES), kind % len(SEVERITIES) + 1, members)
-        for kind, members in zip(kinds.tolist(), positions, strict=True)
-    ]
+def _groups(codes: list[int], severities: list[int]) -> dict[tuple[int, int], list[int]]:
+    """Positions in the batch for each (type, severity) that occurs in it."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, pair in enumerate(zip(codes, severities, strict=True)):
+        groups.setdefault(pair, []).append(position)
+    return groups
+
+
+def _parts(members: list[int], chunk: int) -> Iterator[slice | list[int]]:
+    """Indices of at most `chunk` members each; slices, which copy nothing, where they can be."""
+    for start in range(0, len(members), chunk):
+        part = members[start : start + chunk]
+        whole = part[-1] - part[0] + 1 == len(part)
+        yield slice(part[0], part[-1] + 1) if whole else part

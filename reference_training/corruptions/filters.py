@@ -10,9 +10,9 @@ and dtype, and kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,16 +29,45 @@ FEW_TAPS = 25
 _UNDECIDED = 2e-4
 
 
-def truncate_levels(images: Tensor) -> Tensor:
+_Corruption = TypeVar("_Corruption", bound=Callable[..., Tensor])
+_OF_LEVELS: set[Callable[..., Tensor]] = set()
+
+
+def of_levels(corruption: _Corruption) -> _Corruption:
+    """Marks a corruption that takes the 8-bit levels themselves, uint8, and returns whole ones."""
+    _OF_LEVELS.add(corruption)
+    return corruption
+
+
+def corrupt_levels(corruption: Callable[..., Tensor], levels: Tensor, *given: object) -> Tensor:
+    """What a corruption makes of 8-bit images: trunc(255 clip(corruption(x / 255), 0, 1)).
+
+    Args:
+        corruption: of levels, see `of_levels`, or of floating point.
+        levels: uint8 (N, 3, H, W).
+        given: the corruption's further arguments.
+
+    Returns:
+        whole grey levels 0..255 in an integer dtype, (N, 3, H, W).
+    """
+    if corruption in _OF_LEVELS:
+        return corruption(levels, *given)
+    return truncate_levels(corruption(levels.to(torch.float32).div_(255), *given))
+
+
+def truncate_levels(images: Tensor, white: float = 1) -> Tensor:
     """Grey levels 0..255 by truncation, as ImageNet-C's final `np.uint8(255 x)`.
 
     Args:
-        images: any shape, clipped to [0, 1] here.
+        images: any shape, clipped to [0, white] here.
+        white: 1, or 255 for images that hold grey levels, which are overwritten.
 
     Returns:
-        int32 trunc(255 x), of the images' shape.
+        int16 trunc(255 x / white), of the images' shape.
     """
-    return (images * 255).add_(_UNDECIDED).clamp_(0, 255).to(torch.int32)
+    levels = images if white == 255 else images * 255
+    # By way of int16, as processors have no instruction from float32 to 8 bits.
+    return levels.add_(_UNDECIDED).clamp_(0, 255).to(torch.int16)
 
 
 def round_levels(images: Tensor) -> Tensor:
@@ -48,9 +77,9 @@ def round_levels(images: Tensor) -> Tensor:
         images: any shape, clipped to [0, 1] here.
 
     Returns:
-        int32 floor(255 x + 1/2), of the images' shape.
+        int16 floor(255 x + 1/2), of the images' shape.
     """
-    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.int32)
+    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.int16)
 
 
 def fold_index(index: Tensor, size: int, border: Border) -> Tensor:

@@ -76,12 +76,12 @@ def pack_levels(levels: Tensor) -> Tensor:
     """A pixel's three 8-bit channels in one number, so that moving it is one copy.
 
     Args:
-        levels: int32 (N, 3, H, W), 0..255.
+        levels: whole numbers (N, 3, H, W), 0..255.
 
     Returns:
         int32 (N, H, W).
     """
-    red, green, blue = levels.unbind(1)
+    red, green, blue = levels.to(torch.int32).unbind(1)
     return red + (green << 8) + (blue << 16)
 
 

@@ -6,70 +6,84 @@ Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
 
-import numpy as np
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from .filters import gaussian_filter
+from .filters import gaussian_filter, of_levels, truncate_levels
 from .random import Random
 from .resampling import sample_bilinear
 
+# A level too small to be seen, and large enough to be divided by.
+_SPECK = 1e-30
 
-def brightness(images: Tensor, random: Random, shift: float) -> Tensor:
-    """Raise HSV's value: RGB V' / V with V = max(R, G, B), V' = clip(V + shift, 0, 1).
+
+@of_levels
+def brightness(levels: Tensor, random: Random, shift: float) -> Tensor:
+    """Raise HSV's value: RGB V' / V with V = max(R, G, B), V' = clip(V + 255 shift, 0, 255).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
-        shift: added to V.
+        shift: added to V; 1 is from black to white.
 
     Returns:
-        (N, 3, H, W); a black pixel becomes the grey V'.
+        int16 (N, 3, H, W); a black pixel becomes the grey V'.
     """
-    value = images.amax(dim=1, keepdim=True)
-    raised = (value + shift).clamp_(0, 1)
-    # Of the values above 0 the least is 1/255.
-    return images * (raised / value.clamp(min=1 / 255)) + torch.where(value > 0, 0.0, raised)
+    # Black is almost black, and its channels are then V like those of any other grey.
+    images = levels.to(torch.float32).clamp_(min=_SPECK)
+    value = _brightest(levels).to(torch.float32).clamp_(min=_SPECK)
+    raised = (value + 255 * shift).clamp_(0, 255)
+    return truncate_levels(images.mul_(raised.div_(value)), white=255)
 
 
-def saturate(images: Tensor, random: Random, gain: float, shift: float) -> Tensor:
+@of_levels
+def saturate(levels: Tensor, random: Random, gain: float, shift: float) -> Tensor:
     """Change HSV's saturation: V - (V - RGB) S' / S with S' = clip(gain S + shift, 0, 1).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         gain, shift: applied to S = (max - min) / max.
 
     Returns:
-        (N, 3, H, W); grey has no hue, which HSV writes as red, so a shift makes it reddish.
+        int16 (N, 3, H, W); grey has no hue, which HSV writes as red, so a shift makes it reddish.
     """
-    value = images.amax(dim=1, keepdim=True)
-    spread = value - images.amin(dim=1, keepdim=True)
-    saturation = torch.where(value > 0, spread / value, 0.0)
-    target = (gain * saturation + shift).clamp_(0, 1)
-    coloured = value - (value - images) * (target / saturation)
-    faded = value * (1 - target)
-    reddish = torch.cat([value, faded, faded], dim=1)
-    return torch.where(spread > 0, coloured, reddish)
+    value = _brightest(levels).to(torch.float32)
+    depth = value - levels
+    # Grey is almost red: S is then almost 0, and green and blue fall as S' says.
+    depth[:, 1:].add_(_SPECK)
+    spread = depth.amax(dim=1, keepdim=True)
+    target = (spread / value.clamp(min=1)).mul_(gain).add_(shift).clamp_(0, 1)
+    return truncate_levels(value.addcmul(depth, target.mul_(value).div_(spread), value=-1), 255)
 
 
-def contrast(images: Tensor, random: Random, gain: float) -> Tensor:
+def _brightest(levels: Tensor) -> Tensor:
+    red, green, blue = levels.split(1, dim=1)
+    return torch.maximum(red, green).maximum(blue)
+
+
+@of_levels
+def contrast(levels: Tensor, random: Random, gain: float) -> Tensor:
     """Pull each channel to its mean over the image: mean + gain (x - mean).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         gain: what is left of the contrast.
 
     Returns:
-        (N, 3, H, W).
+        int16 (N, 3, H, W).
     """
-    # In float64 a sum of float32 numbers in [0, 1] has no rounding, hence no order.
-    mean = images.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
-    return (images - mean).mul_(gain).add_(mean)
+    images = levels.to(torch.float32)
+    # Sums of whole numbers: they have no rounding, hence no order.
+    total = images.sum(dim=3).to(torch.int64).sum(dim=2)[..., None, None]
+    mean = total.to(torch.float32).div_(levels.shape[2] * levels.shape[3])
+    return truncate_levels(images.mul_(gain).add_(mean.mul_(1 - gain)), white=255)
 
 
 def elastic_transform(
@@ -166,26 +180,46 @@ def affine_sources(inverse: Tensor, height: int, width: int, device: torch.devic
     return places.bitwise_right_shift_(5) / 32
 
 
-def pixelate(images: Tensor, random: Random, scale: float) -> Tensor:
+@of_levels
+def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     """Shrink to int(scale size) pixels and enlarge again, both by Pillow's box filter, bit-exact.
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         scale: the side's shrinkage.
 
     Returns:
-        (N, 3, H, W).
+        uint8 (N, 3, H, W).
     """
-    height, width = images.shape[-2:]
-    levels = (images * 255).round_()
-    for size in (width, height):  # along the columns first, as Pillow goes
-        levels = _box_average(levels.mT.contiguous(), box_spans(size, int(size * scale)))
+    height, width = levels.shape[-2:]
+    rows, columns = int(height * scale), int(width * scale)
+    if levels.device.type == "cpu":
+        box = Image.Resampling.BOX
+        means = _read([image.resize((columns, rows), box) for image in _opened(levels)])
+    else:  # along the columns first, as Pillow goes
+        means = levels.to(torch.float32)
+        for size, target in ((width, columns), (height, rows)):
+            means = _box_average(means.mT.contiguous(), box_spans(size, target))
     # Enlarged, each box covers the centre of one pixel.
     down, right = (
-        box_spans(int(size * scale), size)[0].to(images.device) for size in (height, width)
+        box_spans(few, size)[0].to(levels.device)
+        for few, size in ((rows, height), (columns, width))
     )
-    return levels.div_(255).index_select(-1, right).index_select(-2, down)
+    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+
+
+def _opened(levels: Tensor) -> Iterator[Image.Image]:
+    """Each image, uint8 (3, H, W), as Pillow's."""
+    size = levels.shape[-1], levels.shape[-2]
+    for planes in levels.contiguous().cpu().numpy():
+        yield Image.merge("RGB", [Image.frombuffer("L", size, p, "raw", "L", 0, 1) for p in planes])
+
+
+def _read(images: list[Image.Image]) -> Tensor:
+    """`_opened` undone: uint8 (N, 3, H, W) on the CPU."""
+    planes = bytearray().join([image.tobytes("raw", band) for image in images for band in "RGB"])
+    return torch.frombuffer(planes, dtype=torch.uint8).view(-1, 3, images[0].height, images[0].width)
 
 
 def _box_average(levels: Tensor, spans: tuple[Tensor, Tensor]) -> Tensor:
@@ -221,24 +255,22 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
     return covered.to(torch.uint8).argmax(1), covered.sum(1)
 
 
-def jpeg_compression(images: Tensor, random: Random, quality: int) -> Tensor:
+@of_levels
+def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
     """Encode as JPEG with 4:2:0 chroma and decode, by Pillow: one result for every device.
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         quality: 1 to 100.
 
     Returns:
-        (N, 3, H, W).
+        uint8 (N, 3, H, W).
     """
-    levels = (images * 255).round_().to(torch.int32).to(torch.uint8).cpu()
-    pixels = levels.movedim(1, -1).contiguous().numpy()
-    decoded = torch.from_numpy(np.stack([_jpeg_levels(image, quality) for image in pixels]))
-    return decoded.movedim(-1, 1).contiguous().to(images) / 255
-
-
-def _jpeg_levels(levels: np.ndarray, quality: int) -> np.ndarray:
-    with io.BytesIO() as file:
-        Image.fromarray(levels).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
+    decoded = []
+    for image in _opened(levels):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        file.seek(0)
+        decoded.append(JpegImageFile(file))
+    return _read(decoded).to(levels.device)

@@ -219,7 +219,9 @@ def _opened(levels: Tensor) -> Iterator[Image.Image]:
 def _read(images: list[Image.Image]) -> Tensor:
     """`_opened` undone: uint8 (N, 3, H, W) on the CPU."""
     planes = bytearray().join([image.tobytes("raw", band) for image in images for band in "RGB"])
-    return torch.frombuffer(planes, dtype=torch.uint8).view(-1, 3, images[0].height, images[0].width)
+    return torch.frombuffer(planes, dtype=torch.uint8).view(
+        -1, 3, images[0].height, images[0].width
+    )
 
 
 def _box_average(levels: Tensor, spans: tuple[Tensor, Tensor]) -> Tensor:

@@ -108,8 +108,8 @@ def fold_index(index: Tensor, size: int, border: Border) -> Tensor:
 def gaussian_weights(radius: int, sigma: float) -> Tensor:
     """The 2 radius + 1 taps of a Gaussian, exp(-x^2 / (2 sigma^2)), of sum one; float64, CPU."""
     if radius == 0:
-        return torch.ones(1, dtype=torch.float64)
-    positions = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        return torch.ones(1, dtype=torch.float64, device="cpu")
+    positions = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(positions**2) / (2 * sigma**2))
     return weights / weights.sum()
 
@@ -130,11 +130,11 @@ def gaussian_matrix(
     Returns:
         float64 (size, size); rows sum to one.
     """
-    offsets = torch.arange(-radius, radius + 1)
-    sources = fold_index(torch.arange(size)[:, None] + offsets, size, border)
+    offsets = torch.arange(-radius, radius + 1, device="cpu")
+    sources = fold_index(torch.arange(size, device="cpu")[:, None] + offsets, size, border)
     weights = gaussian_weights(radius, sigma).expand(size, -1)
-    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
-    return matrix.to(device)
+    matrix = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    return matrix.scatter_add_(1, sources, weights).to(device)
 
 
 def gaussian_filter(
@@ -155,12 +155,35 @@ def gaussian_filter(
     if 2 * radius + 1 <= FEW_TAPS:
         weights = gaussian_weights(radius, sigma).tolist()
         return correlate(correlate(images, [[w] for w in weights], border), [weights], border)
-    rows, columns = (
-        gaussian_matrix(size, radius, sigma, border, images.device) for size in images.shape[-2:]
-    )
     # In float64, since a training script may allow less than float32 for products of matrices. The
     # matrix stands on the left both times: a product for each plane, of one shape always.
-    return (rows @ (columns @ images.double().mT).mT).to(images.dtype)
+    device = images.device if supports_float64(images.device) else torch.device("cpu")
+    filtered = images.to(device, torch.float64)
+    for size in reversed(images.shape[-2:]):
+        filtered = filtered.mT
+        bands = _gaussian_bands(size, radius, sigma, border, device)
+        filtered = torch.cat([rows @ filtered[..., columns, :] for rows, columns in bands], dim=-2)
+    return filtered.to(images)
+
+
+def supports_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; Apple's does not."""
+    return device.type != "mps"
+
+
+@lru_cache(maxsize=256)
+def _gaussian_bands(
+    size: int, radius: int, sigma: float, border: Border, device: torch.device
+) -> list[tuple[Tensor, slice]]:
+    """`gaussian_matrix` by groups of rows, each cut to the columns that are not zero."""
+    bands = []
+    # On a GPU few products are faster than small ones.
+    matrix = gaussian_matrix(size, radius, sigma, border, torch.device("cpu"))
+    for rows in matrix.split(32 if device.type == "cpu" else size):
+        used = rows.any(dim=0).nonzero().flatten().tolist()
+        columns = slice(used[0], used[-1] + 1)
+        bands.append((rows[:, columns].contiguous().to(device), columns))
+    return bands
 
 
 def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border) -> Tensor:
@@ -220,9 +243,10 @@ def correlate_by_fourier(images: Tensor, transfer: Tensor, sides: tuple[int, int
     height, width = images.shape[-2:]
     reach = [(side - size) // 2 for side, size in zip(sides, (height, width), strict=True)]
     margins = (reach[1], sides[1] - width - reach[1], reach[0], sides[0] - height - reach[0])
-    spectrum = torch.fft.rfft2(F.pad(images, margins, mode="reflect"))
-    filtered = torch.fft.irfft2(spectrum.mul_(transfer), s=sides)
-    return filtered[..., reach[0] : reach[0] + height, reach[1] : reach[1] + width]
+    spectrum = torch.fft.rfft2(F.pad(images, margins, mode="reflect")).mul_(transfer)
+    # One axis after the other, since only the image's rows are wanted of the second.
+    rows = torch.fft.ifft(spectrum, dim=-2)[..., reach[0] : reach[0] + height, :]
+    return torch.fft.irfft(rows, n=sides[1])[..., reach[1] : reach[1] + width]
 
 
 def transfer_function(kernel: Tensor, sides: tuple[int, int]) -> Tensor:

@@ -17,7 +17,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-
 _MASK = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 # A shift to the right and a factor, of each of the finaliser's steps.

@@ -11,21 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import correlate, gaussian_filter
+from .filters import correlate, gaussian_filter, pad
 from .random import Random
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
-_FAR = 20
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
-_BOX = ((1, 1, 1),) * 3
+# Distances are whole numbers of 10^-4 pixels, which float32 holds and adds without rounding.
+_PIXEL, _FAR = 10_000.0, 20
 _DIRECTIONS = {
-    (down, right): {1: 1.0, 2: 1.4, 5: 2.1969}[down**2 + right**2]
+    (down, right): {1: 10_000, 2: 14_000, 5: 21_969}[down**2 + right**2]
     for down in range(-2, 3)
     for right in range(-2, 3)
     if down**2 + right**2 in (1, 2, 5)
 }
-_SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
 
 
 def spatter(
@@ -57,17 +56,18 @@ def spatter(
     if liquid == "mud":
         cover = gaussian_filter((drops > threshold).to(images.dtype), strength)
         cover = F.threshold(cover, 0.8, 0.0)
-        return images * (1 - cover) + cover * _colour(_MUD, images)
+        return (images * (1 - cover)).addcmul_(cover, _colour(_MUD, images))
 
     # NumPy's cast to 8 bits wraps around where a drop exceeds 255.
-    levels = (drops * 255).floor() % 256
+    levels = drops.mul_(255).floor_().remainder_(256)
     gloss = levels * droplet_relief(levels)
     brightest = gloss.amax(dim=(1, 2, 3), keepdim=True).clamp_(min=1)
-    return images + strength * gloss / brightest * _colour(_WATER, images)
+    return torch.addcmul(images, gloss.mul_(strength).div_(brightest), _colour(_WATER, images))
 
 
 def _colour(levels: tuple[int, int, int], like: Tensor) -> Tensor:
-    return like.new_tensor(levels).div_(255)[:, None, None]
+    colour = torch.tensor(levels, dtype=like.dtype, device="cpu").div_(255)
+    return colour[:, None, None].to(like.device)
 
 
 def droplet_relief(levels: Tensor) -> Tensor:
@@ -79,10 +79,17 @@ def droplet_relief(levels: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W), whole grey levels 0..255.
     """
-    near = correlate(rim_distance(canny(levels)), _BOX, "mirror")
-    relief = equalise((near / 9 + 1e-6).floor_())
+    near = _box_sum(rim_distance(canny(levels)))
+    relief = equalise(near.div_(9 * _PIXEL).floor_())
     relief = correlate(relief, _EMBOSS, "mirror").clamp_(0, 255)
-    return (correlate(relief, _BOX, "mirror") / 9).round_()
+    return _box_sum(relief).div_(9).round_().to(levels.dtype)
+
+
+def _box_sum(numbers: Tensor) -> Tensor:
+    """Sums over 3x3 pixels, borders mirrored; exact, as all numbers are whole."""
+    numbers = pad(numbers, 1, 1, "mirror")
+    numbers = numbers[..., :-2, :] + numbers[..., 1:-1, :] + numbers[..., 2:, :]
+    return numbers[..., :-2] + numbers[..., 1:-1] + numbers[..., 2:]
 
 
 def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
@@ -95,8 +102,12 @@ def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
     Returns:
         bool (N, 1, H, W).
     """
-    dx = correlate(levels, _SOBEL, "nearest")
-    dy = correlate(levels, tuple(zip(*_SOBEL, strict=True)), "nearest")
+    around = pad(levels.to(torch.float32), 1, 1, "nearest")
+    across, along = (
+        around.narrow(dim, 0, size) + around.narrow(dim, 2, size) + 2 * around.narrow(dim, 1, size)
+        for dim, size in zip((2, 3), levels.shape[2:], strict=True)
+    )
+    dx, dy = across[..., 2:] - across[..., :-2], along[..., 2:, :] - along[..., :-2, :]
     magnitude = dx.abs() + dy.abs()
 
     padded = F.pad(magnitude, (1, 1, 1, 1))
@@ -105,53 +116,69 @@ def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
     def neighbour(down: int, right: int) -> Tensor:
         return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-    # OpenCV compares directions in fixed point: tan(22.5 degrees) = 13573 / 2^15.
-    shallow = dx.abs() * 13573
-    steep = shallow + dx.abs() * 2**16
-    rise = dy.abs() * 2**15
+    # OpenCV compares directions in fixed point: tan(22.5 degrees) = 13573 / 2^15, and that of 67.5
+    # degrees is 2 more. Written so that float32 does not round.
+    rise, run = dy.abs(), dx.abs()
+    tilt = run * (13573 / 2**15)
+    flat, upright = rise < tilt, rise.sub_(run, alpha=2) > tilt
     along_x = (magnitude > neighbour(0, -1)) & (magnitude >= neighbour(0, 1))
     along_y = (magnitude > neighbour(-1, 0)) & (magnitude >= neighbour(1, 0))
     falling = (magnitude > neighbour(-1, -1)) & (magnitude > neighbour(1, 1))
     rising = (magnitude > neighbour(-1, 1)) & (magnitude > neighbour(1, -1))
     diagonal = torch.where(dx * dy < 0, rising, falling)
-    crest = torch.where(rise < shallow, along_x, torch.where(rise > steep, along_y, diagonal))
+    crest = torch.where(flat, along_x, torch.where(upright, along_y, diagonal))
 
-    thin = crest & (magnitude > low)
+    thin = crest.logical_and_(magnitude > low)
     edges = thin & (magnitude > high)
     while True:
-        grown = thin & (F.max_pool2d(edges.to(levels.dtype), 3, stride=1, padding=1) > 0)
+        grown = _with_neighbours(edges).logical_and_(thin)
         if torch.equal(grown, edges):
             return edges
         edges = grown
+
+
+def _with_neighbours(edges: Tensor) -> Tensor:
+    """Whether a pixel or one of the eight around it is set."""
+    rows = edges.clone()
+    rows[..., 1:, :] |= edges[..., :-1, :]
+    rows[..., :-1, :] |= edges[..., 1:, :]
+    both = rows.clone()
+    both[..., 1:] |= rows[..., :-1]
+    both[..., :-1] |= rows[..., 1:]
+    return both
 
 
 def rim_distance(edges: Tensor) -> Tensor:
     """Distances to the nearest edge by OpenCV's 5x5 mask: steps of 1, 1.4 and 2.1969 pixels.
 
     A shortest path needs two kinds of steps at most, and their order does not matter. So it is
-    enough to go along each of the 16 directions once, by 1, 2, 4, ... steps.
+    enough to go along each of the 16 directions once, by 1, 2, 4, ... steps. All are shifts of the
+    image as one line, whose rows are kept apart by more columns than the farthest path crosses.
 
     Args:
         edges: bool (N, 1, H, W).
 
     Returns:
-        float64 (N, 1, H, W), no more than 20.
+        float32 (N, 1, H, W) in 10^-4 pixels, no more than 20 pixels.
     """
-    distance = torch.where(edges, 0.0, float(_FAR)).to(torch.float64)
+    count, _, height, width = edges.shape
+    apart = width + _FAR
+    far = _FAR * _PIXEL
+    distance = edges.new_full((count, height, apart), far, dtype=torch.float32)
+    torch.mul(edges[:, 0].logical_not(), far, out=distance[..., :width])
+    line, scratch = distance.flatten(1), torch.empty_like(distance).flatten(1)
     for (down, right), step in _DIRECTIONS.items():
         times = 1
-        while times * step < _FAR:
-            rows, rows_from = _shifted(edges.shape[-2], times * down)
-            columns, columns_from = _shifted(edges.shape[-1], times * right)
-            here = distance[..., rows, columns]
-            reached = distance[..., rows_from, columns_from] + times * step
-            torch.minimum(here, reached, out=here)
+        while times * step < far:
+            here, there = _shifted(line.shape[1], times * (down * apart + right))
+            reached = torch.add(line[:, there], times * step, out=scratch[:, here])
+            torch.minimum(line[:, here], reached, out=line[:, here])
             times *= 2
-    return distance
+    return distance[:, None, :, :width]
 
 
 def _shifted(size: int, by: int) -> tuple[slice, slice]:
-    """Where on an axis there is something `by` pixels further, and where that is."""
+    """Where on an axis there is something `by` places further, and where that is."""
     first, last = max(0, -by), size - max(0, by)
     return slice(first, max(first, last)), slice(first + by, max(first, last) + by)
 
@@ -167,13 +194,14 @@ def equalise(levels: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W), whole grey levels 0..255; an image of one level is returned as it is.
     """
-    flat = levels.flatten(1)
-    bins = torch.arange(_FAR + 1, dtype=levels.dtype, device=levels.device)
-    up_to = (flat[:, None] <= bins[:, None]).sum(dim=2).to(levels.dtype)
-    lowest = up_to.gather(1, flat.amin(dim=1, keepdim=True).to(torch.int64))
+    flat, bins = levels.flatten(1).to(torch.int32), _FAR + 1
+    flat += torch.arange(0, len(flat) * bins, bins, dtype=torch.int32, device=flat.device)[:, None]
+    up_to = torch.bincount(flat.view(-1), minlength=len(flat) * bins).view(-1, bins).cumsum(dim=1)
+    lowest = torch.where(up_to > 0, up_to, flat.shape[1]).amin(dim=1, keepdim=True)
     rest = flat.shape[1] - lowest
     # In float32, as OpenCV does: half levels are common here, and rounding decides them.
-    scale = (255 / rest).to(torch.float32)
-    table = ((up_to - lowest).to(torch.float32) * scale).round_().to(levels.dtype)
-    table = torch.where(rest > 0, table, bins)
-    return table.gather(1, flat.to(torch.int64)).view_as(levels)
+    scale = 255 / rest.to(torch.float32)
+    table = ((up_to - lowest).to(torch.float32) * scale).round_()
+    same = torch.arange(bins, dtype=torch.float32, device=flat.device)
+    table = torch.where(rest > 0, table, same)
+    return table.view(-1).index_select(0, flat.view(-1)).view_as(levels)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .filters import supports_float64
 from .parameters import Rows
 from .registry import CORRUPTIONS, SEMANTICS, SEVERITIES, Semantics
 
@@ -55,7 +56,8 @@ def image_levels(images: Tensor) -> Tensor:
             f"images: floating point must lie in [0, 1], got {images.min().item():g} to "
             f"{images.max().item():g}; corrupt before normalising, and divide grey levels by 255"
         )
-    return images.to(torch.float64).mul_(255).round_().to(torch.uint8)
+    computed = images if supports_float64(images.device) else images.cpu()
+    return computed.to(torch.float64).mul_(255).round_().to(images.device, torch.uint8)
 
 
 def corruption_codes(corruption: str | Sequence[str], batch: int) -> list[int]:
@@ -129,7 +131,7 @@ def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int) -> Tensor:
     """
     keys = torch.as_tensor(seeds, device="cpu")
     if batch == 0 and keys.numel() == 0:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
     if keys.is_floating_point() or keys.is_complex() or keys.dtype == torch.bool:
         raise TypeError(f"seeds: expected integers (int64), got {keys.dtype}")
     if keys.ndim > 1:

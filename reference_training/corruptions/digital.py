@@ -6,7 +6,7 @@ Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -131,8 +131,8 @@ def _displace(
     height, width = images.shape[-2:]
     noise = random.uniform_field(2, height, width, low=-amplitude, high=amplitude)
     shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect").mul_(alpha)
-    shift[:, 0] += torch.arange(width, device=images.device)
-    shift[:, 1] += torch.arange(height, device=images.device)[:, None]
+    shift[:, 0] += torch.arange(width, dtype=torch.int32, device=images.device)
+    shift[:, 1] += torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
     return sample_bilinear(images, shift.movedim(1, -1).contiguous(), "reflect")
 
 
@@ -172,12 +172,12 @@ def affine_sources(inverse: Tensor, height: int, width: int, device: torch.devic
     pixels, rounded to 1/32.
     """
     unit = inverse * 1024
-    x = torch.arange(width, dtype=torch.float64)[:, None]
-    y = torch.arange(height, dtype=torch.float64)[:, None]
+    x = torch.arange(width, dtype=torch.float64, device="cpu")[:, None]
+    y = torch.arange(height, dtype=torch.float64, device="cpu")[:, None]
     along_x = (x * unit[:, :1]).round_().to(torch.int32).to(device)
     along_y = (y * unit[:, 1:2] + unit[:, 2:]).round_().to(torch.int32).to(device)
     places = along_y.add_(16)[:, :, None] + along_x[:, None]
-    return places.bitwise_right_shift_(5) / 32
+    return places.bitwise_right_shift_(5).to(torch.float32).div_(32)
 
 
 @of_levels
@@ -197,10 +197,8 @@ def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     if levels.device.type == "cpu":
         box = Image.Resampling.BOX
         means = _read([image.resize((columns, rows), box) for image in _opened(levels)])
-    else:  # along the columns first, as Pillow goes
-        means = levels.to(torch.float32)
-        for size, target in ((width, columns), (height, rows)):
-            means = _box_average(means.mT.contiguous(), box_spans(size, target))
+    else:
+        means = box_shrink(levels, rows, columns)
     # Enlarged, each box covers the centre of one pixel.
     down, right = (
         box_spans(few, size)[0].to(levels.device)
@@ -216,7 +214,7 @@ def _opened(levels: Tensor) -> Iterator[Image.Image]:
         yield Image.merge("RGB", [Image.frombuffer("L", size, p, "raw", "L", 0, 1) for p in planes])
 
 
-def _read(images: list[Image.Image]) -> Tensor:
+def _read(images: Sequence[Image.Image]) -> Tensor:
     """`_opened` undone: uint8 (N, 3, H, W) on the CPU."""
     planes = bytearray().join([image.tobytes("raw", band) for image in images for band in "RGB"])
     return torch.frombuffer(planes, dtype=torch.uint8).view(
@@ -224,14 +222,27 @@ def _read(images: list[Image.Image]) -> Tensor:
     )
 
 
-def _box_average(levels: Tensor, spans: tuple[Tensor, Tensor]) -> Tensor:
-    """Means over spans of rows, halves rounded up: sums of whole numbers, hence exact."""
-    first, count = (each.to(levels.device) for each in spans)
-    total = levels.index_select(-2, first)
-    for more in range(1, int(spans[1].max())):
-        further = levels.index_select(-2, (first + more).clamp_(max=levels.shape[-2] - 1))
-        total.add_(further.mul_((count > more).to(levels.dtype)[:, None]))
-    return total.div_(count[:, None]).add_(0.5).floor_()
+def box_shrink(levels: Tensor, rows: int, columns: int) -> Tensor:
+    """Pillow's box filter on any device.
+
+    Args:
+        levels: uint8 (N, 3, H, W).
+        rows, columns: the size to shrink to, pixels.
+
+    Returns:
+        float32 (N, 3, rows, columns), whole grey levels: means, halves rounded up.
+    """
+    means = levels.to(torch.float32)
+    for target in (columns, rows):  # along the columns first, as Pillow goes
+        means = means.mT.contiguous()
+        size = means.shape[-2]
+        first, count = (each.to(means.device) for each in box_spans(size, target))
+        total = means.index_select(-2, first)
+        for more in range(1, -(-size // target) + 1):
+            further = means.index_select(-2, (first + more).clamp_(max=size - 1))
+            total.add_(further.mul_((count > more).to(means.dtype)[:, None]))
+        means = total.div_(count[:, None]).add_(0.5).floor_()
+    return means
 
 
 @lru_cache(maxsize=64)
@@ -246,8 +257,8 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
         many there are.
     """
     scale = size / target
-    centres = (torch.arange(target, dtype=torch.float64)[:, None] + 0.5) * scale
-    pixels = torch.arange(size, dtype=torch.float64)
+    centres = (torch.arange(target, dtype=torch.float64, device="cpu")[:, None] + 0.5) * scale
+    pixels = torch.arange(size, dtype=torch.float64, device="cpu")
     distances = (pixels - centres + 0.5) * (1 / max(scale, 1))
     covered = (distances > -0.5) & (distances <= 0.5)
     # A second test, of the rim alone, since Pillow's rounding makes the two differ there.

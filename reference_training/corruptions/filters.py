@@ -50,6 +50,7 @@ def corrupt_levels(corruption: Callable[..., Tensor], levels: Tensor, *given: ob
     Returns:
         whole grey levels 0..255 in an integer dtype, (N, 3, H, W).
     """
+    levels = levels.contiguous()
     if corruption in _OF_LEVELS:
         return corruption(levels, *given)
     return truncate_levels(corruption(levels.to(torch.float32).div_(255), *given))

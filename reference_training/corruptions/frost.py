@@ -240,11 +240,11 @@ def load_enlarged(source: str, height: int, width: int, device: torch.device) ->
         uint8 (3, H, W) for each overlay.
     """
     enlarged = []
-    for overlay in load_overlays(source, 1, device):
+    for overlay in load_overlays(source, 1, torch.device("cpu")):
         factor = 1.1 * max(1, height / overlay.shape[1], width / overlay.shape[2])
         size = [math.ceil(side * factor) for side in overlay.shape[1:]]
         large = F.interpolate(overlay[None].double(), size=size, mode="bicubic")[0]
-        enlarged.append(large.round_().clamp_(0, 255).to(torch.uint8))
+        enlarged.append(large.round_().clamp_(0, 255).to(device, torch.uint8))
     return enlarged
 
 
@@ -260,8 +260,8 @@ def procedural_overlays(side: int = 512) -> Tensor:
     Returns:
         float64 (5, 3, side, side), whole grey levels 0..255.
     """
-    looks = torch.tensor(_LOOKS, dtype=torch.float64)[:, :, None, None]
-    random = Random(torch.arange(len(_LOOKS)))
+    looks = torch.tensor(_LOOKS, dtype=torch.float64, device="cpu")[:, :, None, None]
+    random = Random(torch.arange(len(_LOOKS), device="cpu"))
     coarse = diamond_square(random, side, 1.7).double()
     fine = diamond_square(random, side, 1.2).double()
     veins = (1 - (2 * coarse - 1).abs()) ** 4

@@ -74,9 +74,6 @@ def impulse_noise(levels: Tensor, random: Random, fraction: float) -> Tensor:
 def shot_noise(levels: Tensor, random: Random, photons: float) -> Tensor:
     """Count photons: Poisson(photons x) / photons.
 
-    By Walker's alias method, as an 8-bit image has only 256 different means: a draw's high bits
-    choose a count, and its low bits whether that count or its alias is taken.
-
     Args:
         levels: uint8 (N, 3, H, W).
         random: N streams.
@@ -85,18 +82,35 @@ def shot_noise(levels: Tensor, random: Random, photons: float) -> Tensor:
     Returns:
         int16 (N, 3, H, W).
     """
+    counts = photon_counts(levels, random, photons)
+    return truncate_levels(counts.to(torch.float32).div_(photons))
+
+
+def photon_counts(levels: Tensor, random: Random, photons: float) -> Tensor:
+    """Draw from Poisson(photons level / 255) for each element.
+
+    By Walker's alias method, as there are only 256 different means: a draw's high bits choose a
+    count, and its low bits whether that count or its alias is taken.
+
+    Args:
+        levels: uint8 (N, 3, H, W).
+        random: N streams.
+        photons: the mean count of a white pixel.
+
+    Returns:
+        int32 (N, 3, H, W).
+    """
     table, bits = poisson_alias_table(photons, levels.device)
     low_bits = 32 - bits
     draw = random.bits_field(*levels.shape[1:])
     count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
     entry = levels.to(torch.int32).bitwise_left_shift_(bits).bitwise_or_(count)
-    entry = table.index_select(0, entry.view(-1)).view(draw.shape)
+    entry = table.index_select(0, entry.reshape(-1)).view(draw.shape)
     share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
     alias = entry.bitwise_and_((1 << bits) - 1)
     # All ones where the draw's low bits reach the count's own share, else zeros.
     other = share.sub_(draw.bitwise_and_((1 << low_bits) - 1)).sub_(1).bitwise_right_shift_(31)
-    count ^= alias.bitwise_xor_(count).bitwise_and_(other)
-    return truncate_levels(count.to(torch.float32).div_(photons))
+    return count.bitwise_xor_(alias.bitwise_xor_(count).bitwise_and_(other))
 
 
 @lru_cache(maxsize=32)

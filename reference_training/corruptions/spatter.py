@@ -19,11 +19,15 @@ _MUD = (63, 42, 20)
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 # Distances are whole numbers of 10^-4 pixels, which float32 holds and adds without rounding.
 _PIXEL, _FAR = 10_000.0, 20
-_DIRECTIONS = {
-    (down, right): {1: 10_000, 2: 14_000, 5: 21_969}[down**2 + right**2]
-    for down in range(-2, 3)
-    for right in range(-2, 3)
-    if down**2 + right**2 in (1, 2, 5)
+_LINES = {
+    (0, 1): 10_000,
+    (1, 0): 10_000,
+    (1, 1): 14_000,
+    (1, -1): 14_000,
+    (1, 2): 21_969,
+    (1, -2): 21_969,
+    (2, 1): 21_969,
+    (2, -1): 21_969,
 }
 
 
@@ -59,7 +63,7 @@ def spatter(
         return (images * (1 - cover)).addcmul_(cover, _colour(_MUD, images))
 
     # NumPy's cast to 8 bits wraps around where a drop exceeds 255.
-    levels = drops.mul_(255).floor_().remainder_(256)
+    levels = drops.mul_(255).to(torch.int32).bitwise_and_(255).to(images.dtype)
     gloss = levels * droplet_relief(levels)
     brightest = gloss.amax(dim=(1, 2, 3), keepdim=True).clamp_(min=1)
     return torch.addcmul(images, gloss.mul_(strength).div_(brightest), _colour(_WATER, images))
@@ -102,33 +106,34 @@ def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
     Returns:
         bool (N, 1, H, W).
     """
-    around = pad(levels.to(torch.float32), 1, 1, "nearest")
-    across, along = (
-        around.narrow(dim, 0, size) + around.narrow(dim, 2, size) + 2 * around.narrow(dim, 1, size)
-        for dim, size in zip((2, 3), levels.shape[2:], strict=True)
-    )
-    dx, dy = across[..., 2:] - across[..., :-2], along[..., 2:, :] - along[..., :-2, :]
-    magnitude = dx.abs() + dy.abs()
-
-    padded = F.pad(magnitude, (1, 1, 1, 1))
     height, width = levels.shape[-2:]
+    around = pad(levels.to(torch.float32), 1, 1, "nearest")
+    rows, middle, further = (around.narrow(2, first, height) for first in range(3))
+    across = (rows + further).add_(middle, alpha=2)
+    columns, middle, further = (around.narrow(3, first, width) for first in range(3))
+    along = (columns + further).add_(middle, alpha=2)
+    dx, dy = across[..., 2:] - across[..., :-2], along[..., 2:, :] - along[..., :-2, :]
+    rise, run = dy.abs(), dx.abs()
+    magnitude = rise + run
+    padded = F.pad(magnitude, (1, 1, 1, 1))
 
     def neighbour(down: int, right: int) -> Tensor:
         return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
+    # What a crest exceeds, or reaches on one side: magnitudes are whole. Flags are numbers here, as
+    # comparing into booleans and choosing by them are many times slower on a CPU.
+    over_x = torch.maximum(neighbour(0, -1), neighbour(0, 1) - 1)
+    over_y = torch.maximum(neighbour(-1, 0), neighbour(1, 0) - 1)
+    falling = torch.maximum(neighbour(-1, -1), neighbour(1, 1))
+    rising = torch.maximum(neighbour(-1, 1), neighbour(1, -1))
+    hurdle = falling.lerp_(rising, dx.mul_(dy).lt_(0))
     # OpenCV compares directions in fixed point: tan(22.5 degrees) = 13573 / 2^15, and that of 67.5
-    # degrees is 2 more. Written so that float32 does not round.
-    rise, run = dy.abs(), dx.abs()
-    tilt = run * (13573 / 2**15)
-    flat, upright = rise < tilt, rise.sub_(run, alpha=2) > tilt
-    along_x = (magnitude > neighbour(0, -1)) & (magnitude >= neighbour(0, 1))
-    along_y = (magnitude > neighbour(-1, 0)) & (magnitude >= neighbour(1, 0))
-    falling = (magnitude > neighbour(-1, -1)) & (magnitude > neighbour(1, 1))
-    rising = (magnitude > neighbour(-1, 1)) & (magnitude > neighbour(1, -1))
-    diagonal = torch.where(dx * dy < 0, rising, falling)
-    crest = torch.where(flat, along_x, torch.where(upright, along_y, diagonal))
+    # degrees is 2 more. Only the last difference rounds in float32, which keeps its sign.
+    upright = rise.sub(run, alpha=2).sub_(run, alpha=13573 / 2**15).gt_(0)
+    flat = rise.sub_(run, alpha=13573 / 2**15).lt_(0)
+    hurdle.lerp_(over_y, upright).lerp_(over_x, flat)
 
-    thin = crest.logical_and_(magnitude > low)
+    thin = magnitude > hurdle.clamp_(min=low)
     edges = thin & (magnitude > high)
     while True:
         grown = _with_neighbours(edges).logical_and_(thin)
@@ -152,8 +157,8 @@ def rim_distance(edges: Tensor) -> Tensor:
     """Distances to the nearest edge by OpenCV's 5x5 mask: steps of 1, 1.4 and 2.1969 pixels.
 
     A shortest path needs two kinds of steps at most, and their order does not matter. So it is
-    enough to go along each of the 16 directions once, by 1, 2, 4, ... steps. All are shifts of the
-    image as one line, whose rows are kept apart by more columns than the farthest path crosses.
+    enough to go along each of the 8 lines once, both ways, by 1, 2, 4, ... steps. All are shifts of
+    the image as one line; the rows are kept apart by more columns than the farthest path crosses.
 
     Args:
         edges: bool (N, 1, H, W).
@@ -162,25 +167,20 @@ def rim_distance(edges: Tensor) -> Tensor:
         float32 (N, 1, H, W) in 10^-4 pixels, no more than 20 pixels.
     """
     count, _, height, width = edges.shape
-    apart = width + _FAR
-    far = _FAR * _PIXEL
-    distance = edges.new_full((count, height, apart), far, dtype=torch.float32)
-    torch.mul(edges[:, 0].logical_not(), far, out=distance[..., :width])
-    line, scratch = distance.flatten(1), torch.empty_like(distance).flatten(1)
-    for (down, right), step in _DIRECTIONS.items():
+    apart, far = width + _FAR, _FAR * _PIXEL
+    distance = edges.new_full((count, height + 2 * _FAR, apart), far, dtype=torch.float32)
+    inside = distance[:, _FAR:-_FAR]
+    torch.mul(edges[:, 0].logical_not(), far, out=inside[..., :width])
+    line, start, length = distance.flatten(1), _FAR * apart, height * apart
+    here = line.narrow(1, start, length)
+    for (down, right), step in _LINES.items():
         times = 1
         while times * step < far:
-            here, there = _shifted(line.shape[1], times * (down * apart + right))
-            reached = torch.add(line[:, there], times * step, out=scratch[:, here])
-            torch.minimum(line[:, here], reached, out=line[:, here])
+            by = times * (down * apart + right)
+            before, after = (line.narrow(1, start + way, length) for way in (-by, by))
+            torch.minimum(here, torch.minimum(before, after).add_(times * step), out=here)
             times *= 2
-    return distance[:, None, :, :width]
-
-
-def _shifted(size: int, by: int) -> tuple[slice, slice]:
-    """Where on an axis there is something `by` places further, and where that is."""
-    first, last = max(0, -by), size - max(0, by)
-    return slice(first, max(first, last)), slice(first + by, max(first, last) + by)
+    return inside[:, None, :, :width]
 
 
 def equalise(levels: Tensor) -> Tensor:

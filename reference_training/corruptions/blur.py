@@ -231,8 +231,8 @@ def zoom_blur(images: Tensor, random: Random, stop: float, step: float) -> Tenso
         (N, 3, H, W).
     """
     factors = zoom_factors(stop, step)
-    # The columns first, as `zoom` leaves its results in memory.
-    total = images.movedim(-1, 0).clone(memory_format=torch.contiguous_format)
+    # Transposed, as `zoom` leaves its results in memory.
+    transposed = images.mT.clone(memory_format=torch.contiguous_format)
     for factor in factors:
-        total.add_(zoom(images, factor).movedim(-1, 0))
-    return total.div_(len(factors) + 1).movedim(0, -1).contiguous()
+        transposed.add_(zoom(images, factor).mT)
+    return (transposed / (len(factors) + 1)).mT

@@ -178,9 +178,9 @@ def _gaussian_bands(
 ) -> list[tuple[Tensor, slice]]:
     """`gaussian_matrix` by groups of rows, each cut to the columns that are not zero."""
     bands = []
-    # On a GPU few products are faster than small ones.
+    # On a GPU, or where there is little to leave out, few products are faster than small ones.
     matrix = gaussian_matrix(size, radius, sigma, border, torch.device("cpu"))
-    for rows in matrix.split(32 if device.type == "cpu" else size):
+    for rows in matrix.split(32 if device.type == "cpu" and 4 * radius < size else size):
         used = rows.any(dim=0).nonzero().flatten().tolist()
         columns = slice(used[0], used[-1] + 1)
         bands.append((rows[:, columns].contiguous().to(device), columns))

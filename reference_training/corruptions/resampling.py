@@ -33,36 +33,30 @@ def zoom(images: Tensor, factor: float, *, whole: bool = False) -> Tensor:
         whole: whether all samples are kept, or of each axis as many central ones as it has pixels.
 
     Returns:
-        (N, C, H, W), or somewhat larger if whole; the columns stand first in memory.
+        (N, C, H, W), or somewhat larger if whole; the transposed of contiguous memory.
 
     Source: Hendrycks & Dietterich 2019, ImageNet-C (`scipy.ndimage.zoom` of order 1).
     """
-    planes = images.shape[:-2]
-    images = _zoom_rows(images.contiguous(), factor, whole)
-    # As a matrix, which torch transposes faster: then the columns are the rows, of all planes.
-    transposed = images.flatten(0, -2).t().contiguous()
-    transposed = _zoom_rows(transposed, factor, whole).unflatten(-1, (*planes, -1))
-    return transposed.movedim(0, -1)
-
-
-def _zoom_rows(images: Tensor, factor: float, whole: bool) -> Tensor:
-    first, second, weight = _zoom_taps(images.shape[-2], factor, whole, images.device, images.dtype)
-    return images.index_select(-2, first).lerp_(images.index_select(-2, second), weight)
+    for _ in ("rows", "columns"):
+        images = images.contiguous()
+        lower, weight = _zoom_taps(images.shape[-2], factor, whole, images.device, images.dtype)
+        above = images.index_select(-2, lower + 1)
+        images = images.index_select(-2, lower).lerp_(above, weight).mT
+    return images
 
 
 @lru_cache(maxsize=256)
 def _zoom_taps(
     size: int, factor: float, whole: bool, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The two neighbours that each sample lies between, and the second one's weight."""
+) -> tuple[Tensor, Tensor]:
+    """The first of two neighbours that each sample lies between, and the second one's weight."""
     cropped = math.ceil(size / factor)
     enlarged = round(cropped * factor)
     first = 0 if whole else (enlarged - size) // 2
     samples = torch.arange(first, enlarged if whole else first + size, device="cpu")
     positions = samples.double() * (cropped - 1) / max(enlarged - 1, 1) + (size - cropped) // 2
     lower = positions.floor().clamp_(0, size - 2).to(torch.int64)
-    weight = (positions - lower)[:, None].to(dtype)
-    return lower.to(device), (lower + 1).to(device), weight.to(device)
+    return lower.to(device), (positions - lower)[:, None].to(device, dtype)
 
 
 def gather_pixels(planes: Tensor, index: Tensor) -> Tensor:

@@ -114,8 +114,8 @@ def corrupt_file(task: Task, file: str, seed: int) -> int:
         except ValueError as error:
             raise RunError(f"{task.images / file}: {error}") from error
         with io.BytesIO() as content:
-            how = {"format": "JPEG", "quality": 85, "optimize": True} if task.jpeg else {}
-            Image.fromarray(corrupted).save(content, **{"format": "PNG"} | how)
+            how = {"quality": 85, "optimize": True} if task.jpeg else {}
+            Image.fromarray(corrupted).save(content, "JPEG" if task.jpeg else "PNG", **how)
             write_atomically(task.target(pair, file), content.getvalue())
     return len(missing)
 

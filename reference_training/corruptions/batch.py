@@ -16,11 +16,11 @@ from .checks import (
     parameter_rows,
     severity_levels,
 )
-from .filters import truncate_levels
+from .filters import corrupt_levels
 from .frost import FrostSource, choose_source
 from .layouts import Images, as_batch
 from .random import Random
-from .registry import CORRUPTIONS, SEVERITIES
+from .registry import CORRUPTIONS
 
 # One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
 # core's cache. A GPU, whose time is lost between small steps, takes all images at once.
@@ -91,21 +91,22 @@ def corrupt(
     rows = dict(parameter_rows(chosen, parameters, height, width))
     choose_source(frost, warn=False)
     # The one choice which is not a matter of severity.
-    rows["frost"] = tuple((*row, frost) for row in rows["frost"])  # type: ignore[assignment]
+    frosts = tuple((*row, frost) for row in rows["frost"])
+    rows["frost"] = frosts  # type: ignore[assignment]
 
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
     few = max(1, _CHUNK_PIXELS // max(1, height * width))
     chunk = few if levels.device.type == "cpu" else max(1, batch)
-    for code, level, members in _groups(codes, severities):
+    for (code, level), members in _groups(codes, severities).items():
         name = CORRUPTIONS[code]
         domain = zlib.crc32(f"{name}/{level}".encode())
-        for part in members.split(chunk):
+        for part in _parts(members, chunk):
             random = Random(keys[part], domain, levels.device)
-            here = part.to(levels.device)
-            clean = levels.index_select(0, here).to(torch.float32).div_(255)
             with _reaching(name, level, height, width):
-                corrupted = chosen.functions[name](clean, random, *rows[name][level - 1])
-            result.index_copy_(0, here, truncate_levels(corrupted).to(torch.uint8))
+                made = corrupt_levels(
+                    chosen.functions[name], levels[part], random, *rows[name][level - 1]
+                )
+            result[part] = made.to(torch.uint8)
     return back(result, [CORRUPTIONS[code] for code in codes])
 
 
@@ -123,13 +124,17 @@ def _reaching(name: str, level: int, height: int, width: int) -> Iterator[None]:
         ) from error
 
 
-def _groups(codes: list[int], severities: list[int]) -> list[tuple[int, int, Tensor]]:
-    """Positions in the batch, int64, for each (type, severity) that occurs in it."""
-    pairs = torch.tensor([codes, severities], dtype=torch.int64)
-    pairs = pairs[0] * len(SEVERITIES) + pairs[1] - 1
-    kinds, counts = torch.unique(pairs, return_counts=True)
-    positions = torch.argsort(pairs, stable=True).split(counts.tolist())
-    return [
-        (kind // len(SEVERITIES), kind % len(SEVERITIES) + 1, members)
-        for kind, members in zip(kinds.tolist(), positions, strict=True)
-    ]
+def _groups(codes: list[int], severities: list[int]) -> dict[tuple[int, int], list[int]]:
+    """Positions in the batch for each (type, severity) that occurs in it."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, pair in enumerate(zip(codes, severities, strict=True)):
+        groups.setdefault(pair, []).append(position)
+    return groups
+
+
+def _parts(members: list[int], chunk: int) -> Iterator[slice | list[int]]:
+    """Indices of at most `chunk` members each; slices, which copy nothing, where they can be."""
+    for start in range(0, len(members), chunk):
+        part = members[start : start + chunk]
+        whole = part[-1] - part[0] + 1 == len(part)
+        yield slice(part[0], part[-1] + 1) if whole else part

@@ -276,8 +276,8 @@ def procedural_overlays(side: int = 512) -> Tensor:
     Returns:
         float64 (5, 3, side, side), whole grey levels 0..255.
     """
-    looks = torch.tensor(_LOOKS, dtype=torch.float64)[:, :, None, None]
-    random = Random(torch.arange(len(_LOOKS)))
+    looks = torch.tensor(_LOOKS, dtype=torch.float64, device="cpu")[:, :, None, None]
+    random = Random(torch.arange(len(_LOOKS), device="cpu"))
     coarse = diamond_square(random, side, 1.7).double()
     fine = diamond_square(random, side, 1.2).double()
     veins = (1 - (2 * coarse - 1).abs()) ** 4

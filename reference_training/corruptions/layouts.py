@@ -39,8 +39,8 @@ def as_batch(images: Any) -> tuple[Tensor, Back]:
                 f"images: expected a picture of mode RGB or L, got {images.mode}; convert it with "
                 '.convert("RGB"), which gives up transparency and palettes'
             )
-        batch, back = as_batch(np.array(images))
-        return batch, lambda levels, names: Image.fromarray(back(levels, names))
+        batch, as_array = as_batch(np.array(images))
+        return batch, lambda levels, names: Image.fromarray(as_array(levels, names))
     if isinstance(images, np.ndarray):
         return _from_array(images)
     if not isinstance(images, Tensor):

@@ -8,7 +8,8 @@ Two public definitions exist of some types, and both are here (`SEMANTICS`):
   severities for every size. Its
   elastic transform is another one, without the affine map; its motion blur is not rounded to 8
   bits, nor is snow's layer before its smear; that layer keeps the first pixels of an enlargement,
-  not the central ones; its frost overlays are enlarged by a tenth. (In its zoom blur, too, first
+  not the central ones; its frost overlays are enlarged by a tenth; its pixels are enlarged by the
+  nearest, the same where a whole factor enlarges them and at 224. (In its zoom blur, too, first
   stands for central, but factors below 1.5 leave at most one pixel to cut, and that is the last.)
 
 Source: Hendrycks & Dietterich 2019, ImageNet-C; Michaelis et al. 2019, the package.
@@ -82,6 +83,7 @@ SEMANTICS: dict[str, Semantics] = {
             "snow": weather.snow_uncut,
             "frost": frost.frost_enlarged,
             "elastic_transform": digital.elastic_displacement,
+            "pixelate": digital.pixelate_nearest,
         },
         {"imagenet224": ParameterSet(224, math.inf, IMAGECORRUPTIONS224)},
     ),

@@ -91,8 +91,7 @@ def corrupt(
     rows = dict(parameter_rows(chosen, parameters, height, width))
     choose_source(frost, warn=False)
     # The one choice which is not a matter of severity.
-    frosts = tuple((*row, frost) for row in rows["frost"])
-    rows["frost"] = frosts  # type: ignore[assignment]
+    rows["frost"] = tuple((*each, frost) for each in rows["frost"])  # type: ignore
 
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
     few = max(1, _CHUNK_PIXELS // max(1, height * width))

@@ -114,7 +114,7 @@ def _reaching(name: str, level: int, height: int, width: int) -> Iterator[None]:
     """Says of an error in a tiny image that it is one of size."""
     try:
         yield
-    except (IndexError, RuntimeError, ZeroDivisionError) as error:
+    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:
         if min(height, width) >= _SMALL:
             raise
         raise ValueError(

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from reference_training.corruptions import RandomCorruption
 from reference_training.data import load
 
-
 degraded = RandomCorruption(frost="procedural")
 """The same images (B, 3, H, W), each under a corruption of ImageNet-C at a severity, both drawn."""
 

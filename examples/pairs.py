@@ -11,20 +11,11 @@ from torch.utils.data import TensorDataset, default_collate
 from torchvision.ops import masks_to_boxes
 from tqdm import tqdm
 
-from reference_training.corruptions import SEEN, corrupt
+from reference_training.corruptions import RandomCorruption
 from reference_training.data import load
 
-
-def degraded(images: Tensor) -> Tensor:
-    """The same images (B, 3, H, W), each under a corruption of ImageNet-C, at a severity.
-
-    Both are drawn. Made for sides of 224, 64 and 32; `corrupt` has the options for others.
-    """
-    number = len(images)
-    kinds = [SEEN[index] for index in torch.randint(len(SEEN), (number,)).tolist()]
-    severities = torch.randint(1, 6, (number,))
-    seeds = torch.randint(2**31, (number,))
-    return corrupt(images, kinds, severities, seeds=seeds, frost="procedural")
+degraded = RandomCorruption(frost="procedural")
+"""The same images (B, 3, H, W), each under a corruption of ImageNet-C at a severity, both drawn."""
 
 
 def pairs(iterations: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from reference_training.data.image_files import open_rgb
+from reference_training.runtime.image_files import open_rgb
 from reference_training.uncertainty.meter import load_meter
 from reference_training.uncertainty.ranking import rank
 

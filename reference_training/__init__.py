@@ -2,21 +2,7 @@
 
 import os
 
-from ulfd.extras import require
-
 # With more than one thread, torch's OpenMP threads spin while they wait for each other. Beside
 # another busy process a small network then trained sixteen times slower than with passive waiting
 # (two cores, two threads). Only effective before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-require(
-    "torch",
-    "torchvision",
-    "PIL",
-    "tyro",
-    "tqdm",
-    "safetensors",
-    "matplotlib",
-    "sklearn",
-    extra="train",
-)

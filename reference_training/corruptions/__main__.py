@@ -1,30 +1,35 @@
-"""A sheet of all corruptions: `python -m reference_training.corruptions --out sheet.png`.
+"""Two commands: a sheet of all corruptions to look at, and a folder of images corrupted.
 
-One image under the 19 types at the 5 severities; where the public package `imagecorruptions` is
+`python -m reference_training.corruptions sheet --out sheet.png` (the word may be left out): one
+image under the 19 types at the 5 severities; where the public package `imagecorruptions` is
 installed, what it makes of the image stands beside it, with random numbers of its own.
+
+`python -m reference_training.corruptions apply photos photos-C --jpeg85`: every image of a folder
+under the types at the severities, in ImageNet-C's layout. Given again after a kill, it continues.
 """
 
 import importlib
 import importlib.util
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from PIL import Image, UnidentifiedImageError
-from sklearn.datasets import load_sample_image
+from PIL import Image
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, CorruptionOptions, frost_source
+from reference_training.corruptions.apply import Application, apply
 from reference_training.corruptions.sheet import Rows, corrupted_rows, sheet
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
-
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
-"""What Pillow may take a picture for; for others, as EPS, it would start a program."""
+from reference_training.runtime.files import reading
+from reference_training.runtime.image_files import open_rgb
 
 
 def load_square(path: Path | None, size: int) -> np.ndarray:
@@ -35,13 +40,12 @@ def load_square(path: Path | None, size: int) -> np.ndarray:
     """
     if size < 32:
         raise RunError(f"--size is {size}, but must be at least 32.")
-    try:
-        if path is None:
-            picture = Image.fromarray(load_sample_image("china.jpg"))
-        else:
-            picture = Image.open(path, formats=FORMATS).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise RunError(f"--image {path}: {error}") from error
+    if path is None:
+        sklearn = importlib.import_module("sklearn.datasets")  # this picture alone needs it
+        picture = Image.fromarray(sklearn.load_sample_image("china.jpg"))
+    else:
+        with reading(f"--image {path}", "cannot be read", "Give another picture"):
+            picture = open_rgb(path)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
@@ -99,10 +103,25 @@ def execute(
     print(f"{out}; frost: {frost_source(options.frost)}")
 
 
+def execute_apply(given: OmitArgPrefixes[Application]) -> None:
+    """Corrupts a folder of images, in ImageNet-C's layout."""
+    print(f"{apply(given)} files written to {given.out}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"sheet": execute, "apply": execute_apply}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    prog = "python -m reference_training.corruptions"
-    return exit_code(lambda: tyro.cli(execute, prog=prog, args=arguments, description=__doc__))
+    given = sys.argv[1:] if arguments is None else arguments
+    named = bool(given) and given[0] in COMMANDS
+    command, options = (given[0], given[1:]) if named else ("sheet", given)
+    prog = f"python -m reference_training.corruptions {command}"
+
+    def work() -> None:
+        tyro.cli(COMMANDS[command], prog=prog, args=options, description=__doc__)
+
+    return exit_code(work, lambda: shlex.join([*prog.split(), *options]))
 
 
 if __name__ == "__main__":

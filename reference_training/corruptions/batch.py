@@ -1,9 +1,10 @@
-"""`corrupt`: a batch of images, each with its own type, severity and seed."""
+"""`corrupt`: any images, each with its own type, severity and seed."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,95 +12,128 @@ from torch import Tensor
 from .checks import (
     corruption_codes,
     definition,
-    image_levels,
     image_seeds,
     parameter_rows,
     severity_levels,
 )
-from .filters import truncate_levels
+from .filters import corrupt_levels
 from .frost import FrostSource, choose_source
+from .layouts import Images, as_batch
 from .random import Random
-from .registry import CORRUPTIONS, SEVERITIES
+from .registry import CORRUPTIONS
 
 # One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
 # core's cache. A GPU, whose time is lost between small steps, takes all images at once.
 _CHUNK_PIXELS = 224 * 224
 
 
+# Below this side no published table was meant, and its filters may reach beyond the image.
+_SMALL = 32
+
+
 @torch.no_grad()
 def corrupt(
-    images: Tensor,
+    images: Images,
     corruption: str | Sequence[str],
     severity: int | Sequence[int] | Tensor,
     *,
-    seeds: int | Sequence[int] | Tensor,
+    seed: int = 0,
+    seeds: int | Sequence[int] | Tensor | None = None,
     parameters: str | None = None,
     semantics: str = "imagenet_c",
     frost: FrostSource = "auto",
-) -> Tensor:
-    """Corrupt each image as ImageNet-C does.
+) -> Images:
+    """Corrupt each image as ImageNet-C does; what comes in comes out.
+
+        >>> import numpy as np
+        >>> photo = np.full((300, 400, 3), 128, np.uint8)
+        >>> corrupt(photo, "fog", 3).shape
+        (300, 400, 3)
 
     y = trunc(255 clip(corruption(x / 255), 0, 1)). What an image becomes depends on its pixels,
     type, severity and seed, and on nothing else: not on its neighbours, their number or order.
-    Nothing is drawn from torch's global generators.
+    Nothing is drawn from global generators.
 
     Args:
-        images: (B, 3, H, W) RGB; uint8, or floating point in [0, 1], rounded to 8 bits first.
+        images: RGB or grey, of any height and width; uint8, or floating point in [0, 1], which is
+            rounded to 8 bits first. A NumPy array (H, W, 3), (H, W), (B, H, W, 3) or (B, H, W, 1);
+            a `PIL.Image` of mode RGB or L; a tensor (3, H, W), (1, H, W), (B, 3, H, W) or
+            (B, 1, H, W). Grey is corrupted as RGB, and keeps its luma, or one channel of a noise.
         corruption: one of `CORRUPTIONS`, or one for each image.
         severity: 1..5, or one for each image.
-        seeds: int64 (B,), one for each image; an int for a batch of one. The same seed draws
-            different numbers for different types and severities.
-        parameters: the name of a parameter set ("imagenet224", "tiny64", "cifar32"), or None for
-            the one published for the images' size.
+        seed: a whole number of 32 bits; the image at position i of a batch gets the seed
+            seed 2^32 + i.
+        seeds: instead of it int64 (B,), one for each image; an int for a batch of one. The same
+            seed draws different numbers for different types and severities.
+        parameters: the name of a parameter set ("imagenet224", "tiny64", "cifar32"), or None for a
+            choice by the shorter side: to 48 pixels "cifar32", to 128 "tiny64", else "imagenet224".
         semantics: "imagenet_c", or "imagecorruptions" for the package's variants; see `registry`.
         frost: which frost overlays: "photographs", "procedural", "auto", or a folder; see
             `frost_source`.
 
     Returns:
-        (B, 3, H, W) on the images' device: uint8, or for floating point grey levels / 255 in the
-        images' dtype.
+        The corrupted images, of the given type, shape, dtype, mode and device; floating point is
+        grey levels / 255.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind, shape, length or range.
+        TypeError, ValueError: an argument is of the wrong kind, shape, length or range, or an image
+            too small for a corruption.
         FileNotFoundError: frost photographs asked for and not there.
 
     Source: Hendrycks & Dietterich 2019, ImageNet-C.
     """
-    levels = image_levels(images)
+    levels, back = as_batch(images)
     batch, _, height, width = levels.shape
     codes = corruption_codes(corruption, batch)
     severities = severity_levels(severity, batch)
-    keys = image_seeds(seeds, batch)
+    keys = image_seeds(seed, seeds, batch)
     chosen = definition(semantics)
     rows = dict(parameter_rows(chosen, parameters, height, width))
     choose_source(frost, warn=False)
     # The one choice which is not a matter of severity.
-    rows["frost"] = tuple((*row, frost) for row in rows["frost"])  # type: ignore[assignment]
+    rows["frost"] = tuple((*each, frost) for each in rows["frost"])  # type: ignore
 
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
     few = max(1, _CHUNK_PIXELS // max(1, height * width))
-    chunk = few if levels.device.type == "cpu" else batch
-    for code, level, members in _groups(codes, severities):
+    chunk = few if levels.device.type == "cpu" else max(1, batch)
+    for (code, level), members in _groups(codes, severities).items():
         name = CORRUPTIONS[code]
         domain = zlib.crc32(f"{name}/{level}".encode())
-        for part in members.split(chunk):
+        for part in _parts(members, chunk):
             random = Random(keys[part], domain, levels.device)
-            here = part.to(levels.device)
-            clean = levels.index_select(0, here).to(torch.float32).div_(255)
-            corrupted = chosen.functions[name](clean, random, *rows[name][level - 1])
-            result.index_copy_(0, here, truncate_levels(corrupted).to(torch.uint8))
-    if images.dtype == torch.uint8:
-        return result
-    return (result.to(torch.float64) / 255).to(images.dtype)
+            with _reaching(name, level, height, width):
+                made = corrupt_levels(
+                    chosen.functions[name], levels[part], random, *rows[name][level - 1]
+                )
+            result[part] = made.to(torch.uint8)
+    return back(result, [CORRUPTIONS[code] for code in codes])
 
 
-def _groups(codes: list[int], severities: list[int]) -> list[tuple[int, int, Tensor]]:
-    """Positions in the batch, int64, for each (type, severity) that occurs in it."""
-    pairs = torch.tensor([codes, severities], dtype=torch.int64)
-    pairs = pairs[0] * len(SEVERITIES) + pairs[1] - 1
-    kinds, counts = torch.unique(pairs, return_counts=True)
-    positions = torch.argsort(pairs, stable=True).split(counts.tolist())
-    return [
-        (kind // len(SEVERITIES), kind % len(SEVERITIES) + 1, members)
-        for kind, members in zip(kinds.tolist(), positions, strict=True)
-    ]
+@contextmanager
+def _reaching(name: str, level: int, height: int, width: int) -> Iterator[None]:
+    """Says of an error in a tiny image that it is one of size."""
+    try:
+        yield
+    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:
+        if min(height, width) >= _SMALL:
+            raise
+        raise ValueError(
+            f"images: {height}x{width} pixels are too few for {name} at severity {level}, which "
+            "reaches further; enlarge the images, or choose a smaller set with `parameters=`"
+        ) from error
+
+
+def _groups(codes: list[int], severities: list[int]) -> dict[tuple[int, int], list[int]]:
+    """Positions in the batch for each (type, severity) that occurs in it."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, pair in enumerate(zip(codes, severities, strict=True)):
+        groups.setdefault(pair, []).append(position)
+    return groups
+
+
+def _parts(members: list[int], chunk: int) -> Iterator[slice | list[int]]:
+    """Indices of at most `chunk` members each; slices, which copy nothing, where they can be."""
+    for start in range(0, len(members), chunk):
+        part = members[start : start + chunk]
+        whole = part[-1] - part[0] + 1 == len(part)
+        yield slice(part[0], part[-1] + 1) if whole else part

@@ -87,7 +87,7 @@ def disk_kernel(radius: float, alias_blur: float) -> Tensor:
         float64 (k, k) on the CPU, k odd, of sum one.
     """
     reach, taps = (8, 1) if radius <= 8 else (int(radius), 2)
-    axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float64, device="cpu")
     disk = (axis[:, None] ** 2 + axis**2 <= radius**2).to(torch.float64)
     smoothing = gaussian_matrix(len(axis), taps, alias_blur, "mirror", torch.device("cpu"))
     kernel = smoothing @ (disk / disk.sum()) @ smoothing.mT
@@ -201,7 +201,7 @@ def smear(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
         (N, C, H, W).
     """
     height, width = images.shape[-2:]
-    taps = torch.arange(2 * radius + 1, dtype=torch.float64)
+    taps = torch.arange(2 * radius + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(taps**2) / (2 * sigma**2))
     weights /= weights.sum()
     # What the last taps of a long line add is too little for an 8-bit image to show.

@@ -13,51 +13,6 @@ from .parameters import Rows
 from .registry import CORRUPTIONS, SEMANTICS, SEVERITIES, Semantics
 
 
-def _remedy(images: Tensor) -> str:
-    """How to bring images of another shape into (B, 3, H, W)."""
-    if images.ndim == 4 and images.shape[1] == 1:
-        return "repeat the one channel of grey images with .expand(-1, 3, -1, -1)"
-    if images.ndim == 4 and images.shape[3] == 3:
-        return "the channels stand before height and width: .permute(0, 3, 1, 2)"
-    if images.ndim == 3 and images.shape[0] == 3:
-        return "a single image needs a leading axis: .unsqueeze(0)"
-    return "a batch of images of three channels, which stand before height and width"
-
-
-def image_levels(images: Tensor) -> Tensor:
-    """Images as 8-bit grey levels.
-
-    Args:
-        images: (B, 3, H, W), uint8, or floating point in [0, 1], which is rounded to 8 bits.
-
-    Returns:
-        uint8 (B, 3, H, W).
-
-    Raises:
-        TypeError: not a tensor, or of another dtype.
-        ValueError: another shape, or values outside [0, 1].
-    """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: expected a torch.Tensor, got {type(images).__name__}")
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"images: expected shape (B, 3, H, W), got {tuple(images.shape)}; {_remedy(images)}"
-        )
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images: expected uint8, or floating point in [0, 1], got {images.dtype}; "
-            "convert with .to(torch.uint8)"
-        )
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError(
-            f"images: floating point must lie in [0, 1], got {images.min().item():g} to "
-            f"{images.max().item():g}; corrupt before normalising, and divide grey levels by 255"
-        )
-    return images.to(torch.float64).mul_(255).round_().to(torch.uint8)
-
-
 def corruption_codes(corruption: str | Sequence[str], batch: int) -> list[int]:
     """The position in `CORRUPTIONS` of each image's type.
 
@@ -113,11 +68,12 @@ def severity_levels(severity: int | Sequence[int] | Tensor, batch: int) -> list[
     return levels
 
 
-def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int) -> Tensor:
+def image_seeds(seed: int, seeds: int | Sequence[int] | Tensor | None, batch: int) -> Tensor:
     """One seed for each image.
 
     Args:
-        seeds: integers, one for each image; a single int for a batch of one.
+        seed: of all, from which `position_seeds` makes the others.
+        seeds: instead of it: integers, one for each image; a single int for a batch of one.
         batch: how many images.
 
     Returns:
@@ -125,17 +81,43 @@ def image_seeds(seeds: int | Sequence[int] | Tensor, batch: int) -> Tensor:
 
     Raises:
         TypeError: not integers.
-        ValueError: another number of seeds.
+        ValueError: `seed` out of range, or another number of seeds.
     """
+    if seeds is None:
+        return position_seeds(seed, torch.arange(batch, device="cpu"))
     keys = torch.as_tensor(seeds, device="cpu")
     if batch == 0 and keys.numel() == 0:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
     if keys.is_floating_point() or keys.is_complex() or keys.dtype == torch.bool:
         raise TypeError(f"seeds: expected integers (int64), got {keys.dtype}")
     if keys.ndim > 1:
         raise ValueError(f"seeds: expected shape ({batch},), got {tuple(keys.shape)}")
+    if keys.ndim == 0 and batch != 1:
+        raise ValueError(
+            f"seeds: expected one for each image of the batch ({batch}), got one number; "
+            "`seed=` makes one for each image of it"
+        )
     _same_length("seeds", keys.numel(), batch)
     return keys.reshape(batch).to(torch.int64)
+
+
+def position_seeds(seed: int, positions: Tensor) -> Tensor:
+    """Each image's seed, by its place: seed 2^32 + position, int64 as `positions`.
+
+    Raises:
+        TypeError: `seed` is no whole number.
+        ValueError: it does not fit into 32 bits.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise TypeError(f"seed: expected a whole number, got {seed!r}") from error
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(
+            f"seed: expected -2^31 to 2^31 - 1, got {number}; `seeds=` takes 64 bits, one number "
+            "for each image"
+        )
+    return positions + (number << 32)
 
 
 def definition(name: str) -> Semantics:
@@ -157,33 +139,27 @@ def definition(name: str) -> Semantics:
 
 
 def parameter_rows(semantics: Semantics, name: str | None, height: int, width: int) -> Rows:
-    """The severities to use.
+    """The severities to use: those of a set by name, else by the shorter side.
 
     Args:
         semantics: the definition, which has its own sets.
-        name: of one of its sets, or None for the set published for the image size.
+        name: of one of its sets, or None for the first that reaches to the shorter side.
         height, width: of the images, pixels.
 
     Returns:
         The set's five rows for each type.
 
     Raises:
-        ValueError: an unknown name, or no set published for the size.
+        ValueError: an unknown name.
     """
     sets = semantics.parameter_sets
-    known = ", ".join(f"{key!r} ({h}x{w})" for key, ((h, w), _) in sets.items())
-    if name is not None:
-        if name not in sets:
-            raise ValueError(f"parameters: {name!r} is unknown; known here are {known}")
-        return sets[name].rows
-    for candidate in sets.values():
-        if candidate.image_size == (height, width):
-            return candidate.rows
-    raise ValueError(
-        f"parameters: no severities are published for {height}x{width} images; known here are "
-        f"{known}. Resize the images, or name the set to use all the same; but numbers in pixels "
-        "made for another size change the severity: those for 224x224 destroy 32x32 images"
-    )
+    if name is None:
+        shorter = min(height, width)
+        return next(each.rows for each in sets.values() if shorter <= each.up_to)
+    if name not in sets:
+        known = ", ".join(f"{key!r} ({each.side}x{each.side})" for key, each in sets.items())
+        raise ValueError(f"parameters: {name!r} is unknown; known here are {known}")
+    return sets[name].rows
 
 
 def _same_length(argument: str, given: int, batch: int) -> None:

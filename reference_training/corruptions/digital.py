@@ -6,70 +6,84 @@ Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-import numpy as np
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from .filters import gaussian_filter
+from .filters import gaussian_filter, of_levels, truncate_levels
 from .random import Random
 from .resampling import sample_bilinear
 
+# A level too small to be seen, and large enough to be divided by.
+_SPECK = 1e-30
 
-def brightness(images: Tensor, random: Random, shift: float) -> Tensor:
-    """Raise HSV's value: RGB V' / V with V = max(R, G, B), V' = clip(V + shift, 0, 1).
+
+@of_levels
+def brightness(levels: Tensor, random: Random, shift: float) -> Tensor:
+    """Raise HSV's value: RGB V' / V with V = max(R, G, B), V' = clip(V + 255 shift, 0, 255).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
-        shift: added to V.
+        shift: added to V; 1 is from black to white.
 
     Returns:
-        (N, 3, H, W); a black pixel becomes the grey V'.
+        int16 (N, 3, H, W); a black pixel becomes the grey V'.
     """
-    value = images.amax(dim=1, keepdim=True)
-    raised = (value + shift).clamp_(0, 1)
-    # Of the values above 0 the least is 1/255.
-    return images * (raised / value.clamp(min=1 / 255)) + torch.where(value > 0, 0.0, raised)
+    # Black is almost black, and its channels are then V like those of any other grey.
+    images = levels.to(torch.float32).clamp_(min=_SPECK)
+    value = _brightest(levels).to(torch.float32).clamp_(min=_SPECK)
+    raised = (value + 255 * shift).clamp_(0, 255)
+    return truncate_levels(images.mul_(raised.div_(value)), white=255)
 
 
-def saturate(images: Tensor, random: Random, gain: float, shift: float) -> Tensor:
+@of_levels
+def saturate(levels: Tensor, random: Random, gain: float, shift: float) -> Tensor:
     """Change HSV's saturation: V - (V - RGB) S' / S with S' = clip(gain S + shift, 0, 1).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         gain, shift: applied to S = (max - min) / max.
 
     Returns:
-        (N, 3, H, W); grey has no hue, which HSV writes as red, so a shift makes it reddish.
+        int16 (N, 3, H, W); grey has no hue, which HSV writes as red, so a shift makes it reddish.
     """
-    value = images.amax(dim=1, keepdim=True)
-    spread = value - images.amin(dim=1, keepdim=True)
-    saturation = torch.where(value > 0, spread / value, 0.0)
-    target = (gain * saturation + shift).clamp_(0, 1)
-    coloured = value - (value - images) * (target / saturation)
-    faded = value * (1 - target)
-    reddish = torch.cat([value, faded, faded], dim=1)
-    return torch.where(spread > 0, coloured, reddish)
+    value = _brightest(levels).to(torch.float32)
+    depth = value - levels
+    # Grey is almost red: S is then almost 0, and green and blue fall as S' says.
+    depth[:, 1:].add_(_SPECK)
+    spread = depth.amax(dim=1, keepdim=True)
+    target = (spread / value.clamp(min=1)).mul_(gain).add_(shift).clamp_(0, 1)
+    return truncate_levels(value.addcmul(depth, target.mul_(value).div_(spread), value=-1), 255)
 
 
-def contrast(images: Tensor, random: Random, gain: float) -> Tensor:
+def _brightest(levels: Tensor) -> Tensor:
+    red, green, blue = levels.split(1, dim=1)
+    return torch.maximum(red, green).maximum(blue)
+
+
+@of_levels
+def contrast(levels: Tensor, random: Random, gain: float) -> Tensor:
     """Pull each channel to its mean over the image: mean + gain (x - mean).
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         gain: what is left of the contrast.
 
     Returns:
-        (N, 3, H, W).
+        int16 (N, 3, H, W).
     """
-    # In float64 a sum of float32 numbers in [0, 1] has no rounding, hence no order.
-    mean = images.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
-    return (images - mean).mul_(gain).add_(mean)
+    images = levels.to(torch.float32)
+    # Sums of whole numbers: they have no rounding, hence no order.
+    total = images.sum(dim=3).to(torch.int64).sum(dim=2)[..., None, None]
+    mean = total.to(torch.float32).div_(levels.shape[2] * levels.shape[3])
+    return truncate_levels(images.mul_(gain).add_(mean.mul_(1 - gain)), white=255)
 
 
 def elastic_transform(
@@ -95,7 +109,7 @@ def elastic_transform(
 
 
 def elastic_displacement(images: Tensor, random: Random, alpha: float) -> Tensor:
-    """Displace each pixel by alpha gaussian(U(-a, a)) with a = H / 200 and sigma = H / 100.
+    """Displace each pixel by alpha gaussian(U(-a, a)) with a = H / 200, sigma = H / 100, W / 100.
 
     Args:
         images: (N, 3, H, W).
@@ -107,18 +121,22 @@ def elastic_displacement(images: Tensor, random: Random, alpha: float) -> Tensor
 
     Source: the public package `imagecorruptions`.
     """
-    height = images.shape[-2]
-    return _displace(images, random, height / 200, alpha, height / 100)
+    height, width = images.shape[-2:]
+    return _displace(images, random, height / 200, alpha, (height / 100, width / 100))
 
 
 def _displace(
-    images: Tensor, random: Random, amplitude: float, alpha: float, sigma: float
+    images: Tensor,
+    random: Random,
+    amplitude: float,
+    alpha: float,
+    sigma: float | tuple[float, float],
 ) -> Tensor:
     height, width = images.shape[-2:]
     noise = random.uniform_field(2, height, width, low=-amplitude, high=amplitude)
     shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect").mul_(alpha)
-    shift[:, 0] += torch.arange(width, device=images.device)
-    shift[:, 1] += torch.arange(height, device=images.device)[:, None]
+    shift[:, 0] += torch.arange(width, dtype=torch.int32, device=images.device)
+    shift[:, 1] += torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
     return sample_bilinear(images, shift.movedim(1, -1).contiguous(), "reflect")
 
 
@@ -158,44 +176,109 @@ def affine_sources(inverse: Tensor, height: int, width: int, device: torch.devic
     pixels, rounded to 1/32.
     """
     unit = inverse * 1024
-    x = torch.arange(width, dtype=torch.float64)[:, None]
-    y = torch.arange(height, dtype=torch.float64)[:, None]
+    x = torch.arange(width, dtype=torch.float64, device="cpu")[:, None]
+    y = torch.arange(height, dtype=torch.float64, device="cpu")[:, None]
     along_x = (x * unit[:, :1]).round_().to(torch.int32).to(device)
     along_y = (y * unit[:, 1:2] + unit[:, 2:]).round_().to(torch.int32).to(device)
     places = along_y.add_(16)[:, :, None] + along_x[:, None]
-    return places.bitwise_right_shift_(5) / 32
+    return places.bitwise_right_shift_(5).to(torch.float32).div_(32)
 
 
-def pixelate(images: Tensor, random: Random, scale: float) -> Tensor:
+@of_levels
+def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     """Shrink to int(scale size) pixels and enlarge again, both by Pillow's box filter, bit-exact.
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         scale: the side's shrinkage.
 
     Returns:
-        (N, 3, H, W).
+        uint8 (N, 3, H, W).
     """
-    height, width = images.shape[-2:]
-    levels = (images * 255).round_()
-    for size in (width, height):  # along the columns first, as Pillow goes
-        levels = _box_average(levels.mT.contiguous(), box_spans(size, int(size * scale)))
+    means = _shrunken(levels, scale)
     # Enlarged, each box covers the centre of one pixel.
     down, right = (
-        box_spans(int(size * scale), size)[0].to(images.device) for size in (height, width)
+        box_spans(few, size)[0].to(levels.device)
+        for few, size in zip(means.shape[-2:], levels.shape[-2:], strict=True)
     )
-    return levels.div_(255).index_select(-1, right).index_select(-2, down)
+    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
 
 
-def _box_average(levels: Tensor, spans: tuple[Tensor, Tensor]) -> Tensor:
-    """Means over spans of rows, halves rounded up: sums of whole numbers, hence exact."""
-    first, count = (each.to(levels.device) for each in spans)
-    total = levels.index_select(-2, first)
-    for more in range(1, int(spans[1].max())):
-        further = levels.index_select(-2, (first + more).clamp_(max=levels.shape[-2] - 1))
-        total.add_(further.mul_((count > more).to(levels.dtype)[:, None]))
-    return total.div_(count[:, None]).add_(0.5).floor_()
+@of_levels
+def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
+    """`pixelate` enlarged by the nearest pixel, which differs where no whole factor enlarges.
+
+    Args:
+        levels: uint8 (N, 3, H, W).
+        random: not drawn from.
+        scale: the side's shrinkage.
+
+    Returns:
+        uint8 (N, 3, H, W).
+
+    Source: the public package `imagecorruptions`.
+    """
+    means = _shrunken(levels, scale)
+    down, right = (
+        _nearest(few, size).to(levels.device)
+        for few, size in zip(means.shape[-2:], levels.shape[-2:], strict=True)
+    )
+    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+
+
+@lru_cache(maxsize=64)
+def _nearest(size: int, target: int) -> Tensor:
+    """Which pixel of an axis Pillow takes for each of an enlarged one: int64 (target,)."""
+    steps = torch.full((target,), size / target, dtype=torch.float64, device="cpu")
+    steps[0] *= 0.5
+    return steps.cumsum(0).to(torch.int64)  # summed one by one, as there
+
+
+def _shrunken(levels: Tensor, scale: float) -> Tensor:
+    rows, columns = (int(size * scale) for size in levels.shape[-2:])
+    if levels.device.type != "cpu":
+        return box_shrink(levels, rows, columns)
+    box = Image.Resampling.BOX
+    return _read([image.resize((columns, rows), box) for image in _opened(levels)])
+
+
+def _opened(levels: Tensor) -> Iterator[Image.Image]:
+    """Each image, uint8 (3, H, W), as Pillow's."""
+    size = levels.shape[-1], levels.shape[-2]
+    for planes in levels.contiguous().cpu().numpy():
+        yield Image.merge("RGB", [Image.frombuffer("L", size, p, "raw", "L", 0, 1) for p in planes])
+
+
+def _read(images: Sequence[Image.Image]) -> Tensor:
+    """`_opened` undone: uint8 (N, 3, H, W) on the CPU."""
+    planes = bytearray().join([image.tobytes("raw", band) for image in images for band in "RGB"])
+    return torch.frombuffer(planes, dtype=torch.uint8).view(
+        -1, 3, images[0].height, images[0].width
+    )
+
+
+def box_shrink(levels: Tensor, rows: int, columns: int) -> Tensor:
+    """Pillow's box filter on any device.
+
+    Args:
+        levels: uint8 (N, 3, H, W).
+        rows, columns: the size to shrink to, pixels.
+
+    Returns:
+        float32 (N, 3, rows, columns), whole grey levels: means, halves rounded up.
+    """
+    means = levels.to(torch.float32)
+    for target in (columns, rows):  # along the columns first, as Pillow goes
+        means = means.mT.contiguous()
+        size = means.shape[-2]
+        first, count = (each.to(means.device) for each in box_spans(size, target))
+        total = means.index_select(-2, first)
+        for more in range(1, -(-size // target) + 1):
+            further = means.index_select(-2, (first + more).clamp_(max=size - 1))
+            total.add_(further.mul_((count > more).to(means.dtype)[:, None]))
+        means = total.div_(count[:, None]).add_(0.5).floor_()
+    return means
 
 
 @lru_cache(maxsize=64)
@@ -210,8 +293,8 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
         many there are.
     """
     scale = size / target
-    centres = (torch.arange(target, dtype=torch.float64)[:, None] + 0.5) * scale
-    pixels = torch.arange(size, dtype=torch.float64)
+    centres = (torch.arange(target, dtype=torch.float64, device="cpu")[:, None] + 0.5) * scale
+    pixels = torch.arange(size, dtype=torch.float64, device="cpu")
     distances = (pixels - centres + 0.5) * (1 / max(scale, 1))
     covered = (distances > -0.5) & (distances <= 0.5)
     # A second test, of the rim alone, since Pillow's rounding makes the two differ there.
@@ -221,24 +304,22 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
     return covered.to(torch.uint8).argmax(1), covered.sum(1)
 
 
-def jpeg_compression(images: Tensor, random: Random, quality: int) -> Tensor:
+@of_levels
+def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
     """Encode as JPEG with 4:2:0 chroma and decode, by Pillow: one result for every device.
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: not drawn from.
         quality: 1 to 100.
 
     Returns:
-        (N, 3, H, W).
+        uint8 (N, 3, H, W).
     """
-    levels = (images * 255).round_().to(torch.int32).to(torch.uint8).cpu()
-    pixels = levels.movedim(1, -1).contiguous().numpy()
-    decoded = torch.from_numpy(np.stack([_jpeg_levels(image, quality) for image in pixels]))
-    return decoded.movedim(-1, 1).contiguous().to(images) / 255
-
-
-def _jpeg_levels(levels: np.ndarray, quality: int) -> np.ndarray:
-    with io.BytesIO() as file:
-        Image.fromarray(levels).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
+    decoded = []
+    for image in _opened(levels):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        file.seek(0)
+        decoded.append(JpegImageFile(file))
+    return _read(decoded).to(levels.device)

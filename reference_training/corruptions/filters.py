@@ -10,9 +10,9 @@ and dtype, and kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,16 +29,46 @@ FEW_TAPS = 25
 _UNDECIDED = 2e-4
 
 
-def truncate_levels(images: Tensor) -> Tensor:
+_Corruption = TypeVar("_Corruption", bound=Callable[..., Tensor])
+_OF_LEVELS: set[Callable[..., Tensor]] = set()
+
+
+def of_levels(corruption: _Corruption) -> _Corruption:
+    """Marks a corruption that takes the 8-bit levels themselves, uint8, and returns whole ones."""
+    _OF_LEVELS.add(corruption)
+    return corruption
+
+
+def corrupt_levels(corruption: Callable[..., Tensor], levels: Tensor, *given: object) -> Tensor:
+    """What a corruption makes of 8-bit images: trunc(255 clip(corruption(x / 255), 0, 1)).
+
+    Args:
+        corruption: of levels, see `of_levels`, or of floating point.
+        levels: uint8 (N, 3, H, W).
+        given: the corruption's further arguments.
+
+    Returns:
+        whole grey levels 0..255 in an integer dtype, (N, 3, H, W).
+    """
+    levels = levels.contiguous()
+    if corruption in _OF_LEVELS:
+        return corruption(levels, *given)
+    return truncate_levels(corruption(levels.to(torch.float32).div_(255), *given))
+
+
+def truncate_levels(images: Tensor, white: float = 1) -> Tensor:
     """Grey levels 0..255 by truncation, as ImageNet-C's final `np.uint8(255 x)`.
 
     Args:
-        images: any shape, clipped to [0, 1] here.
+        images: any shape, clipped to [0, white] here.
+        white: 1, or 255 for images that hold grey levels, which are overwritten.
 
     Returns:
-        int32 trunc(255 x), of the images' shape.
+        int16 trunc(255 x / white), of the images' shape.
     """
-    return (images * 255).add_(_UNDECIDED).clamp_(0, 255).to(torch.int32)
+    levels = images if white == 255 else images * 255
+    # By way of int16, as processors have no instruction from float32 to 8 bits.
+    return levels.add_(_UNDECIDED).clamp_(0, 255).to(torch.int16)
 
 
 def round_levels(images: Tensor) -> Tensor:
@@ -48,9 +78,9 @@ def round_levels(images: Tensor) -> Tensor:
         images: any shape, clipped to [0, 1] here.
 
     Returns:
-        int32 floor(255 x + 1/2), of the images' shape.
+        int16 floor(255 x + 1/2), of the images' shape.
     """
-    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.int32)
+    return (images * 255).add_(0.5).clamp_(0, 255).to(torch.int16)
 
 
 def fold_index(index: Tensor, size: int, border: Border) -> Tensor:
@@ -79,8 +109,8 @@ def fold_index(index: Tensor, size: int, border: Border) -> Tensor:
 def gaussian_weights(radius: int, sigma: float) -> Tensor:
     """The 2 radius + 1 taps of a Gaussian, exp(-x^2 / (2 sigma^2)), of sum one; float64, CPU."""
     if radius == 0:
-        return torch.ones(1, dtype=torch.float64)
-    positions = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        return torch.ones(1, dtype=torch.float64, device="cpu")
+    positions = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(positions**2) / (2 * sigma**2))
     return weights / weights.sum()
 
@@ -101,37 +131,66 @@ def gaussian_matrix(
     Returns:
         float64 (size, size); rows sum to one.
     """
-    offsets = torch.arange(-radius, radius + 1)
-    sources = fold_index(torch.arange(size)[:, None] + offsets, size, border)
+    offsets = torch.arange(-radius, radius + 1, device="cpu")
+    sources = fold_index(torch.arange(size, device="cpu")[:, None] + offsets, size, border)
     weights = gaussian_weights(radius, sigma).expand(size, -1)
-    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
-    return matrix.to(device)
+    matrix = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    return matrix.scatter_add_(1, sources, weights).to(device)
 
 
 def gaussian_filter(
-    images: Tensor, sigma: float, *, truncate: float = 4.0, border: Border = "nearest"
+    images: Tensor,
+    sigma: float | tuple[float, float],
+    *,
+    truncate: float = 4.0,
+    border: Border = "nearest",
 ) -> Tensor:
     """Filter each channel with a Gaussian; the defaults are scikit-image's.
 
     Args:
         images: (N, C, H, W).
-        sigma: the standard deviation in pixels; 0 changes nothing.
+        sigma: the standard deviation in pixels, or those downwards and across; 0 changes nothing.
         truncate: the kernel ends at int(truncate sigma + 1/2) pixels, as SciPy's does.
         border: the border rule, see `fold_index`.
 
     Returns:
         (N, C, H, W).
     """
-    radius = int(truncate * sigma + 0.5)
-    if 2 * radius + 1 <= FEW_TAPS:
-        weights = gaussian_weights(radius, sigma).tolist()
-        return correlate(correlate(images, [[w] for w in weights], border), [weights], border)
-    rows, columns = (
-        gaussian_matrix(size, radius, sigma, border, images.device) for size in images.shape[-2:]
-    )
+    sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    radii = [int(truncate * each + 0.5) for each in sigmas]
+    if 2 * max(radii) + 1 <= FEW_TAPS:
+        column, row = (gaussian_weights(*each).tolist() for each in zip(radii, sigmas, strict=True))
+        return correlate(correlate(images, [[w] for w in column], border), [row], border)
     # In float64, since a training script may allow less than float32 for products of matrices. The
     # matrix stands on the left both times: a product for each plane, of one shape always.
-    return (rows @ (columns @ images.double().mT).mT).to(images.dtype)
+    device = images.device if supports_float64(images.device) else torch.device("cpu")
+    filtered = images.to(device, torch.float64)
+    for axis in (1, 0):
+        filtered = filtered.mT
+        size = images.shape[axis - 2]
+        bands = _gaussian_bands(size, radii[axis], sigmas[axis], border, device)
+        filtered = torch.cat([rows @ filtered[..., columns, :] for rows, columns in bands], dim=-2)
+    return filtered.to(images)
+
+
+def supports_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; Apple's does not."""
+    return device.type != "mps"
+
+
+@lru_cache(maxsize=256)
+def _gaussian_bands(
+    size: int, radius: int, sigma: float, border: Border, device: torch.device
+) -> list[tuple[Tensor, slice]]:
+    """`gaussian_matrix` by groups of rows, each cut to the columns that are not zero."""
+    bands = []
+    # On a GPU, or where there is little to leave out, few products are faster than small ones.
+    matrix = gaussian_matrix(size, radius, sigma, border, torch.device("cpu"))
+    for rows in matrix.split(32 if device.type == "cpu" and 4 * radius < size else size):
+        used = rows.any(dim=0).nonzero().flatten().tolist()
+        columns = slice(used[0], used[-1] + 1)
+        bands.append((rows[:, columns].contiguous().to(device), columns))
+    return bands
 
 
 def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border) -> Tensor:
@@ -191,9 +250,10 @@ def correlate_by_fourier(images: Tensor, transfer: Tensor, sides: tuple[int, int
     height, width = images.shape[-2:]
     reach = [(side - size) // 2 for side, size in zip(sides, (height, width), strict=True)]
     margins = (reach[1], sides[1] - width - reach[1], reach[0], sides[0] - height - reach[0])
-    spectrum = torch.fft.rfft2(F.pad(images, margins, mode="reflect"))
-    filtered = torch.fft.irfft2(spectrum.mul_(transfer), s=sides)
-    return filtered[..., reach[0] : reach[0] + height, reach[1] : reach[1] + width]
+    spectrum = torch.fft.rfft2(F.pad(images, margins, mode="reflect")).mul_(transfer)
+    # One axis after the other, since only the image's rows are wanted of the second.
+    rows = torch.fft.ifft(spectrum, dim=-2)[..., reach[0] : reach[0] + height, :]
+    return torch.fft.irfft(rows, n=sides[1])[..., reach[1] : reach[1] + width]
 
 
 def transfer_function(kernel: Tensor, sides: tuple[int, int]) -> Tensor:

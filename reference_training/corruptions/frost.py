@@ -51,6 +51,8 @@ def frost(
 ) -> Tensor:
     """Mix with a random crop of one of five overlays: a x + b overlay.
 
+    Overlays that the images exceed are enlarged, bilinear, until both sides are larger.
+
     Args:
         images: (N, 3, H, W).
         random: N streams.
@@ -62,17 +64,16 @@ def frost(
         (N, 3, H, W).
 
     Raises:
-        ValueError: the images are larger than the resized overlays, or `source` is unknown.
+        ValueError: `source` is unknown.
         FileNotFoundError: photographs asked for and not there.
     """
-    overlays = load_overlays(choose_source(source), resize, images.device)
-    return _mixed(images, random, image_weight, frost_weight, overlays)
+    return _mixed(images, random, image_weight, frost_weight, source, resize, 0)
 
 
 def frost_enlarged(
     images: Tensor, random: Random, image_weight: float, frost_weight: float, source: FrostSource
 ) -> Tensor:
-    """`frost` with overlays enlarged by 1.1, and as far as it takes to cover the image.
+    """`frost` with overlays enlarged by 1.1, and as far as it takes to cover the image; bicubic.
 
     Args:
         images: (N, 3, H, W).
@@ -89,30 +90,66 @@ def frost_enlarged(
 
     Source: the public package `imagecorruptions`.
     """
-    height, width = images.shape[-2:]
-    overlays = load_enlarged(choose_source(source), height, width, images.device)
-    return _mixed(images, random, image_weight, frost_weight, overlays)
+    return _mixed(images, random, image_weight, frost_weight, source, 1, 1.1)
 
 
 def _mixed(
-    images: Tensor, random: Random, image_weight: float, frost_weight: float, overlays: list[Tensor]
+    images: Tensor,
+    random: Random,
+    image_weight: float,
+    frost_weight: float,
+    source: FrostSource,
+    resize: float,
+    margin: float,
 ) -> Tensor:
     height, width = images.shape[-2:]
-    smallest = min(overlay.shape[1] for overlay in overlays), min(o.shape[2] for o in overlays)
-    if height >= smallest[0] or width >= smallest[1]:
-        raise ValueError(
-            f"frost: images are {height}x{width}, but the smallest overlay is {smallest[0]}x"
-            f"{smallest[1]} after its resizing and must be larger; use a parameter set made for "
-            "this image size"
-        )
+    overlays = load_overlays(choose_source(source), resize, images.device)
     mixed = images * image_weight
     chosen, corners = random.integers(0, len(overlays)).tolist(), random.uniform(2).tolist()
     for image, number, (down, right) in zip(mixed, chosen, corners, strict=True):
-        overlay = overlays[number]
+        overlay = covering(overlays[number], height, width, margin)
         top, left = int(down * (overlay.shape[1] - height)), int(right * (overlay.shape[2] - width))
         crop = overlay[:, top : top + height, left : left + width]
         image.add_(crop, alpha=frost_weight / 255)
     return mixed
+
+
+def covering(overlay: Tensor, height: int, width: int, margin: float) -> Tensor:
+    """An overlay that an image can be cut from, as 8 bits.
+
+    Args:
+        overlay: uint8 (3, H, W).
+        height, width: of the image, pixels.
+        margin: 0 enlarges, bilinear, only what is too small, by as little as makes both sides
+            larger than the image; the package's 1.1 is a factor on top of what covers the image,
+            and its interpolation bicubic.
+
+    Returns:
+        uint8 (3, h, w) with h > height and w > width.
+    """
+    rows, columns = overlay.shape[1:]
+    if margin:
+        factor = margin * max(1, height / rows, width / columns)
+    elif rows > height and columns > width:
+        return overlay
+    else:
+        factor = max((height + 1) / rows, (width + 1) / columns)
+    if factor == margin:
+        return _enlarged_whole(overlay, factor)
+    return _enlarged(overlay, factor, "bicubic" if margin else "bilinear")
+
+
+def _enlarged(overlay: Tensor, factor: float, mode: str) -> Tensor:
+    size = [math.ceil(side * factor) for side in overlay.shape[1:]]
+    # On the CPU: in float64, which not every device has, and then the same on all of them.
+    large = F.interpolate(overlay[None].cpu().to(torch.float64), size=size, mode=mode)[0]
+    return large.round_().clamp_(0, 255).to(torch.uint8).to(overlay.device)
+
+
+# Those that cover any usual image are kept; of others there would be five for each size.
+@lru_cache(maxsize=10)
+def _enlarged_whole(overlay: Tensor, factor: float) -> Tensor:
+    return _enlarged(overlay, factor, "bicubic")
 
 
 def frost_source(frost: FrostSource = "auto") -> str:
@@ -227,27 +264,6 @@ def load_overlays(source: str, resize: float, device: torch.device) -> list[Tens
     return [picture.to(device, torch.uint8).contiguous() for picture in pictures]
 
 
-@lru_cache(maxsize=8)
-def load_enlarged(source: str, height: int, width: int, device: torch.device) -> list[Tensor]:
-    """The overlays enlarged to 1.1 times what covers an image, or themselves: bicubic, 8 bits.
-
-    Args:
-        source: "photographs", "procedural", or a folder.
-        height, width: of the image, pixels.
-        device: where they are kept.
-
-    Returns:
-        uint8 (3, H, W) for each overlay.
-    """
-    enlarged = []
-    for overlay in load_overlays(source, 1, device):
-        factor = 1.1 * max(1, height / overlay.shape[1], width / overlay.shape[2])
-        size = [math.ceil(side * factor) for side in overlay.shape[1:]]
-        large = F.interpolate(overlay[None].double(), size=size, mode="bicubic")[0]
-        enlarged.append(large.round_().clamp_(0, 255).to(torch.uint8))
-    return enlarged
-
-
 def procedural_overlays(side: int = 512) -> Tensor:
     """Generate five overlays of veined ice, the same at every call.
 
@@ -260,8 +276,8 @@ def procedural_overlays(side: int = 512) -> Tensor:
     Returns:
         float64 (5, 3, side, side), whole grey levels 0..255.
     """
-    looks = torch.tensor(_LOOKS, dtype=torch.float64)[:, :, None, None]
-    random = Random(torch.arange(len(_LOOKS)))
+    looks = torch.tensor(_LOOKS, dtype=torch.float64, device="cpu")[:, :, None, None]
+    random = Random(torch.arange(len(_LOOKS), device="cpu"))
     coarse = diamond_square(random, side, 1.7).double()
     fine = diamond_square(random, side, 1.2).double()
     veins = (1 - (2 * coarse - 1).abs()) ** 4

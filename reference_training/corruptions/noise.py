@@ -2,7 +2,8 @@
 
 Here and in the other families: `images` is floating point (N, 3, H, W) holding whole grey levels /
 255, `random` draws for each of the N images, the other arguments are one row of `parameters.py`.
-What is returned may leave [0, 1]; `corrupt` clips it.
+What is returned may leave [0, 1]; `corrupt` clips it. `filters.of_levels` marks those which take
+and return the 8-bit levels themselves.
 
 Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 """
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .filters import of_levels, truncate_levels
 from .random import Random
 
 _CPU = torch.device("cpu")
@@ -49,49 +51,66 @@ def speckle_noise(images: Tensor, random: Random, std: float) -> Tensor:
     return images * random.normal_field(*images.shape[1:], mean=1, std=std)
 
 
-def impulse_noise(images: Tensor, random: Random, fraction: float) -> Tensor:
-    """Replace each element with probability `fraction`, by 0 or 1 with equal chances.
+@of_levels
+def impulse_noise(levels: Tensor, random: Random, fraction: float) -> Tensor:
+    """Replace each element with probability `fraction`, by 0 or 255 with equal chances.
 
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: N streams.
         fraction: the share of elements replaced.
 
     Returns:
-        (N, 3, H, W); replaced elements lie outside [0, 1], which clipping makes 0 or 1.
+        uint8 (N, 3, H, W).
     """
-    draw = random.uniform_field(*images.shape[1:])
-    # Sums of flags, as choosing by a mask is many times slower on a CPU.
-    salt, replaced = draw.clone().lt_(fraction / 2), draw.lt_(fraction)
-    return images.add(salt, alpha=4).sub_(replaced, alpha=2)
+    draw = random.bits24_field(*levels.shape[1:])
+    few, most = (math.ceil(np.float32(share) * 2**24) for share in (fraction / 2, fraction))
+    # By products with flags, as choosing by a mask is many times slower on a CPU.
+    salt, kept = (draw < few).view(torch.uint8), (draw >= most).view(torch.uint8)
+    return (levels * kept).add_(salt.mul_(255))
 
 
-def shot_noise(images: Tensor, random: Random, photons: float) -> Tensor:
+@of_levels
+def shot_noise(levels: Tensor, random: Random, photons: float) -> Tensor:
     """Count photons: Poisson(photons x) / photons.
 
-    By Walker's alias method, as an 8-bit image has only 256 different means: a draw's high bits
-    choose a count, and its low bits whether that count or its alias is taken.
-
     Args:
-        images: (N, 3, H, W).
+        levels: uint8 (N, 3, H, W).
         random: N streams.
         photons: the mean count of a white pixel.
 
     Returns:
-        (N, 3, H, W).
+        int16 (N, 3, H, W).
     """
-    table, bits = poisson_alias_table(photons, images.device)
+    counts = photon_counts(levels, random, photons)
+    return truncate_levels(counts.to(torch.float32).div_(photons))
+
+
+def photon_counts(levels: Tensor, random: Random, photons: float) -> Tensor:
+    """Draw from Poisson(photons level / 255) for each element.
+
+    By Walker's alias method, as there are only 256 different means: a draw's high bits choose a
+    count, and its low bits whether that count or its alias is taken.
+
+    Args:
+        levels: uint8 (N, 3, H, W).
+        random: N streams.
+        photons: the mean count of a white pixel.
+
+    Returns:
+        int32 (N, 3, H, W).
+    """
+    table, bits = poisson_alias_table(photons, levels.device)
     low_bits = 32 - bits
-    draw = random.bits_field(*images.shape[1:])
+    draw = random.bits_field(*levels.shape[1:])
     count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
-    row = (images * 255).round_().to(torch.int32) << bits
-    entry = table.index_select(0, row.add_(count).reshape(-1)).view(draw.shape)
+    entry = levels.to(torch.int32).bitwise_left_shift_(bits).bitwise_or_(count)
+    entry = table.index_select(0, entry.reshape(-1)).view(draw.shape)
     share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
     alias = entry.bitwise_and_((1 << bits) - 1)
     # All ones where the draw's low bits reach the count's own share, else zeros.
     other = share.sub_(draw.bitwise_and_((1 << low_bits) - 1)).sub_(1).bitwise_right_shift_(31)
-    count ^= alias.bitwise_xor_(count).bitwise_and_(other)
-    return count.to(images.dtype) / photons
+    return count.bitwise_xor_(alias.bitwise_xor_(count).bitwise_and_(other))
 
 
 @lru_cache(maxsize=32)

@@ -17,9 +17,10 @@ Rows = Mapping[str, tuple[Row, Row, Row, Row, Row]]
 
 
 class ParameterSet(NamedTuple):
-    """The severities published for one image size, (height, width) in pixels."""
+    """The severities published for squares of one side, and up to which shorter side they serve."""
 
-    image_size: tuple[int, int]
+    side: int  # pixels
+    up_to: float  # pixels
     rows: Rows
 
 

@@ -17,27 +17,36 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+# A shift to the right and a factor, of each of the finaliser's steps.
+_STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+_CPU = torch.device("cpu")
+
 
 def _signed(word: int) -> int:
     """The 64-bit `word` as torch's int64 holds it."""
     return word - (1 << 64) if word >> 63 else word
 
 
-_GAMMA = _signed(0x9E3779B97F4A7C15)
-_FIRST_MULTIPLIER = _signed(0xBF58476D1CE4E5B9)
-_SECOND_MULTIPLIER = _signed(0x94D049BB133111EB)
-
-
-def _shift_right(words: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's own copies the sign bit."""
-    return (words >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
 def _mix(words: Tensor) -> Tensor:
     """SplitMix64's finaliser, in place."""
-    words.bitwise_xor_(_shift_right(words, 30)).mul_(_FIRST_MULTIPLIER)
-    words.bitwise_xor_(_shift_right(words, 27)).mul_(_SECOND_MULTIPLIER)
-    return words.bitwise_xor_(_shift_right(words, 31))
+    shifted = torch.empty_like(words)
+    for bits, factor in _STEPS:
+        # torch's shift copies the sign bit.
+        torch.bitwise_right_shift(words, bits, out=shifted).bitwise_and_((1 << (64 - bits)) - 1)
+        words.bitwise_xor_(shifted)
+        if factor != 1:
+            words.mul_(_signed(factor))
+    return words
+
+
+def _word(state: int, index: int) -> int:
+    """`splitmix64` of one word, as Python's unsigned integers: for a few, faster than tensors."""
+    word = state + (index + 1) * _GAMMA & _MASK
+    for bits, factor in _STEPS:
+        word = (word ^ word >> bits) * factor & _MASK
+    return word
 
 
 def splitmix64(state: Tensor, index: Tensor) -> Tensor:
@@ -54,13 +63,13 @@ def splitmix64(state: Tensor, index: Tensor) -> Tensor:
 
     Source: Steele, Lea & Flood 2014.
     """
-    return _mix(state + (index + 1) * _GAMMA)
+    return _mix(state + (index + 1) * _signed(_GAMMA))
 
 
 @lru_cache(maxsize=16)
 def _steps(count: int, device: torch.device) -> Tensor:
     """(index + 1) gamma for the first `count` words: int64 (count,)."""
-    return torch.arange(1, count + 1, dtype=torch.int64, device=device).mul_(_GAMMA)
+    return torch.arange(1, count + 1, dtype=torch.int64, device=device).mul_(_signed(_GAMMA))
 
 
 class Random:
@@ -74,28 +83,30 @@ class Random:
 
     def __init__(self, seeds: Tensor, domain: int = 0, device: torch.device | None = None) -> None:
         self.device = seeds.device if device is None else device
-        keys = seeds.cpu()
-        self._keys = splitmix64(keys, torch.full_like(keys, domain))
+        self._keys = [_word(seed, domain) for seed in seeds.tolist()]
         self._stream = 0
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self._keys)
 
-    def words(self, count: int, device: torch.device | None = None) -> Tensor:
+    def _open_stream(self) -> list[int]:
+        """The state from which each image's next stream starts."""
+        self._stream += 1
+        return [_word(key, self._stream - 1) for key in self._keys]
+
+    def words(self, count: int) -> Tensor:
         """Draw `count` times 64 random bits for each image.
 
         Args:
             count: words 0, 1, ... of each image's stream.
-            device: where they are drawn; None is the fields' device.
 
         Returns:
-            int64 (N, count).
+            int64 (N, count), on the fields' device.
         """
-        device = self.device if device is None else device
-        keys = splitmix64(self._keys, torch.full_like(self._keys, self._stream))
-        self._stream += 1
-        return _mix(keys.to(device)[:, None] + _steps(count, device))
+        states = [_signed(state) for state in self._open_stream()]
+        keys = torch.tensor(states, dtype=torch.int64, device=_CPU).to(self.device)
+        return _mix(keys[:, None] + _steps(count, self.device))
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Draw a few numbers from U[low, high), on the CPU.
@@ -107,9 +118,12 @@ class Random:
         Returns:
             float64 (N, *shape), on a grid of 2^-53 of the interval.
         """
-        words = self.words(math.prod(shape), torch.device("cpu"))
-        unit = _shift_right(words, 11).to(torch.float64).mul_(2.0**-53)
-        return unit.mul_(high - low).add_(low).view(len(self), *shape)
+        draws = [
+            (_word(state, index) >> 11) * 2.0**-53 * (high - low) + low
+            for state in self._open_stream()
+            for index in range(math.prod(shape))
+        ]
+        return torch.tensor(draws, dtype=torch.float64, device=_CPU).view(len(self), *shape)
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Draw a few numbers from low, ..., high - 1, like NumPy's `integers`, on the CPU.
@@ -146,7 +160,7 @@ class Random:
         Returns:
             float32 (N, *shape), on a grid of 2^-24 of the interval.
         """
-        unit = self._24_bits(*shape).to(torch.float32)
+        unit = self.bits24_field(*shape).to(torch.float32)
         return unit.mul_((high - low) * 2.0**-24).add_(low)
 
     def integer_field(self, low: int, high: int, *shape: int) -> Tensor:
@@ -159,9 +173,10 @@ class Random:
         Returns:
             int32 (N, *shape).
         """
-        return self._24_bits(*shape).mul_(high - low).bitwise_right_shift_(24).add_(low)
+        return self.bits24_field(*shape).mul_(high - low).bitwise_right_shift_(24).add_(low)
 
-    def _24_bits(self, *shape: int) -> Tensor:
+    def bits24_field(self, *shape: int) -> Tensor:
+        """Draw 24 random bits for each element, as `bits_field` draws 32: int32 (N, *shape)."""
         return (self.bits_field(*shape) >> 8).bitwise_and_((1 << 24) - 1)
 
     def normal_field(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
@@ -177,8 +192,11 @@ class Random:
         """
         count = math.prod(shape)
         words = self.words((count + 1) // 2)
-        radius = (words >> 32).bitwise_and_((1 << 31) - 1).to(torch.float32).add_(1)
-        radius.mul_(2.0**-31).log_().mul_(-2 * std**2).sqrt_()
         angle = words.to(torch.int32).to(torch.float32).mul_(math.pi * 2.0**-31)
-        pairs = torch.stack([angle.cos(), angle.sin_()], dim=1).mul_(radius[:, None]).add_(mean)
+        high = words.bitwise_right_shift_(32).to(torch.int32).bitwise_and_((1 << 31) - 1)
+        radius = high.to(torch.float32).add_(1).mul_(2.0**-31).log_().mul_(-2 * std**2).sqrt_()
+        pairs = torch.empty(len(self), 2, angle.shape[1], dtype=torch.float32, device=self.device)
+        torch.cos(angle, out=pairs[:, 0])
+        torch.sin(angle, out=pairs[:, 1])
+        pairs.mul_(radius[:, None]).add_(mean)
         return pairs.flatten(1)[:, :count].reshape(len(self), *shape)

@@ -4,10 +4,12 @@ Two public definitions exist of some types, and both are here (`SEMANTICS`):
 
 * "imagenet_c": the generators of ImageNet-C, Tiny-ImageNet-C and CIFAR-10-C, so what models are
   evaluated on; the default.
-* "imagecorruptions": the public package of that name, for 224x224, which the paper trained on. Its
+* "imagecorruptions": the public package of that name, which the paper trained on, with one set of
+  severities for every size. Its
   elastic transform is another one, without the affine map; its motion blur is not rounded to 8
   bits, nor is snow's layer before its smear; that layer keeps the first pixels of an enlargement,
-  not the central ones; its frost overlays are enlarged by a tenth. (In its zoom blur, too, first
+  not the central ones; its frost overlays are enlarged by a tenth; its pixels are enlarged by the
+  nearest, the same where a whole factor enlarges them and at 224. (In its zoom blur, too, first
   stands for central, but factors below 1.5 leave at most one pixel to cut, and that is the last.)
 
 Source: Hendrycks & Dietterich 2019, ImageNet-C; Michaelis et al. 2019, the package.
@@ -15,6 +17,7 @@ Source: Hendrycks & Dietterich 2019, ImageNet-C; Michaelis et al. 2019, the pack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -67,9 +70,9 @@ SEMANTICS: dict[str, Semantics] = {
     "imagenet_c": Semantics(
         TRAINING | HELD_OUT,
         {
-            "imagenet224": ParameterSet((224, 224), IMAGENET224),
-            "tiny64": ParameterSet((64, 64), TINY64),
-            "cifar32": ParameterSet((32, 32), CIFAR32),
+            "cifar32": ParameterSet(32, 48, CIFAR32),
+            "tiny64": ParameterSet(64, 128, TINY64),
+            "imagenet224": ParameterSet(224, math.inf, IMAGENET224),
         },
     ),
     "imagecorruptions": Semantics(
@@ -80,7 +83,8 @@ SEMANTICS: dict[str, Semantics] = {
             "snow": weather.snow_uncut,
             "frost": frost.frost_enlarged,
             "elastic_transform": digital.elastic_displacement,
+            "pixelate": digital.pixelate_nearest,
         },
-        {"imagenet224": ParameterSet((224, 224), IMAGECORRUPTIONS224)},
+        {"imagenet224": ParameterSet(224, math.inf, IMAGECORRUPTIONS224)},
     ),
 }

@@ -53,7 +53,7 @@ def _zoom_taps(
     cropped = math.ceil(size / factor)
     enlarged = round(cropped * factor)
     first = 0 if whole else (enlarged - size) // 2
-    samples = torch.arange(first, enlarged if whole else first + size)
+    samples = torch.arange(first, enlarged if whole else first + size, device="cpu")
     positions = samples.double() * (cropped - 1) / max(enlarged - 1, 1) + (size - cropped) // 2
     lower = positions.floor().clamp_(0, size - 2).to(torch.int64)
     return lower.to(device), (positions - lower)[:, None].to(device, dtype)
@@ -76,12 +76,12 @@ def pack_levels(levels: Tensor) -> Tensor:
     """A pixel's three 8-bit channels in one number, so that moving it is one copy.
 
     Args:
-        levels: int32 (N, 3, H, W), 0..255.
+        levels: whole numbers (N, 3, H, W), 0..255.
 
     Returns:
         int32 (N, H, W).
     """
-    red, green, blue = levels.unbind(1)
+    red, green, blue = levels.to(torch.int32).unbind(1)
     return red + (green << 8) + (blue << 16)
 
 

@@ -11,21 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import correlate, gaussian_filter
+from .filters import correlate, gaussian_filter, pad
 from .random import Random
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
-_FAR = 20
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
-_BOX = ((1, 1, 1),) * 3
-_DIRECTIONS = {
-    (down, right): {1: 1.0, 2: 1.4, 5: 2.1969}[down**2 + right**2]
-    for down in range(-2, 3)
-    for right in range(-2, 3)
-    if down**2 + right**2 in (1, 2, 5)
+# Distances are whole numbers of 10^-4 pixels, which float32 holds and adds without rounding.
+_PIXEL, _FAR = 10_000.0, 20
+_LINES = {
+    (0, 1): 10_000,
+    (1, 0): 10_000,
+    (1, 1): 14_000,
+    (1, -1): 14_000,
+    (1, 2): 21_969,
+    (1, -2): 21_969,
+    (2, 1): 21_969,
+    (2, -1): 21_969,
 }
-_SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
 
 
 def spatter(
@@ -57,17 +60,18 @@ def spatter(
     if liquid == "mud":
         cover = gaussian_filter((drops > threshold).to(images.dtype), strength)
         cover = F.threshold(cover, 0.8, 0.0)
-        return images * (1 - cover) + cover * _colour(_MUD, images)
+        return (images * (1 - cover)).addcmul_(cover, _colour(_MUD, images))
 
     # NumPy's cast to 8 bits wraps around where a drop exceeds 255.
-    levels = (drops * 255).floor() % 256
+    levels = drops.mul_(255).to(torch.int32).bitwise_and_(255).to(images.dtype)
     gloss = levels * droplet_relief(levels)
     brightest = gloss.amax(dim=(1, 2, 3), keepdim=True).clamp_(min=1)
-    return images + strength * gloss / brightest * _colour(_WATER, images)
+    return torch.addcmul(images, gloss.mul_(strength).div_(brightest), _colour(_WATER, images))
 
 
 def _colour(levels: tuple[int, int, int], like: Tensor) -> Tensor:
-    return like.new_tensor(levels).div_(255)[:, None, None]
+    colour = torch.tensor(levels, dtype=like.dtype, device="cpu").div_(255)
+    return colour[:, None, None].to(like.device)
 
 
 def droplet_relief(levels: Tensor) -> Tensor:
@@ -79,10 +83,17 @@ def droplet_relief(levels: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W), whole grey levels 0..255.
     """
-    near = correlate(rim_distance(canny(levels)), _BOX, "mirror")
-    relief = equalise((near / 9 + 1e-6).floor_())
+    near = _box_sum(rim_distance(canny(levels)))
+    relief = equalise(near.div_(9 * _PIXEL).floor_())
     relief = correlate(relief, _EMBOSS, "mirror").clamp_(0, 255)
-    return (correlate(relief, _BOX, "mirror") / 9).round_()
+    return _box_sum(relief).div_(9).round_().to(levels.dtype)
+
+
+def _box_sum(numbers: Tensor) -> Tensor:
+    """Sums over 3x3 pixels, borders mirrored; exact, as all numbers are whole."""
+    numbers = pad(numbers, 1, 1, "mirror")
+    numbers = numbers[..., :-2, :] + numbers[..., 1:-1, :] + numbers[..., 2:, :]
+    return numbers[..., :-2] + numbers[..., 1:-1] + numbers[..., 2:]
 
 
 def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
@@ -95,65 +106,81 @@ def canny(levels: Tensor, low: float = 50, high: float = 150) -> Tensor:
     Returns:
         bool (N, 1, H, W).
     """
-    dx = correlate(levels, _SOBEL, "nearest")
-    dy = correlate(levels, tuple(zip(*_SOBEL, strict=True)), "nearest")
-    magnitude = dx.abs() + dy.abs()
-
-    padded = F.pad(magnitude, (1, 1, 1, 1))
     height, width = levels.shape[-2:]
+    around = pad(levels.to(torch.float32), 1, 1, "nearest")
+    rows, middle, further = (around.narrow(2, first, height) for first in range(3))
+    across = (rows + further).add_(middle, alpha=2)
+    columns, middle, further = (around.narrow(3, first, width) for first in range(3))
+    along = (columns + further).add_(middle, alpha=2)
+    dx, dy = across[..., 2:] - across[..., :-2], along[..., 2:, :] - along[..., :-2, :]
+    rise, run = dy.abs(), dx.abs()
+    magnitude = rise + run
+    padded = F.pad(magnitude, (1, 1, 1, 1))
 
     def neighbour(down: int, right: int) -> Tensor:
         return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-    # OpenCV compares directions in fixed point: tan(22.5 degrees) = 13573 / 2^15.
-    shallow = dx.abs() * 13573
-    steep = shallow + dx.abs() * 2**16
-    rise = dy.abs() * 2**15
-    along_x = (magnitude > neighbour(0, -1)) & (magnitude >= neighbour(0, 1))
-    along_y = (magnitude > neighbour(-1, 0)) & (magnitude >= neighbour(1, 0))
-    falling = (magnitude > neighbour(-1, -1)) & (magnitude > neighbour(1, 1))
-    rising = (magnitude > neighbour(-1, 1)) & (magnitude > neighbour(1, -1))
-    diagonal = torch.where(dx * dy < 0, rising, falling)
-    crest = torch.where(rise < shallow, along_x, torch.where(rise > steep, along_y, diagonal))
+    # What a crest exceeds, or reaches on one side: magnitudes are whole. Flags are numbers here, as
+    # comparing into booleans and choosing by them are many times slower on a CPU.
+    over_x = torch.maximum(neighbour(0, -1), neighbour(0, 1) - 1)
+    over_y = torch.maximum(neighbour(-1, 0), neighbour(1, 0) - 1)
+    falling = torch.maximum(neighbour(-1, -1), neighbour(1, 1))
+    rising = torch.maximum(neighbour(-1, 1), neighbour(1, -1))
+    hurdle = falling.lerp_(rising, dx.mul_(dy).lt_(0))
+    # OpenCV compares directions in fixed point: tan(22.5 degrees) = 13573 / 2^15, and that of 67.5
+    # degrees is 2 more. Only the last difference rounds in float32, which keeps its sign.
+    upright = rise.sub(run, alpha=2).sub_(run, alpha=13573 / 2**15).gt_(0)
+    flat = rise.sub_(run, alpha=13573 / 2**15).lt_(0)
+    hurdle.lerp_(over_y, upright).lerp_(over_x, flat)
 
-    thin = crest & (magnitude > low)
+    thin = magnitude > hurdle.clamp_(min=low)
     edges = thin & (magnitude > high)
     while True:
-        grown = thin & (F.max_pool2d(edges.to(levels.dtype), 3, stride=1, padding=1) > 0)
+        grown = _with_neighbours(edges).logical_and_(thin)
         if torch.equal(grown, edges):
             return edges
         edges = grown
+
+
+def _with_neighbours(edges: Tensor) -> Tensor:
+    """Whether a pixel or one of the eight around it is set."""
+    rows = edges.clone()
+    rows[..., 1:, :] |= edges[..., :-1, :]
+    rows[..., :-1, :] |= edges[..., 1:, :]
+    both = rows.clone()
+    both[..., 1:] |= rows[..., :-1]
+    both[..., :-1] |= rows[..., 1:]
+    return both
 
 
 def rim_distance(edges: Tensor) -> Tensor:
     """Distances to the nearest edge by OpenCV's 5x5 mask: steps of 1, 1.4 and 2.1969 pixels.
 
     A shortest path needs two kinds of steps at most, and their order does not matter. So it is
-    enough to go along each of the 16 directions once, by 1, 2, 4, ... steps.
+    enough to go along each of the 8 lines once, both ways, by 1, 2, 4, ... steps. All are shifts of
+    the image as one line; the rows are kept apart by more columns than the farthest path crosses.
 
     Args:
         edges: bool (N, 1, H, W).
 
     Returns:
-        float64 (N, 1, H, W), no more than 20.
+        float32 (N, 1, H, W) in 10^-4 pixels, no more than 20 pixels.
     """
-    distance = torch.where(edges, 0.0, float(_FAR)).to(torch.float64)
-    for (down, right), step in _DIRECTIONS.items():
+    count, _, height, width = edges.shape
+    apart, far = width + _FAR, _FAR * _PIXEL
+    distance = edges.new_full((count, height + 2 * _FAR, apart), far, dtype=torch.float32)
+    inside = distance[:, _FAR:-_FAR]
+    torch.mul(edges[:, 0].logical_not(), far, out=inside[..., :width])
+    line, start, length = distance.flatten(1), _FAR * apart, height * apart
+    here = line.narrow(1, start, length)
+    for (down, right), step in _LINES.items():
         times = 1
-        while times * step < _FAR:
-            rows, rows_from = _shifted(edges.shape[-2], times * down)
-            columns, columns_from = _shifted(edges.shape[-1], times * right)
-            here = distance[..., rows, columns]
-            reached = distance[..., rows_from, columns_from] + times * step
-            torch.minimum(here, reached, out=here)
+        while times * step < far:
+            by = times * (down * apart + right)
+            before, after = (line.narrow(1, start + way, length) for way in (-by, by))
+            torch.minimum(here, torch.minimum(before, after).add_(times * step), out=here)
             times *= 2
-    return distance
-
-
-def _shifted(size: int, by: int) -> tuple[slice, slice]:
-    """Where on an axis there is something `by` pixels further, and where that is."""
-    first, last = max(0, -by), size - max(0, by)
-    return slice(first, max(first, last)), slice(first + by, max(first, last) + by)
+    return inside[:, None, :, :width]
 
 
 def equalise(levels: Tensor) -> Tensor:
@@ -167,13 +194,14 @@ def equalise(levels: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W), whole grey levels 0..255; an image of one level is returned as it is.
     """
-    flat = levels.flatten(1)
-    bins = torch.arange(_FAR + 1, dtype=levels.dtype, device=levels.device)
-    up_to = (flat[:, None] <= bins[:, None]).sum(dim=2).to(levels.dtype)
-    lowest = up_to.gather(1, flat.amin(dim=1, keepdim=True).to(torch.int64))
+    flat, bins = levels.flatten(1).to(torch.int32), _FAR + 1
+    flat += torch.arange(0, len(flat) * bins, bins, dtype=torch.int32, device=flat.device)[:, None]
+    up_to = torch.bincount(flat.view(-1), minlength=len(flat) * bins).view(-1, bins).cumsum(dim=1)
+    lowest = torch.where(up_to > 0, up_to, flat.shape[1]).amin(dim=1, keepdim=True)
     rest = flat.shape[1] - lowest
     # In float32, as OpenCV does: half levels are common here, and rounding decides them.
-    scale = (255 / rest).to(torch.float32)
-    table = ((up_to - lowest).to(torch.float32) * scale).round_().to(levels.dtype)
-    table = torch.where(rest > 0, table, bins)
-    return table.gather(1, flat.to(torch.int64)).view_as(levels)
+    scale = 255 / rest.to(torch.float32)
+    table = ((up_to - lowest).to(torch.float32) * scale).round_()
+    same = torch.arange(bins, dtype=torch.float32, device=flat.device)
+    table = torch.where(rest > 0, table, same)
+    return table.view(-1).index_select(0, flat.view(-1)).view_as(levels)

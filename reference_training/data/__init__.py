@@ -3,6 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ulfd.extras import require
+
+# Before what needs them, and not for all of `reference_training`: the corruptions need less.
+require(
+    "torch",
+    "torchvision",
+    "PIL",
+    "tyro",
+    "tqdm",
+    "safetensors",
+    "matplotlib",
+    "sklearn",
+    extra="train",
+)
+
 from reference_training.data.cifar10 import load_cifar10
 from reference_training.data.digits import load_digits
 from reference_training.data.fashion_mnist import load_fashion_mnist, load_fashion_mnist_subset

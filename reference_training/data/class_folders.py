@@ -17,25 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reference_training.data.image_files import class_names, list_images, open_rgb
 from reference_training.data.samples import CLEAN, Samples, spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
+from reference_training.runtime.image_files import (
+    class_names,
+    list_images,
+    open_rgb,
+    resize256_center224,
+    squash224,
+)
 
 Transform = Callable[[Image.Image], Image.Image]
-
-
-def resize256_center224(image: Image.Image) -> Image.Image:
-    """The shorter side to 256 pixels, then the central 224×224: what ImageNet-C was made from."""
-    from torchvision.transforms.functional import center_crop, resize  # slow to import
-
-    return center_crop(resize(image, 256), [224, 224])
-
-
-def squash224(image: Image.Image) -> Image.Image:
-    """To 224×224, whatever the aspect ratio: the paper's official code tests clean images so."""
-    return image.resize((224, 224), Image.Resampling.BILINEAR)
-
 
 PREPARATIONS: dict[str, dict[str, Transform | None]] = {
     "imagenet": {

@@ -22,7 +22,6 @@ from reference_training.data.class_folders import (
     files_sha256,
     times_sha256,
 )
-from reference_training.data.image_files import class_names, list_images, some
 from reference_training.data.samples import (
     CleanImages,
     EvaluationSet,
@@ -31,6 +30,7 @@ from reference_training.data.samples import (
     spread,
 )
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.image_files import class_names, list_images, some
 
 ARCHIVES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),

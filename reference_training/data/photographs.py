@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions.random import Random
-from reference_training.data.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.data.samples import spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
+from reference_training.runtime.image_files import EXTENSIONS, class_names, is_image, list_images
 from reference_training.runtime.workers import bar
 
 FOLDERS = 2  # the domain of the draws of a folder of augmented images

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from reference_training.data.image_files import open_rgb
 from reference_training.data.second_images import Corruptions
+from reference_training.runtime.image_files import open_rgb
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

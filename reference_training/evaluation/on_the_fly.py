@@ -13,16 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from reference_training.corruptions import CorruptionOptions, corrupt, frost_source
+from reference_training.corruptions.checks import position_seeds
 from reference_training.data.samples import CleanImages, EvaluationSet, Samples
 from reference_training.runtime.errors import RunError
 
 SEEDS = 2**31
 QUALITY = 85
-
-
-def image_seeds(seed: int, positions: Tensor) -> Tensor:
-    """Each image's seed: seed·2³² + position, so seed 0 is what a run evaluates with."""
-    return positions + (seed << 32)
 
 
 def stored_as_jpeg(images: Tensor) -> Tensor:
@@ -119,6 +115,6 @@ class OnTheFly:
         )
 
     def _degrade(self, images: Tensor, positions: Tensor, name: str, severity: int) -> Tensor:
-        seeds = image_seeds(self.seed, positions.to(images.device))
+        seeds = position_seeds(self.seed, positions)
         degraded = corrupt(images, name, severity, seeds=seeds, **vars(self.options))
         return stored_as_jpeg(degraded) if self.jpeg85 else degraded

@@ -15,7 +15,6 @@ from reference_training.data.samples import CLEAN
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.calibration import Features, calibration
 from reference_training.evaluation.loop import Batches, predictions
-from reference_training.evaluation.on_the_fly import image_seeds
 from reference_training.evaluation.sets import small_subset
 from reference_training.evaluation.summary import by_corruption
 from ulfd_torch import UEM, FeatureTap
@@ -53,8 +52,7 @@ def degraded(images: Tensor, name: str, severity: int, frost: str) -> Tensor:
     """The evaluation set: fixed for ever, since image number i always has the seed i."""
     if name == CLEAN:
         return images
-    seeds = image_seeds(0, torch.arange(len(images)))
-    return corrupt(images, name, severity, seeds=seeds, frost=frost)
+    return corrupt(images, name, severity, frost=frost)
 
 
 def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:

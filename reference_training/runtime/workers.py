@@ -109,9 +109,15 @@ class Pool:
         for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
             raise error
 
-    def results(self, tasks: list[Future[Any]], skipped: int) -> Iterator[Any]:
+    def results(
+        self,
+        tasks: list[Future[Any]],
+        skipped: int,
+        unit: str = "set",
+        description: str = "evaluating",
+    ) -> Iterator[Any]:
         """The results of the tasks in their order, as they come."""
-        with bar(skipped + len(tasks), "set", "evaluating") as progress:
+        with bar(skipped + len(tasks), unit, description) as progress:
             progress.initial = progress.n = skipped
             for task in tasks:
                 yield task.result()

@@ -18,12 +18,12 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from reference_training.data import load
-from reference_training.data.image_files import images_below
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.evaluation.trained import test_images
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
+from reference_training.runtime.image_files import images_below
 from reference_training.runtime.ranks import choose_device
 from reference_training.uncertainty.meter import Meter, load_meter
 from reference_training.uncertainty.quality import measure as measured

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from reference_training.corruptions import SEEN, SEVERITIES, UNSEEN, corrupt
+from reference_training.corruptions.checks import position_seeds
 from reference_training.evaluation.calibration import auroc, rank_correlation
-from reference_training.evaluation.on_the_fly import image_seeds
 from reference_training.reporting.blocks import Table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import Row
@@ -39,7 +39,7 @@ def measure(meter: Meter, images: Tensor, corruptions: Sequence[str]) -> list[Ro
         def scored(name: str = "", severity: int = 0) -> dict[str, np.ndarray]:
             found = []
             for part in torch.arange(len(images)).split(BATCH):
-                batch, seeds = images[part], image_seeds(0, part)
+                batch, seeds = images[part], position_seeds(0, part)
                 if name:
                     batch = corrupt(batch, name, severity, seeds=seeds)
                 found.append(meter.score(batch))

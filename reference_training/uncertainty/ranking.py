@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from reference_training.data.image_files import images_below, open_rgb
 from reference_training.data.views import CentralView
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import Row
+from reference_training.runtime.image_files import images_below, open_rgb
 from reference_training.runtime.workers import bar
 from reference_training.uncertainty.meter import Meter
 

@@ -82,7 +82,7 @@ def test_a_folder_of_photographs(tmp_path):
             to_pil_image(image).save(tmp_path / "photographs" / kind / f"{number}.png")
     out = tmp_path / "robust.pt"
     folder = tmp_path / "photographs"
-    step = finetune_folder.main(folder, epochs=2, batch_size=4, size=64, workers=0, out=out)
+    step = finetune_folder.main(folder, epochs=2, batch_size=4, size=96, workers=0, out=out)
     assert_trained(step)
     deployed = resnet18(num_classes=2)
     deployed.load_state_dict(torch.load(out, weights_only=True))

@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_images
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from reference_training.corruptions import frost as frost_module
-from reference_training.corruptions.noise import shot_noise
+from reference_training.corruptions.noise import photon_counts
 from reference_training.corruptions.random import Random
 from reference_training.corruptions.registry import SEMANTICS
 from tests.reference_training.corruptions.public_package import (
@@ -91,8 +91,8 @@ def impulse_noise(image, random, fraction):
 
 
 def poisson(image, random, photons):
-    counts = shot_noise(tensor(image[None]) / 255, random, photons)[0] * photons
-    with given(poisson=[last(counts.round())]):
+    counts = photon_counts(tensor(image[None]), random, photons)[0]
+    with given(poisson=[last(counts)]):
         return peer("shot_noise", photons, image)
 
 
@@ -140,7 +140,7 @@ def frost(image, random, image_weight, frost_weight):
 
 
 def fog(image, random, amount, decay):
-    side = 1 << (len(image) - 1).bit_length()
+    side = 1 << (max(image.shape) - 1).bit_length()
     field = random.uniform_field(side * side - 1, low=-1, high=1)[0].double().numpy()
     draws, wibble, used, cells = [], 100.0, 0, 1
     while cells < side:
@@ -180,10 +180,9 @@ WITH_DRAWS = {
 }
 
 
-def compare(photographs, semantics, name, corruption, severity, images):
+def compare(chosen, semantics, name, corruption, severity):
     """Ours, int (N, H, W, 3), and the package's values before it truncates them."""
-    (side, _), rows = SEMANTICS[semantics].parameter_sets[name]
-    chosen = photographs[side][images]
+    rows = SEMANTICS[semantics].parameter_sets[name].rows
     seeds = torch.arange(len(chosen)) + SEED
     ours = corrupt(
         tensor(chosen), corruption, severity, seeds=seeds, semantics=semantics, frost="photographs"
@@ -202,9 +201,10 @@ def compare(photographs, semantics, name, corruption, severity, images):
 
 @pytest.mark.parametrize(("semantics", "name", "corruption"), CASES)
 def test_at_most_one_level(photographs, semantics, name, corruption):
-    images = slice(0, 1 if name == "imagenet224" else 4)
+    images = photographs[SEMANTICS[semantics].parameter_sets[name].side]
+    images = images[: 1 if name == "imagenet224" else 4]
     for severity in SEVERITIES:
-        ours, theirs = compare(photographs, semantics, name, corruption, severity, images)
+        ours, theirs = compare(images, semantics, name, corruption, severity)
         difference = np.abs(ours - np.floor(theirs + NUDGE))
         assert difference.max() <= 1, severity
         assert difference.mean() < 0.1, severity
@@ -215,13 +215,27 @@ def test_at_most_one_level(photographs, semantics, name, corruption):
         assert difference.mean() < (0.2 if wholes else 0.1), severity
 
 
+@pytest.mark.parametrize("size", [(97, 131), (300, 224), (375, 500), (500, 375)])
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_the_package_at_every_size(corruption, size):
+    image = (255 * resize(data.astronaut(), size, anti_aliasing=True)).round().astype(np.uint8)
+    for severity in (1, 3, 5):
+        ours, theirs = compare(image[None], "imagecorruptions", "imagenet224", corruption, severity)
+        difference = np.abs(ours - np.floor(theirs + NUDGE))
+        # One pixel more or less of an edge, where a float64 of theirs is all but a whole level,
+        # moves a drop's rim: of spatter 1 in 11,000 values at 500x375.
+        allowed = 1e-3 if corruption == "spatter" else 0
+        assert (difference > 1).mean() <= allowed, severity
+        assert difference.mean() < 0.1, severity
+
+
 @pytest.mark.skipif(
     int(cv2.__version__.split(".")[0]) > 4, reason="OpenCV 5 no longer rounds to 1/32 of a pixel"
 )
 @pytest.mark.parametrize("name", SEMANTICS["imagenet_c"].parameter_sets)
 def test_elastic_transform_of_imagenet_c(photographs, name):
     """The generator's steps: OpenCV 4's affine map, then scikit-image's and SciPy's filters."""
-    (side, _), rows = SEMANTICS["imagenet_c"].parameter_sets[name]
+    side, _, rows = SEMANTICS["imagenet_c"].parameter_sets[name]
     for severity, (alpha, sigma, affine) in zip(SEVERITIES, rows["elastic_transform"], strict=True):
         for number, image in enumerate(photographs[side][: 1 if side == 224 else 3]):
             domain = zlib.crc32(f"elastic_transform/{severity}".encode())

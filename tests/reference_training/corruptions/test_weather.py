@@ -10,8 +10,8 @@ from scipy import ndimage
 from reference_training.corruptions import corrupt, frost_source
 from reference_training.corruptions import frost as frost_module
 from reference_training.corruptions.frost import (
+    covering,
     frost,
-    load_enlarged,
     load_overlays,
     procedural_overlays,
 )
@@ -132,10 +132,21 @@ def test_procedural_overlays_look_like_the_photographs():
     assert overlays.std(dim=(2, 3)).min() > 10
 
 
-def test_frost_refuses_images_larger_than_the_overlays(draws):
-    images = torch.zeros(6, 3, 103, 32, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"images are 103x32, but the smallest overlay.*102x102"):
-        frost(images, draws(), 1, 0.2, 0.2, "procedural")
+@pytest.mark.parametrize(("height", "width"), [(103, 32), (40, 500), (102, 102)])
+def test_frost_enlarges_overlays_smaller_than_the_image(draws, height, width):
+    """White images under a weight of 0 are the overlays themselves: nowhere empty."""
+    images = torch.ones(6, 3, height, width, dtype=torch.float64)
+    mixed = frost(images, draws(), 0, 1, 0.2, "procedural")
+    assert mixed.shape == images.shape
+    assert (mixed > 0.02).float().mean() > 0.99
+    assert mixed.flatten(2).std(dim=2).min() > 0.01
+
+
+def test_an_overlay_that_covers_the_image_stays_as_it_is():
+    overlay = torch.zeros(3, 40, 50, dtype=torch.uint8)
+    assert covering(overlay, 39, 49, 0) is overlay
+    assert covering(overlay, 40, 49, 0).shape == (3, 41, 52)
+    assert covering(overlay, 39, 100, 0).shape == (3, 81, 101)
 
 
 @pytest.fixture
@@ -145,7 +156,6 @@ def forget():
     def clear():
         frost_module.photograph_folder.cache_clear()
         load_overlays.cache_clear()
-        load_enlarged.cache_clear()
 
     clear()
     yield
@@ -205,7 +215,8 @@ def test_a_folder_of_the_users(installed, tmp_path, images):
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (600, 64), (40, 640)])
 def test_enlarged_overlays_cover_the_image(height, width):
-    overlays = load_enlarged("procedural", height, width, torch.device("cpu"))
+    whole = load_overlays("procedural", 1, torch.device("cpu"))
+    overlays = [covering(overlay, height, width, 1.1) for overlay in whole]
     assert all(o.shape[1] > height and o.shape[2] > width for o in overlays)
     factor = 1.1 * max(1, height / 512, width / 512)
     assert overlays[0].shape[1:] == (math.ceil(512 * factor),) * 2

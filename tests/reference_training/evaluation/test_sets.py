@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
+from reference_training.corruptions.checks import position_seeds
 from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
 from reference_training.evaluation.loop import Batches
-from reference_training.evaluation.on_the_fly import image_seeds, stored_as_jpeg
+from reference_training.evaluation.on_the_fly import stored_as_jpeg
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
@@ -39,9 +40,10 @@ def test_names_and_groups():
 
 def test_seeds_do_not_meet():
     positions = torch.arange(50_000)
-    assert image_seeds(0, positions).tolist() == positions.tolist()
-    assert not set(image_seeds(1, positions).tolist()) & set(image_seeds(2, positions).tolist())
-    assert image_seeds(2**31 - 1, positions).min() > 0
+    assert position_seeds(0, positions).tolist() == positions.tolist()
+    one, other = (set(position_seeds(seed, positions).tolist()) for seed in (1, 2))
+    assert not one & other
+    assert position_seeds(2**31 - 1, positions).min() > 0
     with pytest.raises(RunError, match="--seed is -1"):
         OnTheFly(InMemory(load("digits")), seed=-1)
 
@@ -99,10 +101,14 @@ def test_labels_say_what_the_images_are():
     assert "JPEG 85" in OnTheFly(images, PLAIN, jpeg85=True).name
 
 
-def test_sizes_without_published_severities_are_refused_at_once(clean_folder):
+def test_images_too_small_for_a_corruption_are_refused_at_once(tmp_path):
+    clean_folder = tmp_path / "val"
+    for name in "abc":
+        (clean_folder / name).mkdir(parents=True)
+        Image.new("RGB", (50, 1)).save(clean_folder / name / "line.png")
     data = OnTheFly(ClassFolders(clean_folder, 3, "as_is"), PLAIN)
-    with pytest.raises(RunError, match="no severities are published for 250x280"):
-        data.check([("clean", 0), ("fog", 1)])
+    with pytest.raises(RunError, match="1x50 pixels are too few for"):
+        data.check([("clean", 0), ("pixelate", 1)])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reference_training.data.image_files import open_rgb
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.image_files import open_rgb
 from reference_training.uncertainty import ranking
 from reference_training.uncertainty.meter import load_meter
 from reference_training.uncertainty.ranking import rank

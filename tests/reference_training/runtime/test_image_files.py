@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 
 from reference_training.data.class_folders import ClassFolders, ImageFiles
-from reference_training.data.image_files import (
+from reference_training.data.photographs import ImageFolder
+from reference_training.data.views import CentralView, decode
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.image_files import (
     class_names,
     images_below,
     list_images,
     open_rgb,
 )
-from reference_training.data.photographs import ImageFolder
-from reference_training.data.views import CentralView, decode
-from reference_training.runtime.errors import RunError
 from reference_training.uncertainty.ranking import read_images
 
 LEVELS = np.linspace(0, 65535, 12 * 9).round().astype(np.uint16).reshape(9, 12)

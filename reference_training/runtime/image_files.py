@@ -56,6 +56,23 @@ def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     return Image.fromarray((levels >> 8).astype(np.uint8))
 
 
+def resize256_center224(image: Image.Image) -> Image.Image:
+    """The shorter side to 256 pixels, then the central 224×224: what ImageNet-C was made from.
+
+    Equal to torchvision's `resize` and `center_crop`, which are slow to import.
+    """
+    shorter = min(image.size)
+    width, height = (256 * side // shorter for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    return image.crop((left, top, left + 224, top + 224))
+
+
+def squash224(image: Image.Image) -> Image.Image:
+    """To 224×224, whatever the aspect ratio: the paper's official code tests clean images so."""
+    return image.resize((224, 224), Image.Resampling.BILINEAR)
+
+
 def class_names(root: Path) -> list[str]:
     """The class folders in `root`, in the order of their labels.
 

@@ -1,0 +1,159 @@
+"""The command that makes a folder's -C version: its files, after kills too, and who reads them."""
+
+import hashlib
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reference_training.corruptions import corrupt
+from reference_training.corruptions.__main__ import main
+from reference_training.data.class_folders import ClassFolders
+from reference_training.data.imagenet_c import PublishedFolders
+from reference_training.evaluation import CorruptionOptions, OnTheFly
+
+FROST = ["--frost", "procedural"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images of different sizes in two classes."""
+    rng = np.random.default_rng(3)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            levels = rng.integers(0, 256, (33 + number, 47, 3), dtype=np.uint8)
+            Image.fromarray(levels).save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def apply(photos, out, *options):
+    return main(["apply", str(photos), str(out), *FROST, "--jobs", "1", *options])
+
+
+def written(out):
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in out.rglob("*")
+        if path.suffix in (".png", ".JPEG", ".part")
+    }
+
+
+def done(out):
+    return sum(name.endswith(".JPEG") for _, _, names in os.walk(out) for name in names)
+
+
+def expected(photos, kind, severity, file, seed=0):
+    """By the rule as the documentation states it."""
+    key = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") >> 1
+    pixels = np.asarray(Image.open(photos / file))
+    return corrupt(pixels, kind, severity, seeds=(seed << 32) + key, frost="procedural")
+
+
+def test_layout_and_pixels(photos, tmp_path, capsys):
+    kinds = ("fog", "gaussian_noise")
+    assert apply(photos, tmp_path / "c", "--kinds", *kinds, "--severities", "2", "5") == 0
+    assert "24 files written" in capsys.readouterr().out
+    files = written(tmp_path / "c")
+    assert len(files) == 24
+    for kind in kinds:
+        for severity in (2, 5):
+            for file in ("cat/0.png", "dog/2.png"):
+                image = Image.open(io.BytesIO(files[f"{kind}/{severity}/{file}"]))
+                assert np.array_equal(np.asarray(image), expected(photos, kind, severity, file))
+    # More kinds come to it; what is there stays, and an image's seed is its own.
+    (photos / "cat" / "0.png").unlink()
+    assert apply(photos, tmp_path / "c", "--kinds", "fog", "contrast", "--severities", "2") == 0
+    assert "5 files written" in capsys.readouterr().out
+    assert files.items() <= written(tmp_path / "c").items()
+
+
+def test_killed_three_times_it_ends_with_the_same_files(photos, tmp_path):
+    out, moments = tmp_path / "c", random.Random(4)
+    command = [sys.executable, "-m", "reference_training.corruptions", "apply", photos, out]
+    command += ["--jpeg85", "--jobs", "2", *FROST]
+    kills = 0
+    for _ in range(3):
+        before = done(out)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        more = moments.randint(5, 120)
+        while process.poll() is None and done(out) < before + more:
+            time.sleep(0.005)
+        kills += process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert kills == 3
+    assert done(out) < 6 * 95
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+    files = written(out)
+    assert len(files) == 6 * 95
+    for name, content in files.items():
+        kind, severity, file = name.split("/", 2)
+        pixels = expected(photos, kind, int(severity), file.replace(".JPEG", ".png"))
+        with io.BytesIO() as jpeg:
+            Image.fromarray(pixels).save(jpeg, "JPEG", quality=85, optimize=True)
+            assert content == jpeg.getvalue(), name
+
+
+def test_the_evaluation_reads_what_it_would_make_on_the_fly(photos, tmp_path):
+    out, kinds = tmp_path / "c", ("gaussian_noise", "snow", "pixelate")
+    options = ["--jpeg85", "--preparation", "imagenet", "--seeds", "position", "--seed", "3"]
+    assert apply(photos, out, "--kinds", *kinds, *options) == 0
+    stored = PublishedFolders(out, 2)
+    made = OnTheFly(
+        ClassFolders(photos, 2), CorruptionOptions(frost="procedural"), seed=3, jpeg85=True
+    )
+    sets = [(kind, severity) for kind in kinds for severity in (1, 5)]
+    stored.check(sets)
+    for one in sets:
+        read, fly = stored.samples(one), made.samples(one)
+        assert torch.equal(read.labels, fly.labels)
+        clean = torch.stack([fly.images[at] for at in range(6)])
+        degraded = fly.degrade(clean, torch.arange(6))
+        assert degraded.shape == (6, 3, 224, 224)
+        assert torch.equal(torch.stack([read.images[at] for at in range(6)]), degraded), one
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kinds", "fogg"], "--corruption: 'fogg' is unknown; did you mean 'fog'"),
+        (["--severities", "6"], "--severity: expected 1, 2, 3, 4 or 5, got 6"),
+        (["--format", "gif"], "--format is 'gif'; use one of png, jpeg85"),
+        (["--jpeg85", "--format", "png"], "--jpeg85 and --format png exclude each other"),
+        (["--preparation", "crop"], "--preparation is 'crop'; use one of as_is, imagenet"),
+        (["--seeds", "name"], "--seeds is 'name'; use one of path, position"),
+        (["--jobs", "0"], "--jobs is 0, but must be at least 1"),
+        (["--seed", str(2**31)], "--seed: expected"),
+        (["--parameters", "cifar"], "--parameters: 'cifar' is unknown"),
+    ],
+)
+def test_messages(photos, tmp_path, capsys, options, message):
+    assert apply(photos, tmp_path / "c", *options) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_folders_that_do_not_fit_are_refused(photos, tmp_path, capsys):
+    assert apply(photos / "absent", tmp_path / "c") == 1
+    assert "is no folder" in capsys.readouterr().err
+    assert apply(photos, photos / "c") == 1
+    assert "lies in the images' own folder" in capsys.readouterr().err
+    some = ["--kinds", "contrast", "--severities", "1"]
+    assert apply(photos, tmp_path / "c", *some) == 0
+    assert apply(photos, tmp_path / "c", *some, "--seed", "1") == 1
+    assert "was made with another choice of seed" in capsys.readouterr().err
+    (photos / "cat" / "9.png").write_bytes(b"no image")
+    assert apply(photos, tmp_path / "d", *some) == 1
+    assert "cat/9.png cannot be read" in capsys.readouterr().err
+    Image.new("RGB", (40, 40)).save(photos / "cat" / "1.jpg")
+    assert apply(photos, tmp_path / "e", *some) == 1
+    assert "more than one image named cat/1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Corruptions on one CPU core beside every peer that is installed: `python -m benchmarks.corruptions`.
+"""Corruptions on one CPU core: `python -m benchmarks.corruptions`.
 
 Per image of 224x224, this project's `corrupt` on a batch of 32 and on one image at a time, against
 `corruption_peers`, which take one image at a time; `--wheel` adds the wheel `imagecorruptions`
@@ -50,7 +50,7 @@ from tqdm import tqdm
 
 from benchmarks.corruption_peers import ON_TENSORS, Peer, installed, levels, unit_tensor
 from benchmarks.problems import CORRUPTED_BATCH, PEER_IMAGES, SIDE
-from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, corrupt
+from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ulfd.env import versions
 
 IMAUG, WHEEL = "imagecorruptions-imaug 1.1.5", "imagecorruptions 1.1.2, mended"

@@ -1,13 +1,17 @@
 """Tables from the measured data: `python -m benchmarks.tables` writes benchmarks/RESULTS.md."""
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.problems import BOTH, FORWARD, LossProblem
 
 HERE = Path(__file__).parent
+ULFD, ULFD_ALONE = "ulfd", "ulfd, one at a time"
+"""Names in the corruptions' data: on a batch, and on one image after another."""
 COLUMNS = (
     (BOTH, "fused, one pass"),
     (BOTH, "fused, recomputed"),
@@ -200,56 +204,102 @@ threads want: then ulfd_torch took {ours} times as long, torch.compile
 """
 
 
-def cpu_plot(results: dict[str, Any], path: Path) -> None:
-    """The main problem's times as bars, on a logarithmic axis."""
+@contextmanager
+def _svg_figure(path: Path, label: str, figsize: tuple[float, float]) -> Iterator[Any]:
+    """Axes with a logarithmic scale below; the same file from the same data."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "ulfd"  # the same file from the same data
+    matplotlib.rcParams["svg.hashsalt"] = "ulfd"
     from matplotlib import pyplot
 
-    candidates = results["rows"][0]["candidates"]
-    ordered = sorted(candidates.items(), key=lambda item: -item[1]["median_ms"])
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    colours = ["tab:orange" if name.startswith("ulfd") else "tab:grey" for name, _ in ordered]
-    bars = axes.barh(
-        [name for name, _ in ordered], [row["median_ms"] for _, row in ordered], color=colours
-    )
-    axes.bar_label(bars, fmt="%.1f", padding=3)
+    figure, axes = pyplot.subplots(figsize=figsize)
+    yield axes
     axes.set_xscale("log")
-    axes.set_xlabel("ms, value and gradients")
+    axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
 
 
+def cpu_plot(results: dict[str, Any], path: Path) -> None:
+    """The main problem's times as bars, on a logarithmic axis."""
+    candidates = results["rows"][0]["candidates"]
+    ordered = sorted(candidates.items(), key=lambda item: -item[1]["median_ms"])
+    colours = ["tab:orange" if name.startswith("ulfd") else "tab:grey" for name, _ in ordered]
+    with _svg_figure(path, "ms, value and gradients", figsize=(8, 4)) as axes:
+        bars = axes.barh(
+            [name for name, _ in ordered], [row["median_ms"] for _, row in ordered], color=colours
+        )
+        axes.bar_label(bars, fmt="%.1f", padding=3)
+
+
+def _corruption_times(row: dict[str, Any]) -> tuple[dict[str, float], str | None]:
+    """Everybody's ms per image, means over the severities, and the fastest exact peer."""
+    spent = {who: statistics.mean(values) for who, values in row["ms"].items()}
+    faithful = [who for who, exact in row["exact"].items() if exact]
+    return spent, min(faithful, key=lambda who: spent[who], default=None)
+
+
 def corruptions_section(results: dict[str, Any]) -> str:
-    """Milliseconds per image by type, each the mean over the severities, and the ratios to ours."""
-    rows, machine, versions = results["rows"], results["machine"], results["versions"]
-    names = list(dict.fromkeys(row["type"] for row in rows))
-    columns = list(rows[0]["ms"])
-    ours, peers = columns[0], [who for who in columns if who.startswith("imagecorruptions")]
-
-    def line(title: str, chosen: list[str]) -> list[str]:
-        found = [row["ms"] for row in rows if row["type"] in chosen]
-        spent = {who: sum(ms[who] for ms in found) * len(names) / len(rows) for who in columns}
-        ratios = (f"{spent[peer] / spent[ours]:.1f}×" for peer in peers)
-        return [title, *(f"{spent[who]:.2f}" for who in columns), *ratios]
-
-    body = [line(name, [name]) for name in names]
-    body += [line("**sum of the 15**", names[:15]), line("**sum of all 19**", names)]
-    table = markdown(("type", *columns, *(f"{peer} / {ours}" for peer in peers)), body)
+    """Milliseconds per image by type, the fastest exact peer's, and which peers are not exact."""
+    machine, versions, body = results["machine"], results["versions"], []
+    totals = dict.fromkeys((ULFD, ULFD_ALONE), 0.0)
+    for name, row in results["rows"].items():
+        spent, peer = _corruption_times(row)
+        for who in totals:
+            totals[who] += spent[who]
+        inexact = ", ".join(who.split()[0] for who, exact in row["exact"].items() if not exact)
+        cells = ["", "", "", ""]
+        if peer:
+            ratios = (f"{spent[peer] / spent[who]:.1f}×" for who in totals)
+            cells = [f"{spent[peer]:.2f}", *ratios, peer.split()[0]]
+        memory = f"{row['MiB']:.1f}", row["operations"]
+        body.append(
+            [name, f"{spent[ULFD]:.2f}", f"{spent[ULFD_ALONE]:.2f}", *cells, inexact, *memory]
+        )
+    sums = (f"{total:.1f}" for total in totals.values())
+    body.append(["**sum of all 19**", *sums, *[""] * 7])
+    header = ("type", "ulfd, batch 32", "ulfd, batch 1", "fastest exact peer", "by batch 32")
+    header += ("by batch 1", "which", "not exact", "MiB", "operations")
+    peers = dict.fromkeys(who for row in results["rows"].values() for who in row["exact"])
     before, after = machine["load average"]
     return f"""## Corruptions
 
-Processor time in ms per image of {results["image"][0]}×{results["image"][1]} on one core with
-{machine["capability"]}, medians of {results["rounds"]} rounds, each row the mean over the five
-severities (method and peers: `benchmarks/corruptions.py`). {ours} works on a batch of
-{results["batch"]}. torch {versions["torch"]}, OpenCV {versions["cv2"]}; load average of
+Processor time in ms per image of {results["image"][0]}×{results["image"][1]} on one thread with
+{machine["capability"]}, medians of {results["rounds"]} rounds in which the candidates take turns,
+each row the mean over the five severities (method, and what "exact" means:
+`benchmarks/corruptions.py`). Peers take one image at a time: {", ".join(peers)}. Those on
+tensors are given floating point and return it; ulfd reads and writes 8 bits. MiB are the
+temporaries of one image, results included, and operations torch's, views left out; on a CPU a batch
+is worked on image by image. torch {versions["torch"]}, OpenCV {versions["cv2"]}; load average of
 {machine["cores"]} cores {before} before and {after} after.
 
-{table}
+{markdown(header, body)}
+
+![the same as a plot](results/corruptions_cpu.svg)
+
+With more threads than free cores OpenMP's threads spin at the end of each of torch's operations,
+and an image may take a hundred times as long: use one thread in each process (`DataLoader`'s
+workers have one, elsewhere `torch.set_num_threads(1)`), or set `OMP_WAIT_POLICY=passive`.
 """
+
+
+def corruptions_plot(results: dict[str, Any], path: Path) -> None:
+    """Milliseconds by type as bars: ulfd's two, and the fastest exact peer's."""
+    rows = results["rows"]
+    times = [_corruption_times(row) for row in rows.values()]
+    series = {who: [spent[who] for spent, _ in times] for who in (ULFD, ULFD_ALONE)}
+    series["fastest exact peer"] = [spent[peer] if peer else 0 for spent, peer in times]
+    with _svg_figure(path, "ms per image", figsize=(8, 7)) as axes:
+        for place, ((who, values), colour) in enumerate(
+            zip(series.items(), ("tab:orange", "moccasin", "tab:grey"), strict=True)
+        ):
+            heights = [row + 0.27 * (place - 1) for row in range(len(rows))]
+            axes.barh(heights, values, height=0.27, color=colour, label=who)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.legend(frameon=False)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -310,3 +360,4 @@ size of the largest term of its sum. Features {tuple(parity["shape"])}, exact in
 if __name__ == "__main__":
     (HERE / "RESULTS.md").write_text(document(), encoding="utf-8")
     cpu_plot(load("cpu.json"), HERE / "results" / "cpu.svg")
+    corruptions_plot(load("corruptions_cpu.json"), HERE / "results" / "corruptions_cpu.svg")

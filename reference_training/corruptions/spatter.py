@@ -60,13 +60,13 @@ def spatter(
     if liquid == "mud":
         cover = gaussian_filter((drops > threshold).to(images.dtype), strength)
         cover = F.threshold(cover, 0.8, 0.0)
-        return (images * (1 - cover)).addcmul_(cover, _colour(_MUD, images))
+        return (images * (1 - cover)).add_(cover * _colour(_MUD, images))
 
     # NumPy's cast to 8 bits wraps around where a drop exceeds 255.
     levels = drops.mul_(255).to(torch.int32).bitwise_and_(255).to(images.dtype)
     gloss = levels * droplet_relief(levels)
     brightest = gloss.amax(dim=(1, 2, 3), keepdim=True).clamp_(min=1)
-    return torch.addcmul(images, gloss.mul_(strength).div_(brightest), _colour(_WATER, images))
+    return images + gloss.mul_(strength).div_(brightest) * _colour(_WATER, images)
 
 
 def _colour(levels: tuple[int, int, int], like: Tensor) -> Tensor:

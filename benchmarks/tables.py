@@ -31,26 +31,19 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def gpu_table(results: dict[str, Any], columns: Iterable[tuple[str, str]] = COLUMNS) -> str:
+def gpu_table(results: dict[str, Any]) -> str:
     """Device time in µs by problem and implementation, and what the one pass reaches."""
     times: dict[tuple[str, str, str], dict[tuple[str, str], dict[str, Any]]] = {}
     for row in results["rows"]:
         key = (row["sigma"], row["layout"], row["dtype"])
         times.setdefault(key, {})[row["task"], row["implementation"]] = row
-    columns = list(columns)
     body = []
     for (sigma, layout, dtype), found in times.items():
         one = found[BOTH, "fused, one pass"]
-        cells = (f"{1e6 * found[column]['seconds']:.0f}" for column in columns)
+        cells = (f"{1e6 * found[column]['seconds']:.0f}" for column in COLUMNS)
         body.append((f"{sigma}, {layout}, {dtype}", *cells, f"{one['share of the copy']:.0%}"))
-    titles = (name if task == BOTH else f"forward: {name}" for task, name in columns)
+    titles = (name if task == BOTH else f"forward: {name}" for task, name in COLUMNS)
     return markdown(("σ, memory, dtype", *titles, "one pass, share of a copy"), body)
-
-
-def readme_table(results: dict[str, Any]) -> str:
-    """The README's excerpt of `gpu_table`: the full σ, value and gradients."""
-    rows = [row for row in results["rows"] if row["sigma"] == "full"]
-    return gpu_table({"rows": rows}, [column for column in COLUMNS if column[0] == BOTH])
 
 
 def ahead_of_time_table(results: dict[str, Any]) -> str:
@@ -110,30 +103,22 @@ def problem_of(row: dict[str, Any]) -> LossProblem:
     return LossProblem(**fields | {"shape": tuple(row["shape"])})
 
 
-def cpu_table(results: dict[str, Any], columns: Iterable[str] = CPU_COLUMNS) -> str:
+def cpu_table(results: dict[str, Any]) -> str:
     """Milliseconds by problem and candidate, the fastest of each row in bold."""
-    columns, body = list(columns), []
+    body = []
     for row in results["rows"]:
         times = {
-            name: found["median_ms"] for name, found in row["candidates"].items() if name in columns
+            name: found["median_ms"]
+            for name, found in row["candidates"].items()
+            if name in CPU_COLUMNS
         }
         fastest = min(times.values())
         cells = []
-        for name in columns:
+        for name in CPU_COLUMNS:
             text = f"{times[name]:.3g}" if name in times else ""
             cells.append(f"**{text}**" if times.get(name) == fastest else text)
         body.append((problem_of(row), *cells))
-    return markdown(("features, σ, dtype, memory: task", *columns), body)
-
-
-def readme_cpu_table(results: dict[str, Any]) -> str:
-    """The README's excerpt of `cpu_table`: value and gradients in NCHW with a full σ."""
-    rows = [
-        row
-        for row in results["rows"]
-        if (row["task"], row["layout"], row["sigma"]) == ("value and gradients", "NCHW", "full")
-    ]
-    return cpu_table({"rows": rows}, CPU_COLUMNS[:4])
+    return markdown(("features, σ, dtype, memory: task", *CPU_COLUMNS), body)
 
 
 def cpu_main_table(results: dict[str, Any]) -> str:

@@ -382,7 +382,6 @@ BAD = {
     "weights": (["--arch", "resnet18", "--weights", "none.pth"], "none.pth are not there"),
     "no weights": (["--weights", "pretrained"], "no pretrained weights of a resnet8"),
     "frost": (["--frost", "snowy"], "frost"),
-    "size": (["--crop", "33"], "no severities are published for 33x33 images"),
     "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
     "sync": (["--numerics.sync-batch-norm"], "needs GPUs"),
     "device": (["--device", "tpu"], "--device tpu is not available here"),

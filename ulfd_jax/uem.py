@@ -94,7 +94,7 @@ def apply(
     >>> import jax, jax.numpy as jnp
     >>> spec = UEMSpec(16)
     >>> apply(init(jax.random.key(0), spec), jnp.ones((2, 16, 7, 7)), spec=spec).shape
-    (2, 16, 7, 7)
+    (2, 1, 1, 1)
 
     Args:
         params: from `init` or `load`.

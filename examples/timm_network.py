@@ -1,7 +1,8 @@
 """Any timm network, its layer found by name: `python -m examples.timm_network --name resnet18`.
 
 Which layer: the last feature before pooling, which `suggest_layers` puts first. `UEM.for_layer`
-learns its channels and layout from one batch: convolutional networks, Swin and ViT alike.
+learns its channels and layout from one batch: convolutional networks, Swin and ViT alike (the last
+two are made for one size of image: give `create_model` an img_size=32 here).
 Needs `pip install 'ulfd[train,timm]'`.
 """
 

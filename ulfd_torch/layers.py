@@ -24,9 +24,10 @@ def _left_as_it_was(model: nn.Module, example: Tensor) -> Iterator[None]:
     devices = [example.device] if example.is_cuda else []
     model.eval()
     try:
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
             yield
     finally:
+        torch.clear_autocast_cache()  # casts that were made here have no gradient
         for module, mode in modes:
             module.training = mode
 
@@ -73,8 +74,8 @@ def layout_of(
         names = " or ".join(repr(each) for each in LAYOUTS if len(each) == len(shape))
         raise ValueError(
             f"UEM: layer {layer!r} puts out {shape}, which does not tell its channels from its "
-            f"places; name the layout: UEM.for_layer(..., layout={names}), N being the batch, C "
-            "the channels and T the tokens. Channels on axis 1 of three are of no UEM."
+            f"places; name the layout: UEM.for_layer(..., layout={names}), N is the batch, C "
+            "the channels, T the tokens. Features (B, C, T) no UEM takes: transpose them."
         )
     return found[0]
 

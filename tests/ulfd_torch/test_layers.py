@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 from torch import nn
 from torchvision import models
@@ -25,18 +24,22 @@ def vit():
     return models.VisionTransformer(32, 8, 1, 2, 12, 24, num_classes=5)
 
 
+def timm_network(name, **options):
+    return pytest.importorskip("timm").create_model(name, pretrained=False, **options)
+
+
 def timm_convnext():
-    return timm.create_model("convnext_atto", depths=(1,) * 4, dims=(8, 8, 8, 16))
+    return timm_network("convnext_atto", depths=(1,) * 4, dims=(8, 8, 8, 16))
 
 
 def timm_swin():
     options = {"img_size": 32, "window_size": 2, "embed_dim": 8, "depths": (1, 1)}
-    return timm.create_model("swin_tiny_patch4_window7_224", num_heads=(1, 2), **options)
+    return timm_network("swin_tiny_patch4_window7_224", num_heads=(1, 2), **options)
 
 
 def timm_vit():
     options = {"img_size": 32, "embed_dim": 12, "depth": 1, "num_heads": 2}
-    return timm.create_model("vit_tiny_patch16_224", **options)
+    return timm_network("vit_tiny_patch16_224", **options)
 
 
 # The first suggestion, its shape without the batch, its layout, and the second suggestion.
@@ -48,7 +51,7 @@ NETWORKS = {
     "vgg": (lambda: models.vgg11(num_classes=5), "features", (512, 1, 1), "NCHW", None),
     "squeezenet": (models.squeezenet1_1, "features", (512, 1, 1), "NCHW", "features.10"),
     "timm resnet": (
-        lambda: timm.create_model("resnet18"),
+        lambda: timm_network("resnet18"),
         "layer4",
         (512, 1, 1),
         "NCHW",
@@ -174,6 +177,29 @@ def test_an_open_layout_is_to_be_named(shape, named):
         UEM.for_layer(model, "layer", images)
     uem = UEM.for_layer(model, "layer", images, layout=named)
     assert uem.spec.channels == shape[named.index("C") - 1]
+
+
+def test_wrapped_networks():
+    model, images = models.resnet18(), torch.rand(2, 3, 32, 32)
+    expected = suggest_layers(model, images)
+    compiled = torch.compile(model, backend="eager")
+    for wrapped in (compiled, nn.DataParallel(model)):
+        assert suggest_layers(wrapped, images) == expected
+        assert UEM.for_layer(wrapped, "layer3", images).spec.channels == 256
+
+
+def test_within_autocast_the_weights_keep_their_gradients():
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 1)), torch.rand(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        UEM.for_layer(model, "0", images)
+        model(images).float().sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+
+
+def test_in_inference_mode():
+    with torch.inference_mode():
+        model, images = models.resnet18(), torch.rand(2, 3, 32, 32)
+        assert suggest_layers(model, images)[0].name == "layer4"
 
 
 def test_wrong_use():

@@ -27,7 +27,7 @@ def _left_as_it_was(model: nn.Module, example: Tensor) -> Iterator[None]:
         with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
             yield
     finally:
-        torch.clear_autocast_cache()  # casts that were made here have no gradient
+        torch.clear_autocast_cache()  # older torch keeps the casts made here, without gradient
         for module, mode in modes:
             module.training = mode
 

@@ -1,25 +1,19 @@
 """Any timm network, its layer found by name: `python -m examples.timm_network --name resnet18`.
 
-Which layer: the last feature before pooling, (B, C, H, W). timm names it in `feature_info`. Other
-names are in `dict(model.named_modules())`. Transformers give tokens there: see vit_tokens.py.
+Which layer: the last feature before pooling, which `suggest_layers` puts first. `UEM.for_layer`
+learns its channels and layout from one batch: convolutional networks, Swin and ViT alike (the last
+two are made for one size of image: give `create_model` an img_size=32 here).
 Needs `pip install 'ulfd[train,timm]'`.
 """
 
 import timm
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from examples.pairs import accuracy, pairs
-from ulfd_torch import UEM, FeatureTap, SelfDistillation, ULFDLoss
-
-
-def feature_shape(model: nn.Module, layer: str, size: int) -> tuple[int, ...]:
-    """What the layer gives for one image of size × size."""
-    with FeatureTap(model, layer) as tap, torch.no_grad():
-        model(torch.zeros(2, 3, size, size))
-        return tuple(tap.take().shape[1:])
+from ulfd_torch import UEM, SelfDistillation, ULFDLoss, suggest_layers
 
 
 def without_a_tap(
@@ -39,10 +33,11 @@ def main(
 ):
     """Trains `name` on 32×32 photographs of ten classes."""
     model = timm.create_model(name, pretrained=False, num_classes=10)
-    layer = layer or model.feature_info[-1]["module"]
-    channels, *_ = feature_shape(model, layer, size=32)
+    example = torch.rand(2, 3, 32, 32)
+    layer = layer or suggest_layers(model, example)[0].name
     loss = ULFDLoss(weight=0.1, clamp=(-10, 10))
-    step = SelfDistillation(model, layer=layer, uem=UEM(channels), loss=loss)
+    uem = UEM.for_layer(model, layer, example)
+    step = SelfDistillation(model, layer=layer, uem=uem, loss=loss)
     optimizer = torch.optim.AdamW(step.parameters(), lr=1e-3)
     for clean, degraded, labels in pairs(iterations, batch_size):
         optimizer.zero_grad()

@@ -37,14 +37,14 @@ VARIANTS = ("side_branch", "reconstruct")
 OUTPUTS = ("neg_relu", "linear")
 LOG_VARIANCES = ("element", "spatial", "sample")
 NORMALIZATIONS = ("none", "batch")
-LAYOUTS = ("NCHW", "NHWC")
+LAYOUTS = ("NCHW", "NHWC", "NTC")
 _OFFICIAL: dict[str, Any] = {
     "structure": "official",
     "output": "neg_relu",
     "log_variance": "element",
     "global_skip": True,
 }
-_EXPECTED = {"NCHW": "(B, {}, H, W)", "NHWC": "(B, H, W, {})"}
+_EXPECTED = {"NCHW": "(B, {}, H, W)", "NHWC": "(B, H, W, {})", "NTC": "(B, T, {})"}
 
 
 class Convolution(NamedTuple):
@@ -71,6 +71,11 @@ class Convolution(NamedTuple):
 def _choice(name: str, value: str, allowed: tuple[str, ...], where: str = "UEMSpec") -> None:
     if value not in allowed:
         raise ValueError(f"{where}: {name} is {value!r}, but must be one of {allowed}.")
+
+
+def check_layout(layout: str) -> None:
+    """Raises ValueError unless the layout is "NCHW", "NHWC" or, for tokens, "NTC"."""
+    _choice("layout", layout, LAYOUTS, where="UEM")
 
 
 @dataclass(frozen=True)
@@ -238,33 +243,40 @@ class UEMSpec:
         )
 
     def output_shape(self, feature_shape: tuple[int, ...], layout: str = "NCHW") -> tuple[int, ...]:
-        """The shape of σ for features of shape (B, C, H, W), or (B, H, W, C) in "NHWC".
+        """The shape of σ for features (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
 
+        >>> UEMSpec(8, log_variance="spatial").output_shape((2, 7, 7, 8), "NHWC")
+        (2, 7, 7, 1)
+
+        Args:
+            feature_shape: of ẑ.
+            layout: "NCHW", "NHWC" or "NTC"; tokens count as an image of T×1 pixels.
         Raises:
-            ValueError: the features have another number of channels, or not four axes; or the
-                layout is unknown.
+            ValueError: the features have another number of channels or of axes; or the layout is
+                unknown.
         """
-        _choice("layout", layout, LAYOUTS, where="UEM")
-        if len(feature_shape) != 4 or feature_shape[layout.index("C")] != self.channels:
+        check_layout(layout)
+        fits = len(feature_shape) == len(layout)
+        if not fits or feature_shape[layout.index("C")] != self.channels:
             raise ValueError(
                 f"UEM: expected features {_EXPECTED[layout].format(self.channels)}, got "
-                f"{tuple(feature_shape)}; {self._remedy(feature_shape, layout)}."
+                f"{tuple(feature_shape)}; {self._remedy(feature_shape)}."
             )
-        shared = {"element": "", "spatial": "C", "sample": "CHW"}[self.log_variance]
+        shared = {"element": "", "spatial": "C", "sample": layout[1:]}[self.log_variance]
         return tuple(
             1 if axis in shared else size for axis, size in zip(layout, feature_shape, strict=True)
         )
 
-    def _remedy(self, shape: tuple[int, ...], layout: str) -> str:
+    def _remedy(self, shape: tuple[int, ...]) -> str:
         """What to do about features of the wrong shape."""
-        if len(shape) != 4:
-            return "take the feature before pooling and flattening, and tokens as a grid of patches"
-        last = layout == "NHWC"
-        if shape[1 if last else 3] != self.channels:
-            return "build the UEM with the channels of the tapped layer"
-        if last:
-            return "is the second axis the channels? pass layout='NCHW'"
-        return "is the last axis the channels? pass layout='NHWC' (in torch: permute(0, 3, 1, 2))"
+        layouts = [layout for layout in LAYOUTS if len(layout) == len(shape)]
+        if not layouts:
+            return "take the feature before pooling and flattening"
+        for layout in layouts:
+            if shape[layout.index("C")] == self.channels:
+                axis = "second" if layout == "NCHW" else "last"
+                return f"is the {axis} axis the channels? pass layout={layout!r}"
+        return "build the UEM with the channels of the tapped layer"
 
     def multiply_accumulates(self, height: int, width: int) -> int:
         """Multiply-accumulates of one forward pass on one feature of H×W.

@@ -98,10 +98,11 @@ def apply(
 
     Args:
         params: from `init` or `load`.
-        student: ẑ, (B, C, H, W), or (B, H, W, C) for layout="NHWC"; computed in its dtype.
+        student: ẑ, (B, C, H, W), (B, H, W, C) for layout="NHWC", or tokens (B, T, C) for "NTC",
+            which count as an image of T×1; computed in its dtype.
         spec: the UEM that the weights belong to.
         state: from `init_state`, `train` or `load`; needed for normalization="batch" only.
-        layout: of the features and of σ, "NCHW" or "NHWC".
+        layout: of the features and of σ, "NCHW", "NHWC" or "NTC".
     Returns:
         σ in the layout, of `spec.output_shape`; the variant "reconstruct" adds the new feature.
     Raises:

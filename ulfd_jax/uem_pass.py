@@ -1,6 +1,7 @@
 """One forward pass of the UEM in JAX, on weights that it checks while JAX traces."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -51,7 +52,9 @@ class Pass:
         remedy = spec.weights_remedy(params, _PARAMS_REMEDY)
         checks.check_weights("params", params, spec.weight_shapes(), weights, remedy)
         checks.check_weights("state", state, state_shapes(spec), statistics, STATE_REMEDY)
-        self.spec, self.params, self.layout, self.train = spec, params, layout, train
+        self.spec, self.params, self.train = spec, params, train
+        self.given = layout
+        self.layout = "NHWC" if layout == "NTC" else layout  # tokens: T rows of one pixel
         self.state = dict(state)
         self.spatial = (2, 3) if layout == "NCHW" else (1, 2)
 
@@ -121,7 +124,13 @@ class Pass:
 
     def run(self, student: Array) -> Array | Reconstruction:
         checks.check_dtypes("UEM", student=student.dtype)
-        self.spec.output_shape(student.shape, self.layout)
+        self.spec.output_shape(student.shape, self.given)
+        if self.given != "NTC":
+            return self.run_image(student)
+        squeeze = partial(jnp.squeeze, axis=2)
+        return jax.tree.map(squeeze, self.run_image(jnp.expand_dims(student, 2)))
+
+    def run_image(self, student: Array) -> Array | Reconstruction:
         layers = {layer.name: layer for layer in self.spec.convolutions()}
         pointwise = self.spec.structure == "pointwise"
         middle = student if pointwise else self.middle(layers["deconv"], student)

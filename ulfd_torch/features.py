@@ -31,7 +31,8 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
     """The submodule called `layer`, as in `dict(model.named_modules())`.
 
     Raises:
-        ValueError: there is none; the message lists the model's top-level layers.
+        ValueError: there is none; the message lists the model's top-level layers, and names
+            `suggest_layers`.
         TypeError: the model is no module, or the layer no name.
     """
     if not isinstance(model, nn.Module):
@@ -51,7 +52,8 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
         top = [name for name, _ in unwrapped(model).named_children()]
         raise ValueError(
             f"FeatureTap: the model has no layer {layer!r}; its top-level layers are {top} "
-            "(deeper ones are named 'outer.inner')."
+            "(deeper ones are named 'outer.inner'); ulfd_torch.suggest_layers(model, images) names "
+            "those that suit, with their shapes."
         )
     return modules[layer]
 

@@ -8,8 +8,9 @@ from torch import Tensor, distributed, nn
 
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, loss_options, member_options
-from ulfd.uem import Convolution, UEMSpec
+from ulfd.uem import Convolution, UEMSpec, check_layout
 from ulfd_torch.functional import ulfd_loss
+from ulfd_torch.layers import layer_output, layout_of
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 
 
@@ -169,6 +170,19 @@ class Reconstruction(NamedTuple):
     feature: Tensor  # replaces ẑ, in the loss and in the classifier
 
 
+def _to_image(feature: Tensor, layout: str) -> Tensor:
+    """A view (B, C, H, W); tokens (B, T, C) are an image of T×1."""
+    if layout == "NTC":
+        feature = feature.unsqueeze(2)
+    return feature if layout == "NCHW" else feature.permute(0, 3, 1, 2)
+
+
+def _from_image(image: Tensor, layout: str) -> Tensor:
+    """The inverse of `_to_image`."""
+    feature = image if layout == "NCHW" else image.permute(0, 2, 3, 1)
+    return feature.squeeze(2) if layout == "NTC" else feature
+
+
 class UEM(nn.Module):
     """The uncertainty estimation module: feature ẑ (B, C, H, W) to log-variance σ.
 
@@ -178,24 +192,31 @@ class UEM(nn.Module):
     >>> import torch
     >>> UEM(64)(torch.rand(2, 64, 7, 7)).shape
     torch.Size([2, 1, 1, 1])
+    >>> UEM(64, layout="NHWC", log_variance="spatial")(torch.rand(2, 7, 7, 64)).shape
+    torch.Size([2, 7, 7, 1])
 
     Args:
         spec: the channels C, or a whole `ulfd.UEMSpec`.
+        layout: of ẑ and σ: "NCHW"; "NHWC" for (B, H, W, C), as Swin has it; or "NTC" for tokens
+            (B, T, C), which count as an image of T×1. The weights are the same in each.
         options: the other fields of `ulfd.UEMSpec`, when `spec` is a number of channels.
     Raises:
-        ValueError, TypeError: as `ulfd.UEMSpec`; or a whole one was given with options.
+        ValueError, TypeError: as `ulfd.UEMSpec`; a whole one was given with options; or the
+            layout is unknown.
     """
 
     started: bool = True
     """Whether its weights are to be kept as they are: trained, loaded or started already."""
 
-    def __init__(self, spec: UEMSpec | int, **options: Any) -> None:
+    def __init__(self, spec: UEMSpec | int, *, layout: str = "NCHW", **options: Any) -> None:
         super().__init__()
+        check_layout(layout)
         if not isinstance(spec, UEMSpec):
             spec = UEMSpec(spec, **options)
         elif options:
             raise TypeError(f"UEM: give a UEMSpec or channels and options, not both: {options}.")
         self.spec = spec
+        self.layout = layout
         self.started = spec.start_layer is None
         layers = {layer.name: layer for layer in spec.convolutions()}
         if spec.structure == "official":
@@ -212,9 +233,50 @@ class UEM(nn.Module):
             self.to_map = _convolution(layers["to_map"])
 
     @classmethod
-    def official(cls, channels: int, **options: Any) -> Self:
-        """The authors' own UEM, σ (B, C, H, W) with the global skip: `ulfd.UEMSpec.official`."""
-        return cls(UEMSpec.official(channels, **options))
+    def official(cls, channels: int, *, layout: str = "NCHW", **options: Any) -> Self:
+        """The authors' own UEM, σ of ẑ's shape with the global skip: `ulfd.UEMSpec.official`."""
+        return cls(UEMSpec.official(channels, **options), layout=layout)
+
+    @classmethod
+    def for_layer(
+        cls,
+        model: nn.Module,
+        layer: str,
+        example: Tensor,
+        *,
+        official: bool = False,
+        layout: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """A UEM whose channels and layout are those of a layer, found by one forward pass.
+
+        The pass leaves the model as it was: its modes, running statistics, gradients and the
+        generators of random numbers.
+
+        >>> from torchvision.models import resnet18
+        >>> uem = UEM.for_layer(resnet18(), "layer4", torch.rand(2, 3, 64, 64))
+        >>> uem.spec.channels, uem.layout
+        (512, 'NCHW')
+
+        Args:
+            model: as the step's.
+            layer: a name of `model.named_modules()`; see `suggest_layers`.
+            example: a batch of images (B, 3, H, W), as the model takes them.
+            official: `UEM.official` in the place of the default.
+            layout: names it where the shapes leave it open.
+            options: the other fields of `ulfd.UEMSpec`.
+        Returns:
+            the UEM, on the feature's device.
+        Raises:
+            ValueError: there is no such layer, its output is no feature map or tokens, or may be
+                of either layout; or as `ulfd.UEMSpec`.
+            TypeError: example is no tensor, or the layer's output is none.
+        """
+        feature = layer_output(model, layer, example)
+        layout = layout_of(model, layer, feature, example, layout)
+        channels = feature.shape[layout.index("C")]
+        make = cls.official if official else cls
+        return make(channels, layout=layout, **options).to(feature.device)
 
     @torch.no_grad()
     def start_from(
@@ -237,7 +299,7 @@ class UEM(nn.Module):
         tensor([0.6931, 0.6931], grad_fn=<ViewBackward0>)
 
         Args:
-            student: ẑ, (B, C, H, W).
+            student: ẑ, in the UEM's layout.
             teacher: z, the same shape.
             prior_weight: k of the loss, > 0.
             clamp: of the loss, beyond which σ would have no gradient.
@@ -259,6 +321,9 @@ class UEM(nn.Module):
         layer.bias.copy_(-best)
         self.started = True
 
+    def extra_repr(self) -> str:
+        return f"layout={self.layout!r}"
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *others: Any
     ) -> None:
@@ -271,20 +336,22 @@ class UEM(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, student: Tensor) -> Tensor | Reconstruction:
-        """σ for the features ẑ (B, C, H, W); the variant "reconstruct" adds the new feature.
+        """σ for the features ẑ in the layout; the variant "reconstruct" adds the new feature.
 
         Raises:
             ValueError: the features have another number of channels.
         """
-        self.spec.output_shape(tuple(student.shape))
+        self.spec.output_shape(tuple(student.shape), self.layout)
         if self.training and torch.is_grad_enabled():
             self.started = True
+        student = _to_image(student, self.layout)
         middle = student if self.spec.structure == "pointwise" else self._middle(student)
         added = middle if self.spec.residual_heads else 0.0
-        log_variance = -self._log_precision(added + self.head(middle))
+        log_variance = _from_image(-self._log_precision(added + self.head(middle)), self.layout)
         if self.spec.variant == "side_branch":
             return log_variance
-        return Reconstruction(log_variance, added + self.reconstruction(middle))
+        feature = _from_image(added + self.reconstruction(middle), self.layout)
+        return Reconstruction(log_variance, feature)
 
     def _middle(self, student: Tensor) -> Tensor:
         """What the heads of the official structure see."""

@@ -18,6 +18,7 @@ from ulfd_torch.step_checks import (
     check_parts,
     explained,
     logits_of,
+    warn_of_a_large_uem,
 )
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
@@ -94,10 +95,12 @@ class SelfDistillation(nn.Module):
     Args:
         model: a classifier, images (B, 3, H, W) to logits (B, classes), or to something that has
             them as `.logits`, or as the first tensor of a tuple.
-        layer: the name of the layer whose output is distilled, as "layer4".
+        layer: the name of the layer whose output is distilled, as "layer4"; `suggest_layers` names
+            those that suit.
         uem: predicts σ from ẑ, a `UEM` or any module whose output broadcasts to ẑ; None for the
             deterministic version ("Ours w/o UEM"). A `UEM` that nobody has trained begins with
-            `UEM.start_from` of the first training step's features.
+            `UEM.start_from` of the first training step's features. One with more weights than the
+            model is warned of.
         loss: the distillation loss with its weight; `ULFDLoss(weight=0.1)` by default (λ of the
             paper). Where its `gamma` is a number, the UEM sees ẑ detached.
         faithful: the network gets the MSE, and the UEM its likelihood, which does not reach the
@@ -111,7 +114,8 @@ class SelfDistillation(nn.Module):
         task_loss: (logits, labels) to a scalar, in the place of the cross entropy: with label
             smoothing, class weights, `nn.BCEWithLogitsLoss()`, ...
         statistics: whether the result has `LossStatistics`; an attribute too, to be switched on
-            for every hundredth step, say.
+            for every hundredth step, say. Under `torch.compile` each of the two is a graph of its
+            own, compiled when first used.
     Raises:
         ValueError: an unknown option or layer.
         TypeError: the model, layer, uem or loss is of a wrong kind.
@@ -143,6 +147,8 @@ class SelfDistillation(nn.Module):
                 f"SelfDistillation: faithful is the loss's gamma, but {described(loss)} has none; "
                 "leave loss out, or give one with it: loss=ULFDLoss(weight=0.1, gamma=0.0)."
             )
+        if isinstance(uem, UEM):
+            warn_of_a_large_uem(model, uem.spec)
         # The copy comes before the tap, which would otherwise be copied along.
         frozen = copy.deepcopy(model).eval().requires_grad_(False) if teacher == "frozen" else None
         self.model = model

@@ -1,10 +1,12 @@
 """The error messages of `SelfDistillation`: what was given, what was expected, how to fix it."""
 
 import inspect
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
 
+from ulfd.uem import UEMSpec
 from ulfd_torch.features import described
 
 
@@ -35,6 +37,21 @@ def check_parts(uem: object, loss: object, task_loss: object) -> None:
             "ULFDLoss(weight=0.1), which is the mean squared error without a UEM, or wrap it in a "
             "function of these three."
         ) from error
+
+
+def warn_of_a_large_uem(model: nn.Module, spec: UEMSpec) -> None:
+    """Warns of a UEM with more weights than the model, where the default one has fewer."""
+    weights = list(model.parameters())
+    if any(nn.parameter.is_lazy(weight) for weight in weights):  # not known yet
+        return
+    model_size, size = sum(weight.numel() for weight in weights), spec.parameters()
+    default = UEMSpec(spec.channels).parameters()
+    if size > model_size and size > default:
+        warnings.warn(
+            f"SelfDistillation: the UEM has {size:,} weights, more than the network with its "
+            f"{model_size:,}; UEM({spec.channels}), the default, has {default:,}.",
+            stacklevel=3,
+        )
 
 
 def check_pairs(**given: Any) -> None:

@@ -98,7 +98,6 @@ def test_any_timm_network():
     images = batch()
     total = timm_network.without_a_tap(step, *images)
     torch.testing.assert_close(total, step(*images).total, rtol=1e-9, atol=0)
-    assert timm_network.feature_shape(step.model.float(), "layer2", size=32) == (128, 4, 4)
 
 
 def test_several_layers():

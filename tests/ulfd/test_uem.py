@@ -96,6 +96,8 @@ def test_output_shapes(kind, shape):
     assert spec.output_shape((3, 64, 5, 7)) == shape
     batch, channels, height, width = shape
     assert spec.output_shape((3, 5, 7, 64), "NHWC") == (batch, height, width, channels)
+    tokens = {"element": (3, 35, 64), "spatial": (3, 35, 1), "sample": (3, 1, 1)}
+    assert spec.output_shape((3, 35, 64), "NTC") == tokens[kind]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,8 @@ def test_sizes_are_whole_numbers(wrong):
         ((2, 8, 7, 5), "NHWC", r"\(B, H, W, 8\), got \(2, 8, 7, 5\); is the second .*'NCHW'"),
         ((2, 7, 5, 4), "NHWC", r"\(B, H, W, 8\), got \(2, 7, 5, 4\); build the UEM"),
         ((2, 8), "NCHW", r"got \(2, 8\); take the feature before pooling"),
-        ((2, 49, 8), "NHWC", r"got \(2, 49, 8\); .*tokens as a grid"),
+        ((2, 49, 8), "NHWC", r"got \(2, 49, 8\); is the last .*'NTC'"),
+        ((2, 49, 4), "NTC", r"\(B, T, 8\), got \(2, 49, 4\); build the UEM"),
         ((2, 8, 7, 7), "CHW", "layout is 'CHW'"),
     ],
 )

@@ -44,6 +44,23 @@ def features() -> np.ndarray:
     return np.random.default_rng(0).random((3, 8, 5, 7), np.float32)
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NTC"])
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_outputs_are_torchs_own_with_the_channels_last(spec, layout, tmp_path):
+    module, params, state = pair(spec, tmp_path)
+    module.layout = layout
+    x = np.ascontiguousarray(np.moveaxis(features(), 1, -1))
+    x = x.reshape(3, 35, 8) if layout == "NTC" else x
+    with torch.no_grad():
+        theirs = module.eval()(torch.from_numpy(x))
+    ours = jax.tree.leaves(uem.apply(params, x, spec=spec, state=state, layout=layout))
+    theirs = [theirs] if isinstance(theirs, torch.Tensor) else list(theirs)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), **CLOSE)
+    assert ours[0].shape == spec.output_shape(x.shape, layout)
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_outputs_are_torchs_in_both_layouts(spec, tmp_path):
     module, params, state = pair(spec, tmp_path)

@@ -38,6 +38,47 @@ def test_multiply_accumulates_are_torchs_count(spec):
     assert counter.get_total_flops() == 2 * 3 * spec.multiply_accumulates(4, 6)
 
 
+def moved(x, layout):
+    """(B, C, H, W) as (B, H, W, C), or as tokens (B, T, C) where W is 1."""
+    last = x.permute(0, 2, 3, 1)
+    return last.squeeze(2) if layout == "NTC" else last
+
+
+@pytest.mark.parametrize(("layout", "columns"), [("NHWC", 3), ("NTC", 1)])
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_the_channels_may_stand_last(spec, layout, columns):
+    """Values and gradients are those of permuted features; float64 sums of < 100 terms."""
+    # Batch normalisation divides by standard deviations of 0.1 and less, one after another.
+    tolerance = 1e-12 if spec.normalization == "none" else 1e-9
+    close = {"rtol": tolerance, "atol": tolerance}
+    torch.manual_seed(0)
+    first = UEM(spec).double()
+    last = UEM(spec, layout=layout).double()
+    last.load_state_dict(first.state_dict())
+    x = torch.rand(2, 8, 5, columns, dtype=torch.float64, requires_grad=True)
+    y = moved(x.detach(), layout).contiguous().requires_grad_()
+    expected, outputs = first(x), last(y)
+    if spec.variant == "side_branch":
+        expected, outputs = (expected,), (outputs,)
+    assert tuple(outputs[0].shape) == spec.output_shape(tuple(y.shape), layout)
+    for theirs, ours in zip(expected, outputs, strict=True):
+        torch.testing.assert_close(ours, moved(theirs, layout), **close)
+    sum(theirs.square().sum() for theirs in expected).backward()
+    sum(ours.square().sum() for ours in outputs).backward()
+    assert x.grad.abs().sum() > 0
+    torch.testing.assert_close(y.grad, moved(x.grad, layout), **close)
+    for name, weight in first.named_parameters():
+        torch.testing.assert_close(last.get_parameter(name).grad, weight.grad, **close)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NTC"])
+def test_the_start_value_with_the_channels_last(layout):
+    uem, x = UEM(4, layout=layout), torch.zeros(2, 7, 1, 4)
+    x = x.squeeze(2) if layout == "NTC" else x
+    uem.start_from(x, x + 2)
+    torch.testing.assert_close(uem(x), torch.full_like(uem(x), 2.0).log())  # log(2²/2)
+
+
 def by_hand(weights, x, blocks):
     """Variant A from its description, with nothing but functional calls."""
 
@@ -163,6 +204,10 @@ def test_weights_of_the_default_before_load_by_name():
 def test_wrong_use():
     with pytest.raises(ValueError, match=r"expected features \(B, 8, H, W\)"):
         UEM(8)(torch.rand(2, 4, 5, 5))
+    with pytest.raises(ValueError, match="pass layout='NHWC'"):
+        UEM(8)(torch.rand(2, 5, 5, 8))
+    with pytest.raises(ValueError, match="layout is 'HWC', but must be one of"):
+        UEM(8, layout="HWC")
     with pytest.raises(TypeError, match="not both"):
         UEM(UEMSpec(8), variant="reconstruct")
     with pytest.raises(ValueError, match=r"'pointwise' has no width.*UEM\.official"):

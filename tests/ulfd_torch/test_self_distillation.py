@@ -485,3 +485,36 @@ def test_another_task_loss():
     torch.testing.assert_close(result.total, result.clean + result.degraded + result.distillation)
     with pytest.raises(TypeError, match=r"task_loss is 0\.1"):
         SelfDistillation(network(), layer="2", task_loss=0.1)
+
+
+def test_a_uem_larger_than_its_network_is_warned_of(recwarn):
+    model = network()
+    with pytest.warns(UserWarning, match=r"10,440 weights, more than .* 831; UEM\(6\).* has 97"):
+        SelfDistillation(model, layer="2", uem=UEM.official(6, width=12))
+    recwarn.clear()
+    for uem in (UEM(6), UEM.official(6, blocks=1), nn.Conv2d(6, 600, 1), None):
+        SelfDistillation(model, layer="2", uem=uem)
+    lazy = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.LazyLinear(3))
+    SelfDistillation(lazy, layer="0", uem=UEM.official(6))
+    assert not recwarn
+
+
+@pytest.mark.parametrize(("layout", "sigma"), [("NHWC", (4, 6, 6, 1)), ("NTC", (4, 36, 1))])
+def test_a_network_with_the_channels_last_distils(layout, sigma):
+    class Permuted(nn.Module):
+        def forward(self, x):
+            x = x.permute(0, 2, 3, 1)
+            return x.flatten(1, 2) if layout == "NTC" else x
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), Permuted(), nn.LayerNorm(5), nn.Flatten(), nn.Linear(5 * 36, 3)
+    )
+    clean, degraded = images()
+    uem = UEM.for_layer(model, "2", clean, log_variance="spatial")
+    assert uem.layout == layout
+    result = SelfDistillation(model, layer="2", uem=uem)(clean, degraded, LABELS)
+    assert tuple(result.log_variance.shape) == sigma
+    result.total.backward()
+    assert uem.to_map.weight.grad.abs().sum() > 1e-3
+    assert model[0].weight.grad.abs().sum() > 0

@@ -27,13 +27,13 @@ from reference_training.reporting.blocks import (
     markdown_document,
 )
 from reference_training.reporting.comparison import (
-    PAIRS,
     compared_pairs,
     corruption_table,
+    detection_table,
     difference_table,
     main_table,
     uncertainty_tables,
-    verdict,
+    verdicts,
 )
 from reference_training.reporting.figures import corruption_sheet, plots
 from reference_training.reporting.finished import SHEET, FinishedRun, read_run
@@ -85,10 +85,18 @@ def _title(run: FinishedRun) -> str:
 
 
 def terminal_table(metrics: Json, run: Json) -> str:
-    """What was run, the main table and the verdict, as plain text."""
-    table = main_table({"This run": metrics}, paper=False).terminal()
-    said, found = summary(metrics, run), verdict(metrics, *PAIRS[0])
-    return f"{textwrap.fill(said, WIDTH)}\n\n{table}\n\n{textwrap.fill(found, WIDTH)}"
+    """What was run, the tables and the verdicts, as plain text."""
+    tables = [main_table({"This run": metrics}, paper=False), *_difference_tables(metrics)]
+    said, *found = (
+        textwrap.fill(text, WIDTH) for text in (summary(metrics, run), *verdicts(metrics))
+    )
+    shown = (table.terminal() for table in (*tables, detection_table(metrics)))
+    return "\n\n".join((said, *shown, *found))
+
+
+def _difference_tables(metrics: Json) -> list[Table]:
+    rivals = dict.fromkeys(rival for _, rival in compared_pairs(metrics))
+    return [difference_table(metrics, rival) for rival in rivals]
 
 
 def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block]:
@@ -103,21 +111,21 @@ def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block
         Heading(_title(found), 1) if title is None else Heading(title),
         Paragraph(summary(metrics, found.run)),
         main_table({found.name: metrics}),
-        Paragraph(verdict(metrics, *PAIRS[0]), callout=True),
+        *(Paragraph(text, callout=True) for text in verdicts(metrics)),
     ]
     if doubts := paper_doubts(metrics["methods"]):
         blocks.append(Details("Doubts about the paper's numbers", tuple(map(Paragraph, doubts))))
-    if pairs := compared_pairs(metrics):
-        blocks += [Heading("Differences between the methods", level), difference_table(metrics)]
-        # The first pair's verdict already stands below the main table.
-        blocks += [Paragraph(verdict(metrics, *pair)) for pair in pairs if pair != PAIRS[0]]
+    if tables := _difference_tables(metrics):
+        blocks += [Heading("Differences between the methods", level), *tables]
     blocks += [
+        Heading("What the uncertainty is good for", level),
+        detection_table(metrics),
         Heading("Each corruption", level),
         corruption_table(metrics),
     ]
-    if tables := uncertainty_tables(metrics):
+    if details := uncertainty_tables(metrics):
         blocks += [Heading("Predicted uncertainty", level)]
-        blocks += [Details("A table for each method with a UEM", tuple(tables))]
+        blocks += [Details("A table for each method with a UEM", tuple(details))]
     blocks += [Heading("Figures", level), *([found.sheet] if found.sheet else []), *plots(metrics)]
     facts = {name: value for name, value in found.run.items() if name not in ("config", "command")}
     return [

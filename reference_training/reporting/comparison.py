@@ -97,35 +97,34 @@ def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
     )
 
 
-def difference_table(metrics: Json, rival: str) -> Table:
-    """Rows: the distillations that `compared_pairs` compares with `rival`. Columns: the gains."""
-    rows = []
-    for method in (first for first, second in compared_pairs(metrics) if second == rival):
+def difference_tables(metrics: Json) -> list[Table]:
+    """One for each rival of `compared_pairs`. Rows: methods. Columns: their gains in points."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for method, rival in compared_pairs(metrics):
         cells = [gain_over(metrics, method, rival, MEASURES[key]) for key in COMPARED]
         paper = paper_gain(*(paper_number(name, SEEN_TOP1) for name in (method, rival)))
-        rows.append((label(method), *cells, paper))
-    return Table(
-        header=("Method", *(MEASURES[key].heading() for key in COMPARED), "Paper: Seen ↑"),
-        rows=tuple(rows),
-        caption=f"Paired differences to “{label(rival)}”, points",
-        notes=(
-            f"{RULE} mCE: vanilla = 100. Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed "
-            "number each, no spread.",
-        ),
+        tables.setdefault(rival, []).append((label(method), *cells, paper))
+    header = ("Method", *(MEASURES[key].heading() for key in COMPARED), "Paper: Seen ↑")
+    note = (
+        f"{RULE} mCE: vanilla = 100. Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed "
+        "number each, no spread."
     )
-
-
-def verdict(metrics: Json, first: str, second: str) -> str:
-    """One plain sentence: did `first` beat `second` in Seen, by the rule of `statistics`?"""
-    ours, rival = (f"“{label(name)}”" for name in (first, second))
-    pair = values_of(metrics, first, second)
-    return statistics.verdict(*pair, ours, rival, "points of seen top-1")
+    return [
+        Table(header, tuple(rows), f"Paired differences to “{label(rival)}”, points", (note,))
+        for rival, rows in tables.items()
+    ]
 
 
 def verdicts(metrics: Json) -> list[str]:
-    """Those of the first ULFD; one sentence that says why there are none."""
+    """Did the run's first ULFD beat its rivals in Seen, by the rule of `statistics`?"""
     pairs = [pair for pair in compared_pairs(metrics) if _kind(pair[0]) == ULFD]
-    found = [verdict(metrics, *pair) for pair in pairs if pair[0] == pairs[0][0]]
+    found = []
+    for method, rival in (pair for pair in pairs if pair[0] == pairs[0][0]):
+        names, values = (
+            (f"“{label(method)}”", f"“{label(rival)}”"),
+            values_of(metrics, method, rival),
+        )
+        found.append(statistics.verdict(*values, *names, unit="points of seen top-1"))
     return found or ["No verdict: this run has no ULFD beside cross entropy or the MSE."]
 
 

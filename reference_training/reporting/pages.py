@@ -27,10 +27,9 @@ from reference_training.reporting.blocks import (
     markdown_document,
 )
 from reference_training.reporting.comparison import (
-    compared_pairs,
     corruption_table,
     detection_table,
-    difference_table,
+    difference_tables,
     main_table,
     uncertainty_tables,
     verdicts,
@@ -86,17 +85,10 @@ def _title(run: FinishedRun) -> str:
 
 def terminal_table(metrics: Json, run: Json) -> str:
     """What was run, the tables and the verdicts, as plain text."""
-    tables = [main_table({"This run": metrics}, paper=False), *_difference_tables(metrics)]
-    said, *found = (
-        textwrap.fill(text, WIDTH) for text in (summary(metrics, run), *verdicts(metrics))
-    )
+    tables = [main_table({"This run": metrics}, paper=False), *difference_tables(metrics)]
     shown = (table.terminal() for table in (*tables, detection_table(metrics)))
+    said, *found = (textwrap.fill(t, WIDTH) for t in (summary(metrics, run), *verdicts(metrics)))
     return "\n\n".join((said, *shown, *found))
-
-
-def _difference_tables(metrics: Json) -> list[Table]:
-    rivals = dict.fromkeys(rival for _, rival in compared_pairs(metrics))
-    return [difference_table(metrics, rival) for rival in rivals]
 
 
 def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block]:
@@ -115,7 +107,7 @@ def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block
     ]
     if doubts := paper_doubts(metrics["methods"]):
         blocks.append(Details("Doubts about the paper's numbers", tuple(map(Paragraph, doubts))))
-    if tables := _difference_tables(metrics):
+    if tables := difference_tables(metrics):
         blocks += [Heading("Differences between the methods", level), *tables]
     blocks += [
         Heading("What the uncertainty is good for", level),

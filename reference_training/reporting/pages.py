@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from reference_training.config import NOT_COMPUTED
+from reference_training.config import CHOICE, CHOSEN, NOT_COMPUTED
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.methods.trainings import label
 from reference_training.reporting import evaluation_tables
@@ -129,14 +129,16 @@ def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block
 
 
 def summary(metrics: Json, run: Json) -> str:
-    """What was run, in one sentence."""
+    """What was run, in one sentence, and how its λ were chosen."""
     train = (run.get("dataset") or {}).get("train")
+    subset = metrics["dataset"] == "fashion-mnist-subset"
+    choice = f" {CHOICE}" if subset and {*CHOSEN} <= {*metrics["methods"]} else ""
     many = "methods" if len(metrics["methods"]) > 1 else "method"
     return (
         f"{run.get('network')} trained on {train} images of {metrics['dataset']} with "
         f"{len(metrics['methods'])} {many} and the seeds {', '.join(map(str, metrics['seeds']))}, "
         f"evaluated on {metrics['evaluation_images']} test images, clean and under "
-        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities."
+        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities.{choice}"
     )
 
 

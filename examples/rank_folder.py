@@ -1,7 +1,7 @@
 """Shows which images of a folder a trained network's UEM calls the most and the least degraded.
 
 `python -m examples.rank_folder --model MODEL --folder FOLDER` writes a page; MODEL is the export of
-a finished run, or a training's folder as runs/fashion-mnist-subset/seed-0/ulfd.
+a finished run, or a training's folder as RUN/seed-0/ulfd@uem=official.
 """
 
 import base64

@@ -127,13 +127,32 @@ class UEMOptions:
         return UEMSpec(channels, **vars(self))
 
 
+UEMS = {
+    "official": UEMOptions(),
+    "default": UEMOptions(
+        structure="pointwise", output="linear", log_variance="sample", global_skip=False
+    ),
+}
+"""UEMs by name: the paper's, and the library's own, `UEMSpec(C)`."""
+
+CHOSEN = ("feature_distillation@lambda=0.3", "ulfd@lambda=0.03,uem=default")
+CHOICE = (
+    "λ of the MSE, 0.3, and of ULFD with the default UEM, 0.03, were chosen on 2026-11-28 by seen "
+    "top-1 on 500 of 1,000 held-out training images, mean of the seeds 10 to 12: for λ = 0.1, 0.3, "
+    "1 and 3 the MSE had 86.21, 86.26, 86.25 and 85.98, ULFD 86.15, 83.34, 33.46 and 12.76; 0.1 "
+    "was the edge, so 0.03 and 0.01 were added: 86.29 and 86.13. The official UEM has the paper's "
+    "λ = 0.1."
+)
+"""What a report on the embedded subset says of `CHOSEN`; docs/reproducing.md has the command."""
+
+
 @dataclass(frozen=True)
 class SmallRun:
     """One run: a dataset, the methods to compare, the seeds to repeat."""
 
     dataset: str = "fashion-mnist-subset"
     """fashion-mnist-subset (embedded), fashion-mnist, cifar10 or digits."""
-    methods: tuple[str, ...] = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
+    methods: tuple[str, ...] = ("vanilla", "cross_entropy", *CHOSEN, "ulfd@uem=official")
     """What to compare, as ulfd, ulfd@lambda=0.3,beta=0.5 or augmix+bn: a method, what it changes in
     the recipe, what adapts it to test images. Vanilla is always trained: the others start from it.
     """
@@ -172,7 +191,7 @@ class SmallRun:
 
 
 PRESETS: dict[str, SmallRun] = {
-    "fashion-mnist-subset": SmallRun(),
+    "fashion-mnist-subset": SmallRun(seeds=(0, 1, 2)),
     "digits": SmallRun(
         dataset="digits",
         recipe=replace(SHORT, iterations=100),

@@ -13,7 +13,7 @@ from reference_training.data.images import Dataset, balanced, fixed_order
 from reference_training.data.pairs import normalised
 from reference_training.data.samples import CLEAN
 from reference_training.evaluation.adaptation import NONE, Adaptation
-from reference_training.evaluation.calibration import Features, calibration
+from reference_training.evaluation.calibration import Features, auroc, calibration
 from reference_training.evaluation.loop import Batches, predictions
 from reference_training.evaluation.sets import small_subset
 from reference_training.evaluation.summary import by_corruption
@@ -90,13 +90,18 @@ def look(
     return torch.cat(logits), Features(*map(torch.cat, zip(*kept, strict=True)))
 
 
-@lru_cache(maxsize=64)
-def _clean_features(network: Trained, images: Tensor) -> Features | None:
-    return look(network, images)[1]
+_look_at_clean = lru_cache(maxsize=64)(look)
+
+
+def _doubt(logits: Tensor) -> Tensor:
+    """1 − the largest softmax output, float64: what tells of degraded images without a UEM."""
+    return 1 - logits.double().softmax(1).amax(1)
 
 
 def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
     """Top-1 accuracy on all images and on `small_subset`; with a UEM, what it says of them.
+
+    Without an adaptation also the AUROC of 1 − max-softmax as a detector of degraded images.
 
     Args:
         network: in eval mode.
@@ -122,7 +127,8 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
         "top1": int(correct.sum()) / len(labels),
         "top1_subset": int(correct[subset].sum()) / len(subset),
     }
-    reference = _clean_features(network, clean)
+    clean_logits, reference = _look_at_clean(network, clean)
+    result["auroc_max_softmax"] = auroc(_doubt(clean_logits), _doubt(logits[: len(clean)]))
     if features is None or reference is None:
         return result
     return result | calibration(features, reference)
@@ -144,6 +150,7 @@ def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
         return table(lambda found: found.get(key))
 
     summary = {**each("top1"), "subset": each("top1_subset")}
+    summary["auroc_max_softmax"] = each("auroc_max_softmax")
     if "uncertainty" not in own[CLEAN, 0]:
         return summary | {"log_variance": None, "uncertainty": None}
     kinds = ("mean", "min")

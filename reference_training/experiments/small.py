@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from reference_training.config import SmallRun
+from reference_training.config import SmallRun, UEMOptions
 from reference_training.corruptions import frost_source
 from reference_training.data import load
 from reference_training.data.images import Dataset
@@ -39,11 +39,17 @@ def check(run: SmallRun) -> None:
         frost_source(run.frost)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--frost: {error}") from error
+    entries = stages.trainings_of(run)
     try:  # whatever an option is wrong about shows when a step is built
-        for entry in stages.trainings_of(run):
-            entry.make_step(ResNet(run.network, 10), run.recipe, run.uem)
+        steps = [entry.make_step(ResNet(run.network, 10), run.recipe, run.uem) for entry in entries]
     except ValueError as error:
         raise RunError(str(error)) from error
+    by_run = (s.uem and "uem" not in e.changes for s, e in zip(steps, entries, strict=True))
+    if run.uem != UEMOptions() and not any(by_run):
+        raise RunError(
+            "--uem.* would change nothing: no method of this run takes its UEM from there; give "
+            "--methods with ulfd, or write it behind the method, as ulfd@uem.blocks=2."
+        )
 
 
 def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
@@ -143,7 +149,13 @@ def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> di
         "seeds": list(run.seeds),
         "methods": list(run.methods),
         "results": {
-            method: {str(seed): summarise(rows, f"{method}/{seed}") for seed in run.seeds}
+            method: {
+                str(seed): {
+                    **summarise(rows, f"{method}/{seed}"),
+                    "rank_correlation": stages.rank_correlations(run, seed, method),
+                }
+                for seed in run.seeds
+            }
             for method in run.methods
         },
     }

@@ -24,12 +24,13 @@ from reference_training.methods.trainings import Training, network_of, training
 from reference_training.networks.resnet import ResNet
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import JsonLines
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import strip_prefix
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, stepwise
 
-STEP, MODEL = "step.", "step.model."
+STEP, MODEL, RANKS = "step.", "step.model.", "rank_correlation"
 
 
 def levels_of(run: SmallRun) -> list[list[Training]]:
@@ -120,6 +121,12 @@ def train(run: SmallRun, seed: int, name: str) -> None:
         checkpoint_every=run.checkpoint_every,
         link=workers.shared(),
     ).train()
+
+
+def rank_correlations(run: SmallRun, seed: int, method: str) -> list[float]:
+    """Spearman's of σ with (z − ẑ)² in each line of a training's log; empty without a UEM."""
+    log = JsonLines(folder_of(run, seed, network_of(method)[0].name) / "metrics.jsonl")
+    return [row[RANKS] for row in log.read() if RANKS in row]
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from reference_training.config import Recipe, UEMOptions
+from reference_training.config import UEMS, Recipe, UEMOptions
 from reference_training.data.second_images import SECOND_IMAGES
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.methods import METHODS, Method
@@ -40,7 +40,7 @@ def _options() -> dict[str, Any]:
     """{option: its default} of everything that a name may change."""
     recipe = {entry.name: entry.default for entry in dataclasses.fields(Recipe)}
     uem = {f"{UEM_PREFIX}{entry.name}": entry.default for entry in dataclasses.fields(UEMOptions)}
-    options = recipe | uem | {"second": "corruption"}
+    options = recipe | uem | {"second": "corruption", "uem": "official"}
     return {name: default for name, default in options.items() if isinstance(default, KINDS)} | {
         "uem.width": 0
     }
@@ -74,13 +74,13 @@ class Training:
         return replace(recipe, **{k: v for k, v in self.changes.items() if k in known})
 
     def uem(self, options: UEMOptions) -> UEMOptions:
-        """The UEM's options with this training's changes."""
+        """The UEM's options, or those of the UEM that it names, with this training's changes."""
         changes = {
             key.removeprefix(UEM_PREFIX): value
             for key, value in self.changes.items()
             if key.startswith(UEM_PREFIX)
         }
-        return replace(options, **changes)
+        return replace(UEMS[self.changes["uem"]] if "uem" in self.changes else options, **changes)
 
     @property
     def before(self) -> list["Training"]:
@@ -116,10 +116,9 @@ def training(text: str) -> Training:
                 f"option=value, separated by commas, with the options {', '.join(known)}."
             )
         parsed[key] = _value(text, key, value)
-    if parsed.get("second", "corruption") not in SECOND_IMAGES:
-        raise RunError(
-            f"unknown second image in {text!r}; use one of {', '.join(sorted(SECOND_IMAGES))}."
-        )
+    for key, named, what in (("second", SECOND_IMAGES, "second image"), ("uem", UEMS, "UEM")):
+        if key in parsed and parsed[key] not in named:
+            raise RunError(f"unknown {what} in {text!r}; use one of {', '.join(sorted(named))}.")
     return Training(METHODS[name], parsed)
 
 
@@ -164,7 +163,8 @@ def label(name: str) -> str:
     for change in filter(None, changes.split(",")):
         key, _, value = change.partition("=")
         sign = {"lambda": "λ", "beta": "β", "prior_weight": "k"}.get(key, key.replace("_", " "))
-        words.append(SECONDS.get(value, value) if key == "second" else f"{sign} {value}")
+        named = {"second": SECONDS.get(value, value), "uem": f"{value} UEM"}
+        words.append(named.get(key, f"{sign} {value}"))
     if adaptation:
         known = adaptation in ADAPTATIONS
         words[-1] += f" + {ADAPTATIONS[adaptation].label if known else adaptation}"

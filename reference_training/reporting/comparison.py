@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isnan
 from statistics import fmean
 
-from reference_training.corruptions import CORRUPTIONS, SEVERITIES, UNSEEN
+from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation.calibration import rank_correlation
+from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import label
 from reference_training.reporting import statistics
 from reference_training.reporting.blocks import ABSENT, Block, Paragraph, Table
@@ -27,14 +28,9 @@ from reference_training.reporting.result_tables import (
 )
 from reference_training.reporting.statistics import RULE, Values, cell, gain, paired
 
-# What is compared with what, and how the verdict names the two.
-PAIRS = (
-    ("ulfd", "feature_distillation", "the uncertainty weighting", "plain MSE"),
-    ("ulfd", "cross_entropy", "ULFD", "cross entropy alone"),
-    ("feature_distillation", "cross_entropy", "feature distillation", "cross entropy alone"),
-)
-BASELINE = "cross_entropy"
+BASELINE, MSE, ULFD = "cross_entropy", "feature_distillation", "ulfd"
 MAIN = ("clean", "seen", "unseen", "error")
+COMPARED = ("clean", "seen", "unseen", "mce")
 SEEN_TOP1 = MEASURES["seen"]
 GAIN = "Seen − that of CE ↑"
 MCE = MEASURES["mce"].heading("vanilla")
@@ -101,30 +97,35 @@ def main_table(runs: Mapping[str, Json], *, paper: bool = True) -> Table:
     )
 
 
-def difference_table(metrics: Json) -> Table:
-    """Rows: pairs of methods. Columns: the gain in Seen, each seed's, the paper's; in points."""
-    seeds = [str(seed) for seed in metrics["seeds"]]
-    rows = []
-    for first, second, _, _ in compared_pairs(metrics):
-        ours, theirs = values_of(metrics, first, second)
-        each = (gain({seed: ours[seed]} if seed in ours else {}, theirs) for seed in seeds)
-        paper = paper_gain(*(paper_number(name, SEEN_TOP1) for name in (first, second)))
-        rows.append((f"{first} − {second}", gain(ours, theirs), *each, paper))
-    return Table(
-        header=("Difference", "Mean", *(f"Seed {seed}" for seed in seeds), "Paper"),
-        rows=tuple(rows),
-        caption="Paired differences in seen top-1, points",
-        notes=(
-            RULE,
-            "Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed number each, no spread.",
-        ),
+def difference_tables(metrics: Json) -> list[Table]:
+    """One for each rival of `compared_pairs`. Rows: methods. Columns: their gains in points."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for method, rival in compared_pairs(metrics):
+        cells = [gain_over(metrics, method, rival, MEASURES[key]) for key in COMPARED]
+        paper = paper_gain(*(paper_number(name, SEEN_TOP1) for name in (method, rival)))
+        tables.setdefault(rival, []).append((label(method), *cells, paper))
+    header = ("Method", *(MEASURES[key].heading() for key in COMPARED), "Paper: Seen ↑")
+    note = (
+        f"{RULE} mCE: vanilla = 100. Paper: Tables 1 and 6a, ImageNet, ResNet-50; one printed "
+        "number each, no spread."
     )
+    return [
+        Table(header, tuple(rows), f"Paired differences to “{label(rival)}”, points", (note,))
+        for rival, rows in tables.items()
+    ]
 
 
-def verdict(metrics: Json, first: str, second: str, subject: str, rival: str) -> str:
-    """One plain sentence: did `first` beat `second` in Seen, by the rule of `statistics`?"""
-    pair = values_of(metrics, first, second)
-    return statistics.verdict(*pair, subject, rival, "points of seen top-1")
+def verdicts(metrics: Json) -> list[str]:
+    """Did the run's first ULFD beat its rivals in Seen, by the rule of `statistics`?"""
+    pairs = [pair for pair in compared_pairs(metrics) if _kind(pair[0]) == ULFD]
+    found = []
+    for method, rival in (pair for pair in pairs if pair[0] == pairs[0][0]):
+        names, values = (
+            (f"“{label(method)}”", f"“{label(rival)}”"),
+            values_of(metrics, method, rival),
+        )
+        found.append(statistics.verdict(*values, *names, unit="points of seen top-1"))
+    return found or ["No verdict: this run has no ULFD beside cross entropy or the MSE."]
 
 
 def corruption_table(metrics: Json) -> Table:
@@ -140,6 +141,45 @@ def corruption_table(metrics: Json) -> Table:
         rows=tuple(rows),
         caption="Top-1 of each corruption, %, mean over severities and seeds",
     )
+
+
+def detection_table(metrics: Json) -> Table:
+    """What an uncertainty is good for: its order in training, and detecting degraded images.
+
+    Rows: methods. A run of before these were measured has dashes.
+    """
+    kinds = {"seen": SEEN, "unseen": UNSEEN}
+    rows = []
+    for method in metrics["methods"]:
+        results = metrics["results"][method]
+        logs = {seed: log for seed, r in results.items() if (log := r.get("rank_correlation"))}
+        ends = ({seed: log[at] for seed, log in logs.items()} for at in (0, -1))
+        theta = {seed: (r.get("calibration") or {}).get("auroc") for seed, r in results.items()}
+        softmax = {seed: r.get("auroc_max_softmax") for seed, r in results.items()}
+        found = [_over(table, names) for names in kinds.values() for table in (theta, softmax)]
+        rows.append((label(method), *(cell(v, signed=True) for v in ends), *map(cell, found)))
+    scores = (f"{score}, {kind}" for kind in kinds for score in ("θ", "max-softmax"))
+    return Table(
+        header=("Method", "ρ, start", "ρ, end", *scores),
+        rows=tuple(rows),
+        caption="What the uncertainty knows: ρ in training, and AUROC in %",
+        notes=(
+            "ρ: Spearman's correlation of σ with (z − ẑ)² in the first and in the last line of the "
+            "training's log; below 0 the largest errors weigh most. AUROC: clean against degraded "
+            "images by θ, which needs the UEM at test time, or by 1 − the largest softmax output; "
+            "mean over corruptions and severities, 50 is chance.",
+        ),
+    )
+
+
+def _over(tables: Mapping[str, Json | None], names: Iterable[str]) -> Values:
+    """{seed: the mean over these corruptions in %}, of the seeds that have a whole table."""
+    values = {
+        seed: [at for name in names for at in table["corruptions"][name]]
+        for seed, table in tables.items()
+        if table
+    }
+    return {seed: 100 * fmean(at) for seed, at in values.items() if None not in at}
 
 
 def uncertainty_tables(metrics: Json) -> list[Block]:
@@ -188,20 +228,36 @@ def uncertainty_tables(metrics: Json) -> list[Block]:
 def values_of(
     metrics: Json, first: str, second: str, measure: Measure = SEEN_TOP1
 ) -> tuple[Values, Values]:
-    """A measure of two methods, {seed: %} each; empty if the run has not the method."""
+    """A measure of two methods, {seed: %} each; empty if the run has not what it takes."""
+    errors = vanilla_errors(metrics) if measure.normalised and VANILLA in metrics["results"] else {}
     results = (metrics["results"].get(name, {}) for name in (first, second))
-    ours, theirs = map(measure.by_seed, results)
+    ours, theirs = (measure.by_seed(result, errors) for result in results)
     return ours, theirs
 
 
 def gain_over(metrics: Json, method: str, base: str, measure: Measure = SEEN_TOP1) -> str:
     """The cell of a method's gain over another one of the run; a dash for that one itself."""
-    return ABSENT if method == base else gain(*values_of(metrics, method, base, measure))
+    if method == base:
+        return ABSENT
+    pair = values_of(metrics, method, base, measure)
+    return gain(*pair, lower_is_better=measure.lower_is_better)
 
 
-def compared_pairs(metrics: Json) -> list[tuple[str, str, str, str]]:
-    """Those of `PAIRS` of which the run has both, with a seed in common."""
-    return [pair for pair in PAIRS if paired(*values_of(metrics, *pair[:2]))]
+def compared_pairs(metrics: Json) -> list[tuple[str, str]]:
+    """(method, rival): each ULFD with the first MSE, all distillations with cross entropy.
+
+    Only those of which the run has both, with a seed in common.
+    """
+    ours = [name for name in metrics["methods"] if _kind(name) in (ULFD, MSE)]
+    rival = next((name for name in ours if _kind(name) == MSE), MSE)
+    pairs = [(name, rival) for name in ours if _kind(name) == ULFD]
+    pairs += [(name, BASELINE) for name in ours]
+    return [pair for pair in pairs if paired(*values_of(metrics, *pair))]
+
+
+def _kind(name: str) -> str:
+    """The method of a network's name."""
+    return name.partition("+")[0].partition("@")[0]
 
 
 def seeds_phrase(metrics: Json) -> str:

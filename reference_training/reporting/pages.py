@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from reference_training.config import NOT_COMPUTED
+from reference_training.config import CHOICE, CHOSEN, NOT_COMPUTED
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
 from reference_training.methods.trainings import label
 from reference_training.reporting import evaluation_tables
@@ -27,13 +27,12 @@ from reference_training.reporting.blocks import (
     markdown_document,
 )
 from reference_training.reporting.comparison import (
-    PAIRS,
-    compared_pairs,
     corruption_table,
-    difference_table,
+    detection_table,
+    difference_tables,
     main_table,
     uncertainty_tables,
-    verdict,
+    verdicts,
 )
 from reference_training.reporting.figures import corruption_sheet, plots
 from reference_training.reporting.finished import SHEET, FinishedRun, read_run
@@ -85,10 +84,11 @@ def _title(run: FinishedRun) -> str:
 
 
 def terminal_table(metrics: Json, run: Json) -> str:
-    """What was run, the main table and the verdict, as plain text."""
-    table = main_table({"This run": metrics}, paper=False).terminal()
-    said, found = summary(metrics, run), verdict(metrics, *PAIRS[0])
-    return f"{textwrap.fill(said, WIDTH)}\n\n{table}\n\n{textwrap.fill(found, WIDTH)}"
+    """What was run, the tables and the verdicts, as plain text."""
+    tables = [main_table({"This run": metrics}, paper=False), *difference_tables(metrics)]
+    shown = (table.terminal() for table in (*tables, detection_table(metrics)))
+    said, *found = (textwrap.fill(t, WIDTH) for t in (summary(metrics, run), *verdicts(metrics)))
+    return "\n\n".join((said, *shown, *found))
 
 
 def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block]:
@@ -103,21 +103,21 @@ def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block
         Heading(_title(found), 1) if title is None else Heading(title),
         Paragraph(summary(metrics, found.run)),
         main_table({found.name: metrics}),
-        Paragraph(verdict(metrics, *PAIRS[0]), callout=True),
+        *(Paragraph(text, callout=True) for text in verdicts(metrics)),
     ]
     if doubts := paper_doubts(metrics["methods"]):
         blocks.append(Details("Doubts about the paper's numbers", tuple(map(Paragraph, doubts))))
-    if pairs := compared_pairs(metrics):
-        blocks += [Heading("Differences between the methods", level), difference_table(metrics)]
-        # The first pair's verdict already stands below the main table.
-        blocks += [Paragraph(verdict(metrics, *pair)) for pair in pairs if pair != PAIRS[0]]
+    if tables := difference_tables(metrics):
+        blocks += [Heading("Differences between the methods", level), *tables]
     blocks += [
+        Heading("What the uncertainty is good for", level),
+        detection_table(metrics),
         Heading("Each corruption", level),
         corruption_table(metrics),
     ]
-    if tables := uncertainty_tables(metrics):
+    if details := uncertainty_tables(metrics):
         blocks += [Heading("Predicted uncertainty", level)]
-        blocks += [Details("A table for each method with a UEM", tuple(tables))]
+        blocks += [Details("A table for each method with a UEM", tuple(details))]
     blocks += [Heading("Figures", level), *([found.sheet] if found.sheet else []), *plots(metrics)]
     facts = {name: value for name, value in found.run.items() if name not in ("config", "command")}
     return [
@@ -129,14 +129,16 @@ def report_blocks(found: FinishedRun, *, title: str | None = None) -> list[Block
 
 
 def summary(metrics: Json, run: Json) -> str:
-    """What was run, in one sentence."""
+    """What was run, in one sentence, and how its λ were chosen."""
     train = (run.get("dataset") or {}).get("train")
+    subset = metrics["dataset"] == "fashion-mnist-subset"
+    choice = f" {CHOICE}" if subset and {*CHOSEN} <= {*metrics["methods"]} else ""
     many = "methods" if len(metrics["methods"]) > 1 else "method"
     return (
         f"{run.get('network')} trained on {train} images of {metrics['dataset']} with "
         f"{len(metrics['methods'])} {many} and the seeds {', '.join(map(str, metrics['seeds']))}, "
         f"evaluated on {metrics['evaluation_images']} test images, clean and under "
-        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities."
+        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities.{choice}"
     )
 
 

@@ -17,11 +17,9 @@ from reference_training.reporting.blocks import (
     Table,
     markdown_document,
 )
-from reference_training.reporting.comparison import BASELINE, gain_over
+from reference_training.reporting.comparison import BASELINE, MSE, gain_over
 from reference_training.reporting.measures import MEASURES, Json
 from reference_training.reporting.statistics import RULE, cell
-
-MSE = "feature_distillation"
 
 
 def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: str) -> str:

@@ -1,7 +1,7 @@
 """Ranks a folder's images by predicted degradation: `... MODEL FOLDER`.
 
 MODEL is the export of a finished run (`python -m reference_training.run --experiment table1/ulfd`),
-or a training's folder as runs/fashion-mnist-subset/seed-0/ulfd. The score is θ = exp(σ/2) of the
+or a training's folder as RUN/seed-0/ulfd@uem=official. The score is θ = exp(σ/2) of the
 UEM, averaged over the network's feature (Sec. 4.4 of the paper); no clean image is needed.
 
 With --measure, FOLDER holds clean images (by default the test images of the network's dataset).

@@ -96,7 +96,7 @@ def load_meter(folder: Path, device: torch.device | str = "cpu") -> Meter:
     if not exports and not checkpoint.iterations(folder):
         raise RunError(
             f"{folder} holds neither an export ({export.MODEL}) nor checkpoints; give the folder "
-            "export of a finished run, or one as runs/fashion-mnist-subset/seed-0/ulfd."
+            "export of a finished run, or a training's folder, as RUN/seed-0/ulfd@uem=official."
         )
     with reading(folder, "is not of this version", "Use the version of ulfd that wrote it"):
         meter = _from_export(exports[0]) if exports else _from_run(folder)

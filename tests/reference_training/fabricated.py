@@ -23,7 +23,14 @@ def result(seen, unseen=0.5, clean=0.9, uncertainty=False):
     rows = {name: [seen] * 5 for name in SEEN} | {name: [unseen] * 5 for name in UNSEEN}
     theta = {name: [0.2, 0.3, 0.4, 0.5, 0.6] for name in CORRUPTIONS} | {"fog": [0.3] * 5}
     sigma = {"mean": -2.0, "min": -9.5}
-    return {
+    auroc = {name: [0.8] * 5 for name in SEEN} | {name: [0.6] * 5 for name in UNSEEN}
+    detected = {
+        "auroc_max_softmax": {"clean": 0.5, "corruptions": {n: [0.7] * 5 for n in CORRUPTIONS}},
+        "rank_correlation": [-0.5, 0.0, 0.25] if uncertainty else [],
+    }
+    if uncertainty:
+        detected["calibration"] = {"auroc": {"clean": 0.5, "corruptions": auroc}}
+    return detected | {
         "clean": clean,
         "corruptions": rows,
         "uncertainty": {"clean": 0.1, "corruptions": theta} if uncertainty else None,

@@ -217,6 +217,10 @@ BAD = {
     "data root": (["--data-root", "no/such/folder"], "does not exist"),
     "teacher": (["--recipe.teacher", "me"], "teacher is 'me'"),
     "uem": (["--uem.log-variance", "pixel"], "log_variance is 'pixel'"),
+    "uem of nothing": (
+        ["--methods", "vanilla", "ulfd@uem=default", "--uem.blocks", "2"],
+        "--uem.* would change nothing",
+    ),
     "few": (["--train-images", "7"], "digits has 10 classes"),
     "held out": (["--validation-images", "1290"], "leaves 7 of 1297 training images"),
     "negative": (["--validation-images", "-1"], "must be at least 0"),

@@ -2,10 +2,11 @@
 
 import pytest
 
-from reference_training.config import SHORT, UEMOptions
+from reference_training.config import SHORT, UEMS, UEMOptions
 from reference_training.methods import METHODS
 from reference_training.methods.trainings import OPTIONS, canonical, label, network_of, training
 from reference_training.runtime.errors import RunError
+from ulfd.uem import UEMSpec
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -24,6 +25,16 @@ def test_a_name_changes_what_it_says_and_nothing_else():
     assert (uem.blocks, uem.global_skip) == (2, False)
     differing = [key for key in vars(SHORT) if vars(recipe)[key] != vars(SHORT)[key]]
     assert differing == ["distillation_weight", "teacher"]
+
+
+def test_a_uem_by_name_is_the_librarys():
+    assert UEMS["default"].spec(64) == UEMSpec(64)
+    assert UEMS["official"].spec(64) == UEMSpec.official(64)
+    of_run = UEMOptions(blocks=2)
+    assert training("ulfd@uem=default").uem(of_run).spec(64) == UEMSpec(64)
+    changed = training("ulfd@uem.log_variance=spatial,uem=default").uem(of_run)
+    assert changed.spec(64) == UEMSpec(64, log_variance="spatial")
+    assert label("ulfd@lambda=0.3,uem=default").endswith("λ 0.3, default UEM")
 
 
 def test_the_same_training_has_one_name():
@@ -47,6 +58,7 @@ def test_an_adaptation_is_of_the_network_not_of_its_training():
         ("ulfd@beta=high", "is no float"),
         ("ulfd@uem.global_skip=perhaps", "is no bool"),
         ("ulfd@second=rain", "unknown second image"),
+        ("ulfd@uem=mine", "unknown UEM"),
         ("ulfd+prayer", "unknown adaptation"),
     ],
 )

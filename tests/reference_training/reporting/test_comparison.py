@@ -52,20 +52,46 @@ def test_one_seed_has_no_spread():
 
 
 def test_difference_table_cells():
-    table = comparison.difference_table(full())
-    assert table.header == ("Difference", "Mean", "Seed 0", "Seed 1", "Paper")
-    assert table.rows == (
-        ("ulfd − feature_distillation", "+2.00 ± 0.50 ▲", "+1.50", "+2.50", "+1.79"),
-        ("ulfd − cross_entropy", "+12.00 ± 0.50 ▲", "+11.50", "+12.50", "+5.01"),
-        ("feature_distillation − cross_entropy", "+10.00 ± 0.00 ▲", "+10.00", "+10.00", "+3.22"),
+    zero = "0.00 ± 0.00"
+    mse, ce = comparison.difference_tables(full())
+    # mCE: seen errors of 0.4 and 0.3 by 0.8, and by 0.6; their difference is lower, thus better.
+    assert ce.rows == (
+        (
+            "+ feature distillation (MSE)",
+            *(zero, "+10.00 ± 0.00 ▲", zero, "−14.58 ± 2.08 ▲", "+3.22"),
+        ),
+        ("+ uncertainty (ULFD)", zero, "+12.00 ± 0.50 ▲", zero, "−17.60 ± 3.23 ▲", "+5.01"),
     )
+    (row,) = mse.rows
+    assert (row[2], row[-1]) == ("+2.00 ± 0.50 ▲", "+1.79")
+
+
+def test_what_is_compared():
+    mse, default = "feature_distillation@lambda=1.0", "ulfd@lambda=0.3,uem=default"
+    seen = {"cross_entropy": (0.6, 0.6), mse: (0.7, 0.7), default: (0.7, 0.7), "ulfd": (0.5, 0.5)}
+    pairs = comparison.compared_pairs(metrics(**seen, augmix=(0.6, 0.6)))
+    with_ce = [(name, "cross_entropy") for name in (mse, default, "ulfd")]
+    assert pairs == [(default, mse), ("ulfd", mse), *with_ce]
 
 
 def test_the_verdict_is_that_of_seen():
     data = metrics(feature_distillation=(0.7, 0.7), ulfd=(0.60, 0.61))
-    said = comparison.verdict(data, *comparison.PAIRS[0])
-    assert "uncertainty weighting did not beat plain MSE: −9.50 ± 0.50 points of seen top-1" in said
-    assert "No verdict" in comparison.verdict(data, *comparison.PAIRS[1])
+    (said,) = comparison.verdicts(data)
+    assert "(ULFD)” did not beat “+ feature distillation (MSE)”: −9.50 ± 0.50 points" in said
+    assert comparison.verdicts(metrics(ulfd=(0.7,)))[0].startswith("No verdict")
+
+
+def test_detection_table_cells():
+    table = comparison.detection_table(full())
+    softmax = ("–", "70.0 ± 0.0")
+    assert table.rows[0] == ("Vanilla (clean only)", "–", "–", *softmax, *softmax)
+    said = ("−0.50 ± 0.00", "+0.25 ± 0.00", "80.0 ± 0.0", "70.0 ± 0.0", "60.0 ± 0.0", "70.0 ± 0.0")
+    assert table.rows[3] == ("+ uncertainty (ULFD)", *said)
+    assert table.header[3:] == ("θ, seen", "max-softmax, seen", "θ, unseen", "max-softmax, unseen")
+    before = full()
+    for result in before["results"]["vanilla"].values():
+        del result["auroc_max_softmax"], result["rank_correlation"]
+    assert comparison.detection_table(before).rows[0][1:] == ("–",) * 6
 
 
 def test_corruption_table_has_every_corruption():

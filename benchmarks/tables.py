@@ -265,10 +265,10 @@ is worked on image by image. torch {versions["torch"]}, OpenCV {versions["cv2"]}
 ![the same as a plot](results/corruptions_cpu.svg)
 
 Where the peer's ratio is below 1 it is ahead. Gaussian noise: torch-uncertainty draws from torch's
-one generator and returns floating point; here every image has a stream of its own, the same on every
-device, and 8 bits. Brightness, saturation, pixelation and JPEG at batch 1: a call costs about 0.1 ms,
-in which arguments are checked and the image is copied, and the work itself little more; the last two
-are Pillow's, whose pixels are interleaved and those of a tensor are not.
+one generator and returns floating point; here every image has a stream of its own, the same on
+every device, and 8 bits. Brightness, saturation, pixelation and JPEG at batch 1: a call costs about
+0.1 ms, in which arguments are checked and the image is copied, and the work itself little more; the
+last two are Pillow's, whose pixels are interleaved and those of a tensor are not.
 
 With more threads than free cores OpenMP's threads spin at the end of each of torch's operations,
 and an image may take a hundred times as long: use one thread in each process (`DataLoader`'s

@@ -4,7 +4,8 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ PREPARATIONS: dict[str, Callable[[Image.Image], Image.Image] | None] = {
     "imagenet": resize256_center224,
 }
 RECORD = "corruptions.json"
+SOURCES = "sources.json"
 
 
 def path_key(file: str) -> int:
@@ -91,6 +93,35 @@ class Task:
         return (self.out / pair[0] / str(pair[1]) / file).with_suffix(ending)
 
 
+def _there(target: Path) -> bool:
+    return target.exists() and target.stat().st_size > 0
+
+
+def check_sources(task: Task, files: list[str]) -> None:
+    """Keeps what tells each image from another of its name, in the folder of the corrupted ones.
+
+    Raises:
+        RunError: an image that was corrupted is not the one that lies there now.
+    """
+    path = task.out / SOURCES
+    before = read_json(path) if path.exists() else {}
+    stats = {file: (task.images / file).stat() for file in files}
+    now = {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}
+    every = replace(task, pairs=tuple(product(CORRUPTIONS, SEVERITIES)))
+    others = [
+        file
+        for file in files
+        if before.get(file, now[file]) != now[file]
+        and any(_there(every.target(pair, file)) for pair in every.pairs)
+    ]
+    if others:
+        raise RunError(
+            f"{task.out} was made of other images named {some(others)}: their sizes or times of "
+            "change differ. Remove what was made of them, or give another folder."
+        )
+    write_json(path, before | now)
+
+
 def corrupt_file(task: Task, file: str, seed: int) -> int:
     """Writes those corruptions of an image that are not there yet; returns how many.
 
@@ -98,7 +129,7 @@ def corrupt_file(task: Task, file: str, seed: int) -> int:
         RunError: the image cannot be read or corrupted, or a file not be written.
         Interrupted: the parent was asked to stop.
     """
-    missing = [pair for pair in task.pairs if not task.target(pair, file).exists()]
+    missing = [pair for pair in task.pairs if not _there(task.target(pair, file))]
     if not missing:
         return 0
     remedy = "Copy it anew, or remove it, and run the same command again"
@@ -159,6 +190,7 @@ def apply(given: Application) -> int:
                 f"{given.out} was made with another choice of {', '.join(differing)} ({path}); "
                 "give the same options, or another folder."
             )
+        check_sources(task, files)
         write_json(path, record)
         with pool(given.jobs, threads=1) as workers:
             tasks = [
@@ -193,7 +225,9 @@ def _task(given: Application) -> Task:
         position_seeds(given.seed, torch.arange(1))
         corrupt(np.zeros((64, 64, 3), np.uint8), "contrast", 1, **options)
     except (ValueError, FileNotFoundError) as error:
-        raise RunError(f"--{error}") from error
+        name, _, what = str(error).partition(":")
+        names = {"corruption": "kinds", "severity": "severities"}
+        raise RunError(f"--{names.get(name, name)}:{what}") from error
     pairs = tuple((kind, level) for kind in kinds for level in levels)
     jpeg = given.jpeg85 or given.format == "jpeg85"
     return Task(given.images, given.out, pairs, jpeg, given.preparation, options)

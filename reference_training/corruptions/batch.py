@@ -73,7 +73,7 @@ def corrupt(
 
     Returns:
         The corrupted images, of the given type, shape, dtype, mode and device; floating point is
-        grey levels / 255.
+        grey levels / 255. No gradient passes.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, shape, length or range, or an image

@@ -85,6 +85,8 @@ def image_seeds(seed: int, seeds: int | Sequence[int] | Tensor | None, batch: in
     """
     if seeds is None:
         return position_seeds(seed, torch.arange(batch, device="cpu"))
+    if seed != 0:
+        raise ValueError("seeds: takes the place of seed; give one of them")
     keys = torch.as_tensor(seeds, device="cpu")
     if batch == 0 and keys.numel() == 0:
         return torch.zeros(0, dtype=torch.int64, device="cpu")

@@ -72,6 +72,8 @@ def as_batch(images: Any) -> tuple[Tensor, Back]:
 
 
 def _from_array(images: np.ndarray) -> tuple[Tensor, Back]:
+    if isinstance(images, np.ma.MaskedArray):
+        raise TypeError("images: a masked array's mask would be lost; give .filled(value)")
     shape = images.shape
     grey = images.ndim == 2 or (images.ndim in (3, 4) and shape[-1] == 1)
     if not grey and (images.ndim not in (3, 4) or shape[-1] != 3):
@@ -113,8 +115,9 @@ def _levels(images: Tensor) -> Tensor:
         return images.contiguous()
     if not images.is_floating_point():
         raise TypeError(
-            f"images: expected uint8, or floating point in [0, 1], got {images.dtype}; "
-            "convert with .to(torch.uint8)"
+            f"images: expected uint8, or floating point in [0, 1], got {images.dtype}; grey levels "
+            "from 0 to 255 become uint8 by .to(torch.uint8), in NumPy .astype(np.uint8), others "
+            "floating point by a division"
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(

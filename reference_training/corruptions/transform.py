@@ -54,14 +54,15 @@ class RandomCorruption(v2.Transform):
     def __init__(
         self,
         kinds: Sequence[str] = SEEN,
-        severities: Sequence[int] = SEVERITIES,
+        severities: int | Sequence[int] = SEVERITIES,
         p: float = 1.0,
         pair: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
         self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        self.severities = tuple(severity_levels(tuple(severities), len(tuple(severities))))
+        levels = (severities,) if isinstance(severities, int) else tuple(severities)
+        self.severities = tuple(severity_levels(levels, len(levels)))
         corruption_codes(self.kinds, len(self.kinds))
         if not (self.kinds and self.severities):
             raise ValueError("kinds and severities: expected at least one of each, got none")

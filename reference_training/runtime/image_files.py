@@ -111,7 +111,7 @@ def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
                 if is_image(file):
                     files.append(f"{name}/{file}")
                 else:
-                    others["hidden" if Path(file).name[0] == "." else Path(file).suffix] += 1
+                    others[_kind(file)] += 1
             counts.append(len(files) - before)
             progress.update(1)
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
@@ -121,9 +121,7 @@ def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
             f"extracted? Images end in {', '.join(EXTENSIONS)}; convert others, or remove the "
             "folder."
         )
-    if others:
-        kinds = ", ".join(f"{count} {kind or 'without ending'}" for kind, count in others.items())
-        tqdm.write(f"{root}: {kinds} left out, as no images", file=sys.stderr)
+    _tell(root, others)
     return files, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
 
 
@@ -133,10 +131,23 @@ def images_below(root: Path) -> list[str]:
     Raises:
         RunError: there is none, or no such folder.
     """
-    files = list(filter(is_image, _files(root)))
+    found = list(_files(root))
+    files = list(filter(is_image, found))
     if not files:
         raise RunError(f"there is no image below {root}; give the folder that holds the images.")
+    _tell(root, Counter(_kind(file) for file in found if not is_image(file)))
     return files
+
+
+def _kind(file: str) -> str:
+    return "hidden" if Path(file).name[0] == "." else Path(file).suffix or "without ending"
+
+
+def _tell(root: Path, others: Counter[str]) -> None:
+    """What was left out, on standard error."""
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
+        tqdm.write(f"{root}: {kinds} left out, as no images", file=sys.stderr)
 
 
 def is_image(file: str) -> bool:

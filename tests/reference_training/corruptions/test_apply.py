@@ -125,8 +125,8 @@ def test_the_evaluation_reads_what_it_would_make_on_the_fly(photos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--kinds", "fogg"], "--corruption: 'fogg' is unknown; did you mean 'fog'"),
-        (["--severities", "6"], "--severity: expected 1, 2, 3, 4 or 5, got 6"),
+        (["--kinds", "fogg"], "--kinds: 'fogg' is unknown; did you mean 'fog'"),
+        (["--severities", "6"], "--severities: expected 1, 2, 3, 4 or 5, got 6"),
         (["--format", "gif"], "--format is 'gif'; use one of png, jpeg85"),
         (["--jpeg85", "--format", "png"], "--jpeg85 and --format png exclude each other"),
         (["--preparation", "crop"], "--preparation is 'crop'; use one of as_is, imagenet"),
@@ -157,3 +157,24 @@ def test_folders_that_do_not_fit_are_refused(photos, tmp_path, capsys):
     Image.new("RGB", (40, 40)).save(photos / "cat" / "1.jpg")
     assert apply(photos, tmp_path / "e", *some) == 1
     assert "more than one image named cat/1" in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_names_are_refused(photos, tmp_path, capsys):
+    some = ["--kinds", "contrast", "--severities", "1"]
+    (photos / "cat" / "note.gif").write_bytes(b"")
+    (photos / "dog" / "2.png").write_bytes(b"no image")
+    assert apply(photos, tmp_path / "c", *some) == 1
+    Image.new("RGB", (40, 40)).save(photos / "dog" / "2.png")  # mended: nothing was made of it
+    (photos / "dog" / "new.png").write_bytes((photos / "cat" / "0.png").read_bytes())
+    damaged = tmp_path / "c/contrast/1/cat/1.png"
+    sound = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    assert apply(photos, tmp_path / "c", *some) == 0
+    assert damaged.read_bytes() == sound
+    told = capsys.readouterr().err
+    assert "1 .gif left out" in told
+    before = written(tmp_path / "c")
+    Image.new("RGB", (40, 40)).save(photos / "cat" / "1.png")
+    assert apply(photos, tmp_path / "c", "--kinds", "fog", "--severities", "2") == 1
+    assert "was made of other images named cat/1.png" in capsys.readouterr().err
+    assert written(tmp_path / "c") == before

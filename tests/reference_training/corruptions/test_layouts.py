@@ -207,3 +207,13 @@ def test_a_plain_import_loads_no_torchvision():
         assert not slow & set(sys.modules), slow & set(sys.modules)
         """
     )
+
+
+def test_what_would_be_lost_or_ignored_is_refused():
+    photo = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(TypeError, match="mask would be lost"):
+        corrupt(np.ma.masked_array(photo, photo > 1), "contrast", 1)
+    with pytest.raises(ValueError, match="give one of them"):
+        corrupt(photo, "contrast", 1, seed=1, seeds=[2])
+    with pytest.raises(TypeError, match=r"astype\(np.uint8\)"):
+        corrupt(photo.astype(np.int64), "contrast", 1)

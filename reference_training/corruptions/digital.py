@@ -6,7 +6,7 @@ Source of every definition: Hendrycks & Dietterich 2019, ImageNet-C.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -196,13 +196,8 @@ def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     Returns:
         uint8 (N, 3, H, W).
     """
-    means = _shrunken(levels, scale)
     # Enlarged, each box covers the centre of one pixel.
-    down, right = (
-        box_spans(few, size)[0].to(levels.device)
-        for few, size in zip(means.shape[-2:], levels.shape[-2:], strict=True)
-    )
-    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+    return _pixelated(levels, scale, lambda size, target: box_spans(size, target)[0])
 
 
 @of_levels
@@ -219,12 +214,7 @@ def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
 
     Source: the public package `imagecorruptions`.
     """
-    means = _shrunken(levels, scale)
-    down, right = (
-        _nearest(few, size).to(levels.device)
-        for few, size in zip(means.shape[-2:], levels.shape[-2:], strict=True)
-    )
-    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+    return _pixelated(levels, scale, _nearest)
 
 
 @lru_cache(maxsize=64)
@@ -233,6 +223,16 @@ def _nearest(size: int, target: int) -> Tensor:
     steps = torch.full((target,), size / target, dtype=torch.float64, device="cpu")
     steps[0] *= 0.5
     return steps.cumsum(0).to(torch.int64)  # summed one by one, as there
+
+
+def _pixelated(levels: Tensor, scale: float, enlarge: Callable[[int, int], Tensor]) -> Tensor:
+    """Shrunk by a box; `enlarge` says which pixel is taken for each of an axis of another size."""
+    means = _shrunken(levels, scale)
+    down, right = (
+        enlarge(size, target).to(levels.device)
+        for size, target in zip(means.shape[-2:], levels.shape[-2:], strict=True)
+    )
+    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
 
 
 def _shrunken(levels: Tensor, scale: float) -> Tensor:

@@ -33,22 +33,21 @@ def corrupted_rows(
         ValueError, TypeError, FileNotFoundError: as `corrupt`.
     """
     count = len(SEVERITIES)
-    batch, seeds = image.expand(count, -1, -1, -1).contiguous(), torch.full((count,), seed)
+    batch, seeds = (
+        image.expand(count, -1, -1, -1).contiguous(),
+        torch.full((count,), seed, device="cpu"),
+    )
     found = {name: corrupt(batch, name, SEVERITIES, seeds=seeds, **options) for name in types}
     rows = {"clean": image[None], **found}
     return {name: list(row.permute(0, 2, 3, 1).cpu().numpy()) for name, row in rows.items()}
 
 
-def sheet(
-    blocks: Sequence[tuple[str, Rows]], *, scale: int = 1, paper: str = "white", ink: str = "black"
-) -> Image.Image:
+def sheet(blocks: Sequence[tuple[str, Rows]], *, scale: int = 1) -> Image.Image:
     """Blocks side by side: each has a title, and below it the names and images of its rows.
 
     Args:
         blocks: (title, rows), of images of one size.
         scale: pixels of the sheet for a pixel of an image, each way.
-        paper: the colour behind the images.
-        ink: the colour of words.
     """
     first = next(iter(blocks[0][1].values()))[0]
     height, width = (scale * side for side in first.shape[:2])
@@ -58,14 +57,14 @@ def sheet(
     margin, line = int(names) + 2 * _GAP, int(1.6 * points) + _GAP
     wide = margin + len(SEVERITIES) * (width + _GAP) + 4 * _GAP
     tall = line + max(len(rows) for _, rows in blocks) * (height + _GAP)
-    page = Image.new("RGB", (len(blocks) * wide, tall), paper)
+    page = Image.new("RGB", (len(blocks) * wide, tall), "white")
     draw = ImageDraw.Draw(page)
     for block, (title, rows) in enumerate(blocks):
         left = block * wide + margin
-        draw.text((left, _GAP), title, ink, font)
+        draw.text((left, _GAP), title, "black", font)
         for number, (name, images) in enumerate(rows.items()):
             top = line + number * (height + _GAP)
-            draw.text((left - margin + _GAP, top), name.replace("_", " "), ink, font)
+            draw.text((left - margin + _GAP, top), name.replace("_", " "), "black", font)
             for column, pixels in enumerate(images):
                 # Nearest neighbour, for a reader must see the pixels that the network sees.
                 cell = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)

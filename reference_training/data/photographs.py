@@ -9,6 +9,7 @@ out once where each image begins, is enough, and the package webdataset is not n
 import hashlib
 import os
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ FOLDERS = 2  # the domain of the draws of a folder of augmented images
 LABEL_BYTES = 20  # of a decimal number in 64 bits
 
 
-class Photographs:
+class Photographs(ABC):
     """Labelled image files; nothing is read before it is asked for."""
 
     classes: tuple[str, ...]
@@ -41,9 +42,9 @@ class Photographs:
         """Where the sample is, for messages."""
         return os.fsdecode(self._names[sample])
 
+    @abstractmethod
     def read(self, sample: int) -> bytes:
         """The sample's file."""
-        raise NotImplementedError
 
 
 def fingerprint(photographs: Photographs) -> str:

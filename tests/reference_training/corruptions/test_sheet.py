@@ -44,14 +44,14 @@ def test_an_image_stands_in_its_row_and_block():
         name: [np.full((32, 32, 3), 10 * row + number, np.uint8) for number in range(5)]
         for row, name in enumerate(CORRUPTIONS)
     }
-    page = np.asarray(sheet([("title", rows), ("other", rows)], paper="red", ink="blue"))
+    page = np.asarray(sheet([("title", rows), ("other", rows)]))
     left, right = np.split(page, 2, axis=1)
     for block in (left, right):
         cells = block[-19 * 36 :, -(5 * 36 + 16) : -16].reshape(19, 36, 5, 36, 3)
         for row in range(19):
             for number in range(5):
                 assert (cells[row, :32, number, :32] == 10 * row + number).all()
-    assert tuple(page[0, 0]) == (255, 0, 0)
+    assert tuple(page[0, 0]) == (255, 255, 255)
 
 
 def test_a_scaled_sheet_repeats_pixels():

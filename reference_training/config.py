@@ -36,9 +36,9 @@ class Recipe:
     """Whose feature is z: self, self_detached or frozen."""
     batch_norm: str = "separate"
     """separate, concatenated or clean_statistics."""
-    layer: str = "deep"
-    """Which feature is distilled: deep (the last before pooling) or shallow (the stem's, Sec. 4.5).
-    """
+    layer: Annotated[str, arg(name="layer", prefix_name=False)] = "deep"
+    """Which feature is distilled: deep (the last before pooling), shallow (the stem's, Sec. 4.5; of
+    the ResNets), or the name of a layer of a library's network."""
 
 
 PAPER = Recipe()
@@ -106,6 +106,9 @@ class Network:
     """2 halves the resolution at once, which makes the default run fit a laptop; 1 is CIFAR's."""
 
 
+OWN_NETWORK = "resnet"
+
+
 @dataclass(frozen=True)
 class UEMOptions:
     """The UEM's options; see `ulfd.UEMSpec`. The channels are the network's last width.
@@ -151,7 +154,10 @@ class SmallRun:
     """One run: a dataset, the methods to compare, the seeds to repeat."""
 
     dataset: str = "fashion-mnist-subset"
-    """fashion-mnist-subset (embedded), fashion-mnist, cifar10 or digits."""
+    """fashion-mnist-subset (embedded), digits, fashion-mnist, cifar10, tiny-imagenet, imagenette;
+    folder: your own photographs in class folders."""
+    side: int = 32
+    """Of the square images, in pixels; photographs are resized and cropped to it."""
     methods: tuple[str, ...] = ("vanilla", "cross_entropy", *CHOSEN, "ulfd@uem=official")
     """What to compare, as ulfd, ulfd@lambda=0.3,beta=0.5 or augmix+bn: a method, what it changes in
     the recipe, what adapts it to test images. Vanilla is always trained: the others start from it.
@@ -159,7 +165,15 @@ class SmallRun:
     seeds: tuple[int, ...] = (0, 1)
     recipe: Recipe = SHORT
     pretraining: Pretraining = Pretraining()
+    backbone: Annotated[str, arg(name="network")] = OWN_NETWORK
+    """resnet, see --network.*, or another, as timm:tf_efficientnet_lite0, torchvision:resnet18."""
     network: Network = Network()
+    pretrained: bool = False
+    """Begin with the library's weights of that network, from this machine's caches."""
+    checkpoint: Path | None = None
+    """Begin with the weights in this file (.safetensors, or .pth of tensors)."""
+    download: bool = False
+    """Fetch the library's weights if they are not on this machine."""
     uem: UEMOptions = UEMOptions()
     train_images: int | None = None
     """Of the training images, how many every method but vanilla sees; all by default."""
@@ -190,6 +204,14 @@ class SmallRun:
         return self.out or Path("runs") / self.dataset
 
 
+FINE_TUNING = SmallRun(
+    backbone="timm:tf_efficientnet_lite0",
+    pretrained=True,
+    recipe=replace(SHORT, iterations=200, batch_size=32, learning_rate=3e-4),
+    pretraining=Pretraining(iterations=100, batch_size=32, learning_rate=3e-4),
+)
+"""A library's network with its ImageNet weights, on photographs."""
+
 PRESETS: dict[str, SmallRun] = {
     "fashion-mnist-subset": SmallRun(seeds=(0, 1, 2)),
     "digits": SmallRun(
@@ -213,8 +235,26 @@ PRESETS: dict[str, SmallRun] = {
         evaluation_images=10_000,
         checkpoint_every=200,
     ),
+    "tiny-imagenet": SmallRun(
+        dataset="tiny-imagenet",
+        side=64,
+        recipe=replace(PAPER, iterations=8_000, batch_size=128),
+        pretraining=Pretraining(iterations=20_000),
+        network=Network(blocks=3, widths=(32, 64, 128)),
+        evaluation_images=10_000,
+        checkpoint_every=200,
+    ),
+    "imagenette": replace(FINE_TUNING, dataset="imagenette", side=160),
+    "folder": replace(FINE_TUNING, dataset="folder", side=128),
 }
 """The default run of each dataset."""
+
+
+def fine_tuned(preset: SmallRun) -> SmallRun:
+    """A dataset's preset for a library's network: its weights, few steps, a low learning rate."""
+    return replace(
+        preset, pretrained=True, recipe=FINE_TUNING.recipe, pretraining=FINE_TUNING.pretraining
+    )
 
 
 _LAPTOP = {
@@ -346,7 +386,7 @@ class ImageNetRun:
 
 
 NOT_COMPUTED = frozenset(
-    "methods seeds out data_root checkpoint_every jobs dry_run accumulate device workers "
+    "methods seeds out data_root checkpoint_every jobs dry_run download accumulate device workers "
     "most_unreadable kept evaluate evaluation_subset max_hours tensorboard wandb plan plan_gpu "
     "plan_gpus".split()
 )

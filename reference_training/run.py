@@ -17,12 +17,14 @@ from dataclasses import replace
 import tyro
 
 from reference_training.config import (
+    OWN_NETWORK,
     PRESETS,
     RECIPES,
     ImageNetRun,
     PaperTables,
     SmallRun,
     UEMOptions,
+    fine_tuned,
 )
 from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
 from reference_training.methods.base import VANILLA
@@ -50,6 +52,7 @@ def parse(
     first.add_argument("--dataset")
     first.add_argument("--experiment")
     first.add_argument("--recipe", default="paper")
+    first.add_argument("--network", default=OWN_NETWORK)
     first.add_argument("--list", action="store_true")
     known, others = first.parse_known_args(arguments)
     name = known.experiment
@@ -72,9 +75,10 @@ def parse(
         return tyro.cli(
             PaperTables, prog=PROGRAM, default=default, args=arguments, description=description
         )
-    return tyro.cli(
-        SmallRun, prog=PROGRAM, default=PRESETS[dataset], args=arguments, description=__doc__
-    )
+    preset = PRESETS[dataset]
+    if known.network != OWN_NETWORK:
+        preset = fine_tuned(preset)
+    return tyro.cli(SmallRun, prog=PROGRAM, default=preset, args=arguments, description=__doc__)
 
 
 def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetRun:

@@ -1,11 +1,12 @@
-"""CIFAR-10 (Krizhevsky 2009) from torchvision's files."""
+"""CIFAR-10 (Krizhevsky 2009) from its published files, or from class folders."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reference_training.data.images import Dataset
+from reference_training.data.folders import PHOTOGRAPHS, TRAIN, load_photographs
+from reference_training.data.images import SIDE, Dataset
 from reference_training.runtime.errors import RunError
 
 
@@ -21,13 +22,16 @@ def load_cifar10(data_root: Path | None = None) -> Dataset:
     those of the published ones, so nothing else is ever unpickled.
 
     Args:
-        data_root: the folder that holds `cifar-10-batches-py`.
+        data_root: the folder that holds `cifar-10-batches-py`, or train/ and test/ with class
+            folders.
     Raises:
         RunError: the files are missing or are not the published ones.
     """
+    root = data_root or Path("data")
+    if (root / TRAIN).is_dir():
+        return load_photographs("cifar10", root, SIDE)
     from torchvision import datasets  # slow to import, and only this dataset needs it
 
-    root = data_root or Path("data")
     try:
         train = datasets.CIFAR10(root, train=True, download=False)
         test = datasets.CIFAR10(root, train=False, download=False)
@@ -35,7 +39,8 @@ def load_cifar10(data_root: Path | None = None) -> Dataset:
         raise RunError(
             f"CIFAR-10 is not in {root / 'cifar-10-batches-py'}, or its files are damaged. Get "
             "it with\n    python -c \"import torchvision; torchvision.datasets.CIFAR10('"
-            f"{root}', download=True)\"\nand pass --data-root {root}."
+            f"{root}', download=True)\"\nand pass --data-root {root}; or give a folder with train/ "
+            "and test/ and class folders in them."
         ) from error
     (train_images, train_labels), (test_images, test_labels) = _split(train), _split(test)
     return Dataset(
@@ -46,6 +51,6 @@ def load_cifar10(data_root: Path | None = None) -> Dataset:
         test_labels=test_labels,
         classes=10,
         flips=True,
-        description="CIFAR-10",
-        licence="none stated by its authors; cite Krizhevsky 2009",
+        description=PHOTOGRAPHS["cifar10"].description,
+        licence=PHOTOGRAPHS["cifar10"].licence,
     )

@@ -13,7 +13,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in memory. `images` are uint8 (N, 3, 32, 32), `labels` int64 (N,)."""
+    """Images in memory, or mapped. `images` are uint8 (N, 3, S, S), `labels` int64 (N,)."""
 
     name: str
     train_images: Tensor

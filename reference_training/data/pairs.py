@@ -15,12 +15,13 @@ from torch import Tensor
 from reference_training.corruptions import CorruptionOptions
 from reference_training.corruptions.random import Random
 from reference_training.data.batch import Batch
-from reference_training.data.images import Dataset
+from reference_training.data.images import SIDE, Dataset
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Corruptions, Draws, flipped, second_image
 
 CHUNK = 16
-"""Iterations degraded together: large groups of one corruption make it several times faster."""
+"""Iterations of 32×32 images degraded together, fewer of larger ones: large groups of one
+corruption make it several times faster."""
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -80,5 +81,6 @@ class Pairs:
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the iterations first, ..., last − 1."""
-        for start in range(first, last, CHUNK):
-            yield from self._chunk(start, min(start + CHUNK, last))
+        chunk = max(1, CHUNK * SIDE**2 // self.dataset.train_images[0, 0].numel())
+        for start in range(first, last, chunk):
+            yield from self._chunk(start, min(start + chunk, last))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_training.corruptions import corrupt
-from reference_training.data.images import Dataset, balanced, fixed_order
+from reference_training.data.images import SIDE, Dataset, balanced, fixed_order
 from reference_training.data.pairs import normalised
 from reference_training.data.samples import CLEAN
 from reference_training.evaluation.adaptation import NONE, Adaptation
@@ -20,6 +20,7 @@ from reference_training.evaluation.summary import by_corruption
 from ulfd_torch import UEM, FeatureTap
 
 BATCH = 500
+"""Images of 32×32 that go through the network together; fewer of larger ones."""
 CALIBRATION = (
     "squared_difference variance weighted_square image_rank_correlation "
     "element_rank_correlation auroc"
@@ -59,6 +60,10 @@ def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:
     return Batches(images, positions, size, lambda batch, _: normalised(batch))
 
 
+def _batch(images: Tensor) -> int:
+    return max(1, BATCH * SIDE**2 // images[0, 0].numel())
+
+
 @torch.no_grad()
 def look(
     network: Trained, images: Tensor, most: int = CALIBRATED
@@ -67,10 +72,10 @@ def look(
 
     Args:
         network: in eval mode; its adaptation is left out.
-        images: uint8 (N, 3, 32, 32).
+        images: uint8 (N, 3, S, S).
         most: how many images' features are kept, at least.
     """
-    inputs = _batches(images, torch.arange(len(images)), BATCH)
+    inputs = _batches(images, torch.arange(len(images)), _batch(images))
     if network.uem is None or network.layer is None:
         return torch.cat([part for part, _ in predictions(network.model, inputs)]), None
     logits: list[Tensor] = []
@@ -105,19 +110,19 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
 
     Args:
         network: in eval mode.
-        images: uint8 (N, 3, 32, 32).
+        images: uint8 (N, 3, S, S).
         labels: int64 (N,).
         clean: the first of the images, `CALIBRATED` if there are so many, not degraded.
     """
     subset = small_subset(len(images))
     if network.adaptation is not NONE:
-        kind, found = network.adaptation, {}
+        kind, found, whole = network.adaptation, {}, _batch(images)
         for name, positions, size in (
             ("top1", torch.arange(len(images)), kind.batch),
             ("top1_subset", subset, kind.small_batch),
         ):
             order = positions[fixed_order(len(positions))]
-            parts = predictions(network.model, _batches(images, order, size or BATCH), kind)
+            parts = predictions(network.model, _batches(images, order, size or whole), kind)
             right = sum(int((part.argmax(1) == labels[rows]).sum()) for part, rows in parts)
             found[name] = right / len(order)
         return found

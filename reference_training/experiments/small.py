@@ -12,7 +12,7 @@ from reference_training.evaluation.sets import SETS
 from reference_training.evaluation.trained import summarise, test_images
 from reference_training.experiments import stages
 from reference_training.methods.trainings import canonical
-from reference_training.networks.resnet import ResNet, describe
+from reference_training.networks import small as networks
 from reference_training.reporting import pages
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError, check_at_least
@@ -41,7 +41,8 @@ def check(run: SmallRun) -> None:
         raise RunError(f"--frost: {error}") from error
     entries = stages.trainings_of(run)
     try:  # whatever an option is wrong about shows when a step is built
-        steps = [entry.make_step(ResNet(run.network, 10), run.recipe, run.uem) for entry in entries]
+        model = networks.classifier(run, 10)
+        steps = [entry.make_step(model, run.recipe, run.uem) for entry in entries]
     except ValueError as error:
         raise RunError(str(error)) from error
     by_run = (s.uem and "uem" not in e.changes for s, e in zip(steps, entries, strict=True))
@@ -98,15 +99,15 @@ def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
 
 
 def _describe(run: SmallRun, dataset: Dataset) -> dict[str, Any]:
-    network = ResNet(run.network, dataset.classes)
+    network = networks.classifier(run, dataset.classes)
     return record.describe(
         run,
         dataset.describe(),
         frost=frost_source(run.frost),
-        network=describe(run.network),
+        network=networks.description(run),
         parameters={
             "network": sum(weight.numel() for weight in network.parameters()),
-            "uem": run.uem.spec(network.fc.in_features).parameters(),
+            "uem": run.uem.spec(network.tapped(run.recipe.layer).channels).parameters(),
         },
     )
 
@@ -119,13 +120,13 @@ def execute(run: SmallRun) -> dict[str, Any]:
     """
     check(run)
     run = replace(run, methods=tuple(map(canonical, run.methods)))
-    dataset = load(run.dataset, run.data_root)
+    dataset = load(run.dataset, run.data_root, run.side)
     _check_sizes(run, dataset)
     description = _describe(run, dataset)
     print(
         f"{dataset.description}: {len(dataset.train_labels)} training, "
         f"{min(run.evaluation_images, len(dataset.test_labels))} evaluation images\n"
-        f"{describe(run.network)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
+        f"{networks.description(run)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
         f"{stages.iterations(run)} iterations, then "
         f"{len(SETS)} evaluation sets; into {run.folder}"
     )

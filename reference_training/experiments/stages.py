@@ -21,7 +21,7 @@ from reference_training.evaluation.trained import (
 )
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import Training, network_of, training
-from reference_training.networks.resnet import ResNet
+from reference_training.networks import small
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
@@ -84,17 +84,20 @@ def _weights(run: SmallRun, seed: int, name: str, prefix: str) -> dict[str, Tens
     return strip_prefix(prefix, point.tensors)
 
 
+@lru_cache(maxsize=1)
 def _dataset(run: SmallRun) -> Dataset:
     """The dataset, of which a run may hold some training images back for its evaluation."""
-    return held_out(load(run.dataset, run.data_root), run.validation_images)
+    return held_out(load(run.dataset, run.data_root, run.side), run.validation_images)
 
 
 def _step(run: SmallRun, seed: int, wanted: Training, classes: int) -> Any:
     """A training's step at its beginning."""
     torch.manual_seed(seed)
-    model = ResNet(run.network, classes).to(memory_format=torch.channels_last)
+    model = small.classifier(run, classes).to(memory_format=torch.channels_last)
     if wanted.method.start is not None:
         model.load_state_dict(_weights(run, seed, wanted.method.start, MODEL))
+    elif wanted.name == VANILLA:
+        small.begin(model, run)
     step = wanted.make_step(model, run.recipe, run.uem)
     if wanted.method.needs is not None:
         step.needed.load_state_dict(_weights(run, seed, wanted.method.needs, MODEL))

@@ -12,22 +12,25 @@ from typing import Any
 
 import tyro
 
+from reference_training.data.folders import PHOTOGRAPHS
 from reference_training.evaluation import measurements
 from reference_training.experiments import small
 from reference_training.methods.trainings import canonical
-from reference_training.paper.study import CANDIDATES, COMMON, PARTS, with_lambda
+from reference_training.paper.study import COMMON, PARTS, Candidates, Part, with_lambda
 from reference_training.reporting import study_page
 from reference_training.reporting.measures import MEASURES
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
 
+FILES = {"fashion-mnist", *PHOTOGRAPHS}
+"""Datasets that are files on this machine."""
 FACTS = "versions git frost parameters wall_seconds".split()
 """What is kept of run.json."""
 
 
-def select_weights(validation: Mapping[str, Any]) -> dict[str, float]:
-    """{candidate: the λ with the best mean seen top-1}, from the data of the part `validation`."""
+def select_weights(validation: Mapping[str, Any], candidates: Candidates) -> dict[str, float]:
+    """{candidate: the λ with the best mean seen top-1}, from the data of a part that chooses."""
 
     def score(name: str) -> float:
         results = validation["results"][canonical(name)]
@@ -35,23 +38,46 @@ def select_weights(validation: Mapping[str, Any]) -> dict[str, float]:
 
     return {
         candidate: max(weights, key=lambda weight: score(with_lambda(name, weight)))
-        for candidate, (name, weights) in CANDIDATES.items()
+        for candidate, (name, weights) in candidates.items()
     }
 
 
-def resolved(methods: Sequence[str], weights: Mapping[str, float]) -> tuple[str, ...]:
-    """The methods, with the chosen λ in the place of the candidates' names."""
+def resolved(part: Part, results: Path) -> tuple[str, ...]:
+    """The part's methods, with the chosen λ in the place of the candidates' names.
+
+    Raises:
+        RunError: λ were not chosen yet.
+    """
+    if set(part.methods).isdisjoint(part.candidates):
+        return part.methods
+    validation = measurements.read(results / part.chosen_by)
+    if not validation:
+        raise RunError(f"this part needs the λ chosen by {part.chosen_by}; run that first.")
+    weights = select_weights(validation, part.candidates)
     return tuple(
-        with_lambda(CANDIDATES[name][0], weights[name]) if name in CANDIDATES else name
-        for name in methods
+        with_lambda(part.candidates[name][0], weights[name]) if name in weights else name
+        for name in part.methods
     )
+
+
+def folders_of(data: Sequence[str]) -> dict[str, Path]:
+    """{dataset: its folder} from "dataset=folder" each."""
+    pairs = [entry.partition("=")[::2] for entry in data]
+    wrong = [name for name, folder in pairs if name not in FILES or not Path(folder).is_dir()]
+    if wrong:
+        raise RunError(
+            f"--data names {wrong}; give {', '.join(sorted(FILES))} each as NAME=FOLDER, where "
+            "the folder exists."
+        )
+    return {name: Path(folder) for name, folder in pairs}
 
 
 def execute(
     parts: tuple[str, ...] = tuple(PARTS),
     results: Path = Path("results"),
     runs: Path = Path("runs/study"),
-    data_root: Path | None = None,
+    data: tuple[str, ...] = (),
+    seeds: tuple[int, ...] | None = None,
     jobs: int | None = None,
     tables: bool = False,
 ) -> None:
@@ -61,42 +87,40 @@ def execute(
         parts: Which parts, in this order.
         results: Receives the data of each part, and the page.
         runs: Keeps the networks, from which a killed study continues.
-        data_root: The folder with Fashion-MNIST's files, for full_fashion_mnist.
+        data: The folders of datasets that are not embedded, as cifar10=/data/cifar10.
+        seeds: Instead of the parts' own, for a first look.
         jobs: Worker processes; all cores by default.
         tables: Only make the page again, from the data that is there.
     """
     if unknown := set(parts) - set(PARTS):
         raise RunError(f"unknown parts {sorted(unknown)}; use some of {list(PARTS)}.")
+    folders = folders_of(data)
     for name in () if tables else parts:
         part = PARTS[name]
-        needs_files = part.run.dataset == "fashion-mnist"
-        if needs_files and data_root is None:
-            print(
-                f"left out: {name} needs the files of Fashion-MNIST in --data-root (Debian: "
-                "dataset-fashion-mnist)",
-                file=sys.stderr,
-            )
+        dataset = part.run.dataset
+        if dataset in FILES and dataset not in folders:
+            print(f"left out: {name} needs --data {dataset}=FOLDER", file=sys.stderr)
             continue
-        methods = part.methods
-        if not set(methods).isdisjoint(CANDIDATES):
-            validation = measurements.read(results / "validation")
-            if not validation:
-                raise RunError(f"{name} needs the λ chosen by the part validation; run that first.")
-            methods = resolved(methods, select_weights(validation))
         run = replace(
             part.run,
-            methods=methods,
+            methods=resolved(part, results),
+            seeds=seeds or part.run.seeds,
             out=runs / ("common" if part.run == COMMON else name),
-            data_root=data_root if needs_files else None,
+            data_root=folders.get(dataset),
             jobs=jobs,
         )
         metrics = small.execute(run)
         description = read_json(run.folder / "run.json")
         measurements.write(results / name, metrics | {key: description[key] for key in FACTS})
-    found = {name: data for name in PARTS if (data := measurements.read(results / name))}
+    found = {name: kept for name in PARTS if (kept := measurements.read(results / name))}
     if not found:
         raise RunError(f"{results} holds no data yet; run the study without --tables first.")
-    weights = select_weights(found["validation"]) if "validation" in found else {}
+    choosers = {part.chosen_by: part.candidates for part in PARTS.values()}
+    weights = {
+        name: select_weights(found[name], candidates)
+        for name, candidates in choosers.items()
+        if name in found
+    }
     conclusions = results / "CONCLUSIONS.md"
     text = conclusions.read_text(encoding="utf-8") if conclusions.is_file() else ""
     page = results / "README.md"

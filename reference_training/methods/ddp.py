@@ -47,7 +47,7 @@ class DeDriftingStep(Step):
     model: Inserted
 
     def __init__(self, network: Classifier) -> None:
-        layer, channels = network.tapped("shallow")
+        layer, channels, _ = network.tapped("shallow")
         fdm = nn.Sequential(*(DilatedBlock(channels) for _ in range(BLOCKS)))
         super().__init__(Inserted(network.requires_grad_(False), layer, fdm))
         self.train()

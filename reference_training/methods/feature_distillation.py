@@ -21,16 +21,17 @@ class DistillationStep(SelfDistillation):
     """Eq. 10; without a UEM its distillation loss is the mean squared error."""
 
     def __init__(self, model: Classifier, recipe: Recipe, uem: UEM | None = None) -> None:
+        layer = model.tapped(recipe.layer).layer
         super().__init__(
             model,
-            layer=model.tapped(recipe.layer)[0],
+            layer=layer,
             uem=uem,
             loss=loss_of(recipe),
             teacher=recipe.teacher,
             batch_norm=recipe.batch_norm,
             statistics=uem is not None,
         )
-        self.layer = model.tapped(recipe.layer)[0]
+        self.layer = layer
 
     def forward(self, batch: Batch) -> StepResult:  # type: ignore[override]
         result = super().forward(*batch)

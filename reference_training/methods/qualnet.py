@@ -31,7 +31,7 @@ class QualNetStep(Step):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__(model)
-        layer, channels = model.tapped("deep")
+        layer, channels, _ = model.tapped("deep")
         self.needed = i_revnet_like(model).requires_grad_(False).eval()
         self.bridge = nn.Conv2d(channels, self.needed.fc.in_features, 3, padding=1)
         self._tap = FeatureTap(model, layer)

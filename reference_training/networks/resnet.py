@@ -1,8 +1,18 @@
 """The CIFAR-style residual network of the small runs (He et al. 2016, Sec. 4.2)."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from reference_training.config import Network
+
+
+class Tapped(NamedTuple):
+    """A layer whose output is distilled."""
+
+    layer: str  # its name in the network
+    channels: int
+    layout: str = "NCHW"
 
 
 class Classifier(nn.Module):
@@ -18,8 +28,8 @@ class Classifier(nn.Module):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """By which its input is normalised; its images have grey levels from 0 to 1 before that."""
 
-    def tapped(self, layer: str) -> tuple[str, int]:
-        """A layer's name in the network and its channels, by what recipes call it.
+    def tapped(self, layer: str) -> Tapped:
+        """A layer by what recipes call it.
 
         Raises:
             ValueError: neither "deep" nor "shallow".
@@ -27,8 +37,8 @@ class Classifier(nn.Module):
         if layer not in ("deep", "shallow"):
             raise ValueError(f"the layer is {layer!r}; use deep or shallow.")
         if layer == "deep":
-            return self.feature_layer, self.fc.in_features
-        return self.shallow_layer, self.shallow_channels
+            return Tapped(self.feature_layer, self.fc.in_features)
+        return Tapped(self.shallow_layer, self.shallow_channels)
 
 
 class BasicBlock(nn.Module):

@@ -1,24 +1,26 @@
-"""The study at laptop scale as data: its parts, and the λ among which `validation` chooses.
+"""The study at laptop scale as data: its parts, and the λ among which held-out images choose.
 
-Its plan, written before the runs, is results/PLAN.md; results/ holds what came out.
+Its plans, written before the runs, are results/PLAN.md and results/PLAN_PHOTOGRAPHS.md; results/
+holds what came out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from reference_training.config import PRESETS, SHORT, Pretraining, SmallRun
+from reference_training.config import PRESETS, SHORT, Network, Pretraining, SmallRun
 
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
 LAMBDAS, SMALLER_LAMBDAS = (0.1, 0.3, 1.0, 3.0), (0.03, 0.1, 0.3, 1.0)
-CANDIDATES: Mapping[str, tuple[str, tuple[float, ...]]] = {
+Candidates = Mapping[str, tuple[str, tuple[float, ...]]]
+"""{what stands for it in a part's methods: (a training, the λ that it may get)}."""
+CANDIDATES: Candidates = {
     "best_mse": ("feature_distillation", LAMBDAS),
     "best_ulfd": ("ulfd", SMALLER_LAMBDAS),
     "best_ulfd_beta": ("ulfd@beta=0.5", LAMBDAS),
     "best_mse_frozen": ("feature_distillation@teacher=frozen", LAMBDAS),
     "best_ulfd_frozen": ("ulfd@teacher=frozen", SMALLER_LAMBDAS),
 }
-"""{what stands for it in a part's methods: (a training, the λ that it may get)}."""
 REGIME = ("cross_entropy", *CANDIDATES)
 
 
@@ -33,17 +35,75 @@ class Part:
 
     question: str
     methods: tuple[str, ...]
-    """Trainings, and keys of `CANDIDATES`, which get the λ chosen by `validation`."""
+    """Trainings, and keys of `candidates`, which get their λ by the part `chosen_by`."""
     run: SmallRun = COMMON
     """Everything but the methods."""
+    candidates: Candidates = field(default_factory=lambda: CANDIDATES)
+    chosen_by: str = "validation"
+
+
+def grid(candidates: Candidates) -> tuple[str, ...]:
+    """Every candidate with every λ that it may get."""
+    return tuple(
+        with_lambda(name, weight) for name, weights in candidates.values() for weight in weights
+    )
+
+
+LOW = (0.01, 0.03, 0.1, 0.3)
+PHOTOGRAPH_CANDIDATES: Candidates = {
+    "best_mse": ("feature_distillation", (0.3, 1.0, 3.0, 10.0)),
+    "best_official": ("ulfd@uem=official", LOW),
+    "best_official_no_skip": ("ulfd@uem=official,uem.global_skip=false", LOW),
+    "best_pointwise": ("ulfd@uem=default,uem.log_variance=element", LOW),
+    "best_spatial": ("ulfd@uem=default,uem.log_variance=spatial", LOW),
+    "best_sample": ("ulfd@uem=default", LOW),
+    "best_sample_beta": ("ulfd@beta=0.5,uem=default", (0.1, 0.3, 1.0, 3.0)),
+}
+"""On photographs: four λ each, around the values that evidence on small images suggested."""
+CIFAR10 = replace(
+    PRESETS["cifar10"],
+    seeds=SEEDS,
+    recipe=replace(SHORT, iterations=400),
+    pretraining=Pretraining(iterations=2000),
+    network=Network(blocks=3),
+    evaluation_images=300,
+)
+PRETRAINED_CANDIDATES: Candidates = {
+    "best_mse": ("feature_distillation", (0.3, 1.0, 3.0)),
+    "best_official": ("ulfd@uem=official,uem.blocks=2", (0.01, 0.03, 0.1)),
+    "best_official_no_skip": (
+        "ulfd@uem=official,uem.blocks=2,uem.global_skip=false",
+        (0.01, 0.03, 0.1),
+    ),
+    "best_sample": ("ulfd@uem=default", (0.01, 0.03, 0.1)),
+}
+"""With two of the six blocks: six are 18.8 million weights beside a network of 3.4."""
+IMAGENETTE = replace(
+    PRESETS["imagenette"],
+    side=96,
+    seeds=SEEDS,
+    recipe=replace(PRESETS["imagenette"].recipe, iterations=60),
+    pretraining=replace(PRESETS["imagenette"].pretraining, iterations=60),
+    evaluation_images=100,
+)
+
+
+def _chosen(
+    run: SmallRun, name: str, question: str, candidates: Candidates, held_out: int
+) -> dict[str, Part]:
+    """A part that chooses λ on held-out training images and a seed of its own, and its use."""
+    chooser = f"{name}_validation"
+    validation = replace(run, seeds=(10,), validation_images=held_out)
+    return {
+        chooser: Part(f"Which λ? {question}", grid(candidates), validation, candidates),
+        name: Part(question, ("vanilla", "cross_entropy", *candidates), run, candidates, chooser),
+    }
 
 
 PARTS: Mapping[str, Part] = {
     "validation": Part(
         "Which λ for which method? On held-out training images.",
-        tuple(
-            with_lambda(name, weight) for name, weights in CANDIDATES.values() for weight in weights
-        ),
+        grid(CANDIDATES),
         replace(COMMON, seeds=(10, 11), validation_images=1000),
     ),
     "chosen": Part("The common setting with the chosen λ.", REGIME),
@@ -105,5 +165,13 @@ PARTS: Mapping[str, Part] = {
     "urie": Part(
         "URIE, whose network in front of the classifier costs 17 times its training step.",
         ("cross_entropy", "urie"),
+    ),
+    **_chosen(CIFAR10, "cifar10", "Colour photographs, CIFAR-10.", PHOTOGRAPH_CANDIDATES, 5000),
+    **_chosen(
+        IMAGENETTE,
+        "imagenette",
+        "A network with ImageNet weights, Imagenette.",
+        PRETRAINED_CANDIDATES,
+        500,
     ),
 }

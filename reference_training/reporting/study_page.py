@@ -22,12 +22,14 @@ from reference_training.reporting.measures import MEASURES, Json
 from reference_training.reporting.statistics import RULE, cell
 
 
-def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: str) -> str:
+def page(
+    found: Mapping[str, Json], weights: Mapping[str, Mapping[str, float]], conclusions: str
+) -> str:
     """The page in Markdown.
 
     Args:
         found: {part: its data, as metrics.json}.
-        weights: {candidate: the chosen λ}.
+        weights: {part that chooses: {candidate: the chosen λ}}.
         conclusions: what a person read from the tables, in Markdown.
     """
     blocks: list[Block] = [
@@ -35,24 +37,28 @@ def page(found: Mapping[str, Json], weights: Mapping[str, float], conclusions: s
         Paragraph(
             "Made by the command at the end from the data beside this page (of each part a CSV "
             "with a row for each network and measure of it, where correct counts images, and a "
-            "JSON file that says what was run); the plan was written before the runs (PLAN.md). "
+            "JSON file that says what was run); the plans were written before the runs (PLAN.md, "
+            "PLAN_PHOTOGRAPHS.md). "
             "Top-1 in %, mean ± sample standard deviation over seeds. "
             f"{RULE}"
         ),
     ]
     for name, metrics in found.items():
         blocks += [Heading(f"{name}: {PARTS[name].question}"), accuracy_table(metrics)]
-        if name == "validation":
-            chosen = ", ".join(f"{key} {value:g}" for key, value in weights.items())
+        if name in weights:
+            chosen = ", ".join(f"{key} {value:g}" for key, value in weights[name].items())
             blocks.append(Paragraph(f"Chosen λ: {chosen}."))
-    for name in ("options", "paper", "augmentations"):
+    for name in ("options", "paper", "augmentations", "cifar10", "imagenette"):
         if name in found:
             blocks += [Heading(f"What the UEM says: {name}"), uncertainty_table(found[name])]
     blocks += [
         Heading("What the rows are"),
         *_sources(found.values()),
         Heading("Make it again"),
-        Code("python -m reference_training.experiments.study --data-root FOLDER_OF_FASHION_MNIST"),
+        Code(
+            "python -m reference_training.experiments.study --data fashion-mnist=FOLDER "
+            "cifar10=FOLDER imagenette=FOLDER"
+        ),
         Paragraph("It continues where it was left; --tables makes this page from the data alone."),
     ]
     return f"# What holds up on a laptop\n\n{conclusions}\n\n{markdown_document(blocks)}"

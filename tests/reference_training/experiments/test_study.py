@@ -14,8 +14,11 @@ from reference_training.experiments import study
 from reference_training.experiments.small import check
 from reference_training.experiments.study import resolved, select_weights
 from reference_training.methods.trainings import canonical
-from reference_training.paper.study import CANDIDATES, PARTS, with_lambda
+from reference_training.paper.study import CANDIDATES, PARTS, Part, with_lambda
 from reference_training.runtime.errors import RunError
+
+
+CHOOSERS = {part.chosen_by for part in PARTS.values()}
 
 
 def result(seen: float) -> dict:
@@ -36,13 +39,14 @@ def validation(best: dict[str, float]) -> dict:
     }
 
 
-def test_the_best_weight_of_each_candidate_is_chosen():
+def test_the_best_weight_of_each_candidate_is_chosen(monkeypatch, tmp_path):
     best = {
         name: weights[number % 4] for number, (name, (_, weights)) in enumerate(CANDIDATES.items())
     }
-    assert select_weights(validation(best)) == best
-    methods = resolved(("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta"), best)
-    assert methods == (
+    assert select_weights(validation(best), CANDIDATES) == best
+    monkeypatch.setattr(measurements, "read", lambda place: validation(best))
+    part = Part("", ("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta"))
+    assert resolved(part, tmp_path) == (
         "cross_entropy",
         f"ulfd@teacher=frozen,lambda={best['best_ulfd_frozen']}",
         f"ulfd@beta=0.5,lambda={best['best_ulfd_beta']}",
@@ -51,20 +55,23 @@ def test_the_best_weight_of_each_candidate_is_chosen():
 
 @pytest.mark.parametrize("name", PARTS)
 def test_every_part_can_start(name):
-    run = PARTS[name].run
-    weights = {candidate: weights[0] for candidate, (_, weights) in CANDIDATES.items()}
-    check(replace(run, methods=resolved(PARTS[name].methods, weights)))
-    assert len(run.seeds) == (2 if name == "validation" else 5)
+    part = PARTS[name]
+    first = {
+        candidate: with_lambda(base, weights[0])
+        for candidate, (base, weights) in part.candidates.items()
+    }
+    check(replace(part.run, methods=tuple(first.get(method, method) for method in part.methods)))
+    assert len(part.run.seeds) == {"validation": 2}.get(name, 1 if name in CHOOSERS else 5)
 
 
 def test_validation_sees_no_test_image_and_no_seed_of_the_others():
-    run = PARTS["validation"].run
-    assert run.validation_images > 0
     for name, part in PARTS.items():
-        if name != "validation":
-            assert not set(part.run.seeds) & set(run.seeds)
+        chooser = PARTS[part.chosen_by].run
+        assert chooser.validation_images > 0
+        if name not in CHOOSERS:
+            assert not set(part.run.seeds) & set(chooser.seeds)
             assert part.run.validation_images == 0
-    assert len({len(weights) for _, weights in CANDIDATES.values()}) == 1  # the same budget
+        assert len({len(weights) for _, weights in part.candidates.values()}) == 1  # one budget
 
 
 def test_the_page_in_the_repository_is_the_one_of_its_data(tmp_path):
@@ -110,6 +117,6 @@ def test_what_is_missing_is_said(tmp_path, capsys):
         study.execute(("nothing",), results=tmp_path)
     with pytest.raises(RunError, match="no data yet"):
         study.execute(("full_fashion_mnist",), results=tmp_path)
-    assert "needs the files of Fashion-MNIST" in capsys.readouterr().err
+    assert "full_fashion_mnist needs --data fashion-mnist=FOLDER" in capsys.readouterr().err
     assert study.main(["--tables", "--results", str(tmp_path)]) == 1
     assert "error: " in capsys.readouterr().err

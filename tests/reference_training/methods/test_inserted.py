@@ -28,7 +28,7 @@ def test_without_a_module_the_halves_are_the_network(arch):
     with torch.no_grad():
         logits = network(images)
         for layer in ("shallow", "deep"):
-            name, channels = network.tapped(layer)
+            name, channels, _ = network.tapped(layer)
             model = Inserted(network, name, nn.Identity())
             assert model.before(images).shape[1] == channels
             assert torch.equal(model(images), logits)
@@ -39,7 +39,7 @@ def test_the_module_sees_the_layer_and_the_rest_sees_the_module():
     network = ResNet(Network(), 10).eval()
     model = Inserted(network, network.feature_layer, Times(3.0))
     images = torch.rand(2, 3, 32, 32)
-    layer, channels = model.tapped("deep")
+    layer, channels, _ = model.tapped("deep")
     with FeatureTap(model, layer) as own, FeatureTap(model, "inserted") as after:
         logits = model(images)
         feature, replaced = own.take(), after.take()
@@ -47,6 +47,6 @@ def test_the_module_sees_the_layer_and_the_rest_sees_the_module():
     assert torch.equal(replaced, 3 * feature)
     expected = 3 * (network(images) - network.fc.bias) + network.fc.bias  # the rest is affine
     torch.testing.assert_close(logits, expected)
-    assert (channels, model.tapped("shallow")) == (64, ("network.stem", 16))
+    assert (channels, model.tapped("shallow")) == (64, ("network.stem", 16, "NCHW"))
     assert model.fc is network.fc
     assert len(model.state_dict()) == len(network.state_dict()) + 1

@@ -119,7 +119,7 @@ def test_photographs_and_the_papers_backbone():
         step = METHODS["urie"].make_step(model, SHORT, UEMOptions())
         images = torch.empty(2, 3, 224, 224)
         for layer, shape in (("deep", (2, 2048, 7, 7)), ("shallow", (2, 64, 112, 112))):
-            name, channels = step.model.tapped(layer)
+            name, channels, _ = step.model.tapped(layer)
             with FeatureTap(step.model, name) as tap:
                 assert step.model(images).shape == (2, 1000)
                 assert tap.take().shape == shape

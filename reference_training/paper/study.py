@@ -95,7 +95,7 @@ def _chosen(
     chooser = f"{name}_validation"
     validation = replace(run, seeds=(10,), validation_images=held_out)
     return {
-        chooser: Part(f"Which λ? {question}", grid(candidates), validation, candidates),
+        chooser: Part(f"Which λ? {question}", grid(candidates), validation, candidates, chooser),
         name: Part(question, ("vanilla", "cross_entropy", *candidates), run, candidates, chooser),
     }
 

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from reference_training.config import ImageNetRun
-from reference_training.corruptions import corrupt, frost_source
+from reference_training.corruptions import corrupt
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.photograph_pairs import PhotographPairs
@@ -84,14 +84,18 @@ def check(job: Job) -> None:
     if run.numerics.sync_batch_norm and place.type != "cuda":
         raise RunError("--numerics.sync-batch-norm needs GPUs: torch has it for nothing else.")
     try:
-        frost_source(run.frost)
         with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
             job.make_step(classes=1000)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         raise RunError(str(error)) from error
 
 
 def _check_corruptions(job: Job) -> None:
+    """Raises RunError for what only training needs, and a plan lists as missing."""
+    try:
+        _ = job.frost
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(f"--frost {job.run.frost}: {error}") from error
     crop = job.run.crop
     none = torch.empty(0, 3, crop, crop, dtype=torch.uint8)
     try:
@@ -163,7 +167,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
+def _describe(job: Job, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
     """The content of run.json."""
     dataset = {
         "name": "photographs",
@@ -172,8 +176,8 @@ def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]
         "sha256": fingerprint(photographs),
         **hashes,
     }
-    frost = frost_source(run.frost)
-    return record.describe(run, dataset, frost=frost, ranks=ranks.launched())
+    frost = job.frost or "none: no pair is corrupted"
+    return record.describe(job.run, dataset, frost=frost, ranks=ranks.launched())
 
 
 def execute(run: ImageNetRun) -> None:
@@ -256,7 +260,7 @@ def _execute(job: Job, world: World) -> None:
     with ExitStack() as stack:
         description = world.on_main(
             lambda: stack.enter_context(
-                record.kept(run.folder, _describe(run, photographs, hashes))
+                record.kept(run.folder, _describe(job, photographs, hashes))
             )
         )
         if world.main:

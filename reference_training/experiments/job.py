@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.config import ImageNetRun
-from reference_training.corruptions import CorruptionOptions
-from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
+from reference_training.corruptions import CorruptionOptions, frost_source
+from reference_training.data.second_images import CORRUPTED, DEEPAUGMENTED, Corruptions
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.methods.base import Method
 from reference_training.methods.trainings import Training, label, training
@@ -39,6 +39,15 @@ class Job:
     def deepaugmented(self) -> bool:
         """Whether the second images are DeepAugment's, or their stand-in's."""
         return self.training.second in DEEPAUGMENTED
+
+    @property
+    def frost(self) -> str | None:
+        """The overlays of the training's frost; None if no pair has it.
+
+        Raises:
+            ValueError, FileNotFoundError: as `frost_source`.
+        """
+        return frost_source(self.run.frost) if self.training.second in CORRUPTED else None
 
     @property
     def stage(self) -> ImageNetRun | None:

@@ -17,7 +17,7 @@ from scripts.make_photograph_crops import write_folder
 
 SMALL = (
     "--arch resnet8 --weights random --crop 32 --resize 36 --recipe.batch-size 12 "
-    "--recipe.iterations 2 --numerics.precision float32 --workers 0 --device cpu"
+    "--recipe.iterations 2 --numerics.precision float32 --workers 0 --device cpu --frost procedural"
 ).split()
 
 
@@ -102,6 +102,7 @@ def test_a_table_is_written_with_the_papers_numbers_beside(trained, capsys):
         "cross_entropy",
         "feature_distillation",
         "ulfd",
+        "cross_entropy_degraded",
     ]
     assert all(run.evaluate for run in trained)
     page = (imagenet_tables.OUT / "table5.md").read_text()
@@ -124,6 +125,7 @@ def test_every_network_has_its_folder_and_the_stage_that_it_needs(trained, tmp_p
     assert main("--experiment table2 --dataset imagenet --out here".split()) == 0
     stage, *networks = trained
     assert stage.experiment == "stages/i_revnet"
+    assert [run.evaluate for run in trained] == [False] + [True] * len(networks)
     assert len({run.folder for run in trained}) == len(trained)
     assert all(run.folder.parent == Path("here") for run in trained)
     needing = [run for run in networks if run.needed is not None]

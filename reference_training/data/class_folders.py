@@ -122,6 +122,7 @@ class ClassFolders:
         self.clean_sets = tuple(PREPARATIONS[preparation])
         self.is_imagenet = preparation == "imagenet" and are_imagenets(self.names)
         self.labels = self.photographs.labels
+        self.files: Sequence[str] = self.photographs.names
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -131,6 +131,7 @@ class PublishedFolders:
             )
         self.photographs = ImageFolder(folder, self.names)
         self.labels = self.photographs.labels
+        self.files: Sequence[str] = self.photographs.names
         self.size = ImageFiles(self.photographs)[0].shape[1:]
         height, width = self.size
         if width <= TINY_IMAGENET_C.side:
@@ -162,7 +163,7 @@ class PublishedFolders:
         """
         return {
             "published": self.name,
-            "names_sha256": hashlib.sha256("\n".join(self.photographs.names).encode()).hexdigest(),
+            "names_sha256": hashlib.sha256("\n".join(self.files).encode()).hexdigest(),
             "clean": self.clean_images.identity if self.clean_images else None,
         }
 
@@ -215,8 +216,8 @@ class PublishedFolders:
         folder = self.folders[name] / str(severity)
         remedy = self.published.where_to_get([name])
         found, first = ImageFolder(folder, self.names), self.photographs
-        if found.names != first.names:
-            difference = sorted(set(found.names) ^ set(first.names))
+        if found.names != self.files:
+            difference = sorted(set(found.names) ^ set(self.files))
             raise RunError(
                 f"{folder} has {len(found.labels)} images and {first.root} {len(first.labels)}; "
                 f"they differ in {some(difference)}. {remedy}."

@@ -74,7 +74,7 @@ def same(one, other):
 @pytest.mark.parametrize("place", ["", "..", "../ILSVRC2012_devkit_t12/data"])
 @pytest.mark.parametrize("write", [write_kaggle, write_devkit])
 def test_one_folder_with_a_ground_truth_is_class_folders(folders, flat, write, place):
-    (flat / place).mkdir(parents=True, exist_ok=True) if ".." in place else None
+    (flat / place).mkdir(parents=True, exist_ok=True)
     write(folders, (flat / place).resolve())
     same(open_photographs(folders), open_photographs(flat))
     clean = ClassFolders(flat, 3).clean("clean_squash224")

@@ -239,7 +239,7 @@ def test_damaged_arrays_are_named(arrays_folder, damage, monkeypatch):
 
 def test_every_class_has_its_images_in_the_same_order_everywhere(clean_folder):
     data = ClassFolders(clean_folder, 3)
-    assert data.photographs.names == sorted(data.photographs.names)
+    assert data.files == sorted(data.files)
     assert data.labels.bincount().tolist() == [EACH] * 3
     assert data.identity == ClassFolders(clean_folder, 3).identity
 

@@ -67,8 +67,9 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
             )
     given = runs[0].out
     runs = [_placed(run, runs) for run in runs]
-    for run in runs:  # a stage is in no table, so nobody asks how good it is
-        imagenet.execute(replace(run, evaluate=not (run.plan or _is_stage(run))))
+    with ranks.join(runs[0].device):
+        for run in runs:  # a stage is in no table, so nobody asks how good it is
+            imagenet.execute(replace(run, evaluate=not (run.plan or _is_stage(run))))
     if runs[0].plan or not ranks.is_main():
         return
     out = OUT if given is None else given

@@ -156,22 +156,31 @@ def test_two_processes_are_one(whole, small, tmp_path):
     assert text.count("the trained network") == 1
 
 
-def test_two_processes_train_and_then_evaluate_together(small, tmp_path):
+def test_two_processes_train_evaluate_and_write_a_table_together(small, tmp_path):
     """Batch normalisation's averages differ by rank after the last step, unless they are shared."""
-    root, folder = tmp_path / "data", tmp_path / "run"
+    root, folder = tmp_path / "data", tmp_path / "runs"
     for name in ("val", "train"):
         write_folder(root, each=4, broken=0)
         if name == "val":
             (root / "train").rename(root / "val")
-    given = [*small, "--data-root", str(root), "--recipe.iterations", "2"]
-    given += ["--evaluate", "--evaluation-subset", "8"]
+    given = [*small[2:], "--experiment", "shallow", "--dataset", "imagenet"]
+    given += ["--data-root", str(root), "--recipe.iterations", "2", "--evaluation-subset", "2"]
     code, text = finish(start(given, folder, processes=2))
     assert code == 0, text
-    result = json.loads((folder / "evaluation/none/result.json").read_text())
-    assert result["data"]["subset"] == 8
-    exported = load_file(folder / "export/model.safetensors")
-    saved = load_file(folder / "00000002.safetensors")
-    assert all(torch.equal(value, saved[f"step.model.{name}"]) for name, value in exported.items())
+    for row in ("table1-ulfd", "shallow-shallow"):
+        run = folder / f"{row}-resnet8-seed-0"
+        result = json.loads((run / "evaluation/none/result.json").read_text())
+        assert result["data"]["subset"] == 2
+        exported = load_file(run / "export/model.safetensors")
+        saved = load_file(run / "00000002.safetensors")
+        assert all(
+            torch.equal(value, saved[f"step.model.{name}"]) for name, value in exported.items()
+        )
+    page = (folder / "shallow.md").read_text()
+    assert "SUBSET of 2 of 32 images. Frost overlays in training: procedural." in page
+    assert "JPEG 85, generated frost" in page
+    assert "The paper's numbers are left out, for these are not the published ImageNet-C" in page
+    assert f"| {100 * result['metrics']['seen_top1']['value']:.1f} |" in page
 
 
 def test_an_error_of_one_rank_alone_is_printed_with_its_rank(small, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,3 +228,47 @@ def test_another_network_has_its_own_name_and_no_numbers_of_the_paper(trained):
     page = (imagenet_tables.OUT / "table5.md").read_text()
     assert "| resnet18 |" in page
     assert "76.23" not in page
+
+
+@pytest.fixture
+def split(tmp_path):
+    for name in ("val", "train"):
+        write_folder(tmp_path, each=2, broken=0)
+        if name == "val":
+            (tmp_path / "train").rename(tmp_path / "val")
+    return tmp_path
+
+
+def empty(root: Path) -> None:
+    for path in (root / "val" / "coffee").iterdir():
+        path.unlink()
+
+
+SPOILT = {
+    "missing": (lambda root: (root / "val").rename(root / "test"), "needs clean images in .*val"),
+    "classes": (
+        lambda root: (root / "val/coffee").rename(root / "val/tea"),
+        "have other classes: coffee, tea are in one of them only",
+    ),
+    "empty": (empty, "no image in the class folders coffee"),
+    "damaged": (
+        lambda root: (root / "val/astronaut/0000.jpeg").write_bytes(b"no image"),
+        "0000.jpeg cannot be read",
+    ),
+    "published": (
+        lambda root: shutil.copytree(root / "val", root / "imagenet-c/fog/1"),
+        "missing: .*fog/2",
+    ),
+    "subset": (lambda root: None, "--subset is 17, but must be from 1 to 16"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_cannot_be_evaluated_is_said_before_the_first_step(name, split, tmp_path, capsys):
+    spoil, message = SPOILT[name]
+    spoil(split)
+    command = ["--experiment", "table5/ulfd", *SMALL, "--data-root", str(split), "--evaluate"]
+    command += ["--evaluation-subset", "17"] if name == "subset" else []
+    assert main([*command, "--out", str(tmp_path / "run")]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not list((tmp_path / "run").glob("*.safetensors"))

@@ -142,7 +142,7 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
     frosts = " and ".join(sorted({row.run.frost for row in found.values()}))
     said = (
         f"Evaluated on {data['label']}. Frost overlays in training: {frosts}.",
-        *([f"The paper's numbers are left out, for {why}."] if why else []),
+        *([f"The paper's numbers are left out: {why}."] if why else []),
     )
     return table(
         experiment,
@@ -189,7 +189,7 @@ def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
         f"these are not all {IMAGES} images": not whole,
         "this is another network": any(ours != theirs for theirs, ours in networks.items()),
     }
-    return ", and ".join(reason for reason, holds in reasons.items() if holds) or None
+    return "; ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
 def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:

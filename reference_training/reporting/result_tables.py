@@ -106,11 +106,11 @@ def table(
         rows=tuple(rows),
         caption=f"{experiment.title}; {dataset}, top-1 and mCE in %, mean ± sample standard "
         f"deviation over {seeds}",
-        notes=(*said, *EXPLAINED[beside], *notes(experiment)),
+        notes=(*said, *EXPLAINED[beside], *notes(experiment, paper=beside != "nothing")),
     )
 
 
-def notes(experiment: Experiment) -> list[str]:
+def notes(experiment: Experiment, *, paper: bool = True) -> list[str]:
     """Which rows are re-implementations, and from what; and doubts about the paper's numbers."""
     found = []
     doubts = list(PAPER.get(experiment.paper or "", {}).get("notes", []))
@@ -120,7 +120,8 @@ def notes(experiment: Experiment) -> list[str]:
         found += [f"{row.label}: {source}" for source in sources if source]
         theirs = entry(experiment.paper, row.key).get("notes", ())
         doubts += [f"{row.label}: {note}" for note in theirs]
-    return [*dict.fromkeys(found), *(f"The paper's numbers: {doubt}" for doubt in doubts)]
+    doubts = [f"The paper's numbers: {doubt}" for doubt in doubts if paper]
+    return [*dict.fromkeys(found), *doubts]
 
 
 def paper_cells(method: str) -> dict[str, str]:

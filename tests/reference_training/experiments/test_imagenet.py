@@ -179,7 +179,7 @@ def test_two_processes_train_evaluate_and_write_a_table_together(small, tmp_path
     page = (folder / "shallow.md").read_text()
     assert "SUBSET of 2 of 32 images. Frost overlays in training: procedural." in page
     assert "JPEG 85, generated frost" in page
-    assert "The paper's numbers are left out, for these are not the published ImageNet-C" in page
+    assert "The paper's numbers are left out: these are not the published ImageNet-C" in page
     assert f"| {100 * result['metrics']['seen_top1']['value']:.1f} |" in page
 
 

@@ -216,7 +216,7 @@ def test_the_papers_numbers_stand_beside_the_same_kind_only(trained, monkeypatch
     monkeypatch.setattr(imagenet, "execute", lambda run: None)
     assert main(TABLE5) == 0
     page = (imagenet_tables.OUT / "table5.md").read_text()
-    assert "The paper's numbers are left out, for" in page
+    assert "The paper's numbers are left out: " in page
     assert reason in page
     assert "76.23" not in page
     assert ("Mean corruption error" in page) == ("metrics" in parts)  # what needs no normaliser

@@ -23,7 +23,7 @@ ITERATIONS = 30
 OPTIONS = (
     "--experiment table1/ulfd --arch resnet50 --weights random --crop 64 --resize 73 "
     f"--recipe.batch-size 16 --recipe.iterations {ITERATIONS} --numerics.precision float32 "
-    "--checkpoint-every 10 --kept 2 --workers 1 --device cpu"
+    "--checkpoint-every 10 --kept 2 --workers 1 --device cpu --frost procedural"
 ).split()
 
 

@@ -30,8 +30,9 @@ class Recipe:
     """k of the log-variance term: 2 with Jeffreys' prior (Eq. 9)."""
     beta: float = 0.0
     """β of the β-weighted likelihood; 0 is the paper."""
-    clamp: tuple[float, float] = (-10.0, 10.0)
-    """Limits of the log-variance; the loss is unbounded below where both features are 0."""
+    clamp: tuple[float, float] | None = (-10.0, 10.0)
+    """Limits of the log-variance, or None; the loss is unbounded below where both features are 0.
+    """
     teacher: str = "self"
     """Whose feature is z: self, self_detached or frozen."""
     batch_norm: str = "separate"
@@ -45,12 +46,15 @@ PAPER = Recipe()
 
 OFFICIAL_CODE = Recipe(
     # The authors' training script: batch 512, weight decay 1e-3, λ = 0.01 on Eq. 8, which is half
-    # of Eq. 9; up to 100 epochs of 625 iterations, /10 after 10, 20, 40 and 70 of them.
-    iterations=62_500,
+    # of Eq. 9, σ without limits. 100 epochs of 2,503 iterations, in each of which 625 end four
+    # times; /10 at the 10th, 20th, 40th and 70th such end. Its network is not that of `ulfd` but of
+    # `ulfd_reconstruct`: the whole script is variants/ulfd_reconstruct with this recipe.
+    iterations=250_300,
     batch_size=512,
     weight_decay=1e-3,
-    milestones=(0.1, 0.2, 0.4, 0.7),
+    milestones=tuple(end / 250_300 for end in (6_256, 12_512, 25_027, 43_801)),
     distillation_weight=0.005,
+    clamp=None,
 )
 
 RECIPES = {"paper": PAPER, "official_code": OFFICIAL_CODE}
@@ -339,8 +343,9 @@ class ImageNetRun:
     corruption_semantics: str | None = None
     """Which public definition of the corruptions: imagenet_c, or imagecorruptions, which the paper
     trained with; by default the latter for a crop of 224, the only one it is published for."""
-    frost: str = "procedural"
-    """Overlays of the corruption frost: procedural, or photographs (ImageNet-C's)."""
+    frost: str = "photographs"
+    """Overlays of the corruption frost: photographs (ImageNet-C's, from the installed package
+    imagecorruptions-imaug), a folder with them, or procedural, which is not the paper's frost."""
     deepaugment_roots: tuple[Path, ...] = ()
     """Folders with DeepAugment's version of every training image (EDSR's, CAE's), named as below
     train/; without them a random network stands in for DeepAugment."""

@@ -57,6 +57,9 @@ class Evaluation:
     """Which: names, or all (19), seen (15), unseen (4)."""
     subset: int | None = None
     """Evaluate on so many images only, balanced over the classes; named in every label."""
+    image_list: Path | None = None
+    """Evaluate on those that this text file names, one on each line as n01440764/x.JPEG: as
+    RobustBench's 5,000, which its robustbench/data/imagenet_test_image_ids.txt lists."""
     jpeg85: bool = False
     """On the fly: degraded images pass through a JPEG of quality 85, as the published ones did."""
     seed: int = 0
@@ -99,6 +102,7 @@ class Evaluation:
             data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
         adaptation = "" if self.adaptation == "none" else self.adaptation
         subset = f"subset-{self.subset}" if self.subset else ""
+        subset = self.image_list.stem if self.image_list else subset
         name = "-".join(filter(None, (self.model, adaptation, data, subset)))
         return Path("runs") / "evaluation" / name.replace(":", "-").replace("/", "-")
 
@@ -192,6 +196,7 @@ def execute(given: Evaluation, device: torch.device) -> None:
         name=loaded.name,
         corruptions=given.corruptions,
         subset=given.subset,
+        image_list=given.image_list,
         reference=given.reference,
         batch_size=given.batch_size,
         workers=workers,

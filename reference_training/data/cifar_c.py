@@ -62,6 +62,7 @@ class PublishedArrays:
     """
 
     is_imagenet = False
+    files: Sequence[str] = ()
 
     def __init__(self, root: Path, classes: int, clean: CleanImages | None = None) -> None:
         self.root = root

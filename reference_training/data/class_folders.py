@@ -1,12 +1,14 @@
-"""Clean images in class folders, as ImageNet's validation set: `ROOT/n01440764/*.JPEG`.
+"""Clean images in files, as ImageNet's validation set: `ROOT/n01440764/*.JPEG`.
 
-An image has the same label and position on every machine, see `image_files`.
+Class folders, one folder with a ground truth, or tar shards, see `photographs`. An image has the
+same label and position on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reference_training.data.photographs import Photographs, open_photographs
 from reference_training.data.samples import CLEAN, Samples, spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
-from reference_training.runtime.image_files import (
-    class_names,
-    list_images,
-    open_rgb,
-    resize256_center224,
-    squash224,
-)
+from reference_training.runtime.image_files import open_rgb, resize256_center224, squash224
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -53,9 +50,7 @@ def are_imagenets(names: Sequence[str]) -> bool:
 class ImageFiles:
     """Image files by position, read as uint8 (3, H, W)."""
 
-    root: Path
-    files: Sequence[str]
-    """Relative to the root."""
+    photographs: Photographs
     _: KW_ONLY
     transform: Transform | None = None
     """Applied to each image."""
@@ -65,14 +60,14 @@ class ImageFiles:
     """What to do about a damaged file, for the message."""
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.photographs.labels)
 
     def __getitem__(self, position: int) -> Tensor:
         """The image; raises RunError if its file is unreadable or has another size."""
-        path = self.root / self.files[position]
+        path = self.photographs.root / self.photographs.name(position)
         remedy = f"{self.remedy}, and run the same command again; the finished sets are kept"
         with reading(f"the image {path}", "cannot be read", remedy):
-            image = open_rgb(path)
+            image = open_rgb(io.BytesIO(self.photographs.read(position)))
         if self.transform is not None:
             image = self.transform(image)
         found = torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
@@ -84,24 +79,24 @@ class ImageFiles:
         return found
 
 
-def files_sha256(root: Path, files: Sequence[str], *, most: int = 1024) -> str:
-    """A fingerprint of all names and sizes and of the content of `most` files, evenly over all."""
-    digest = hashlib.sha256()
-    for name in files:
-        digest.update(f"{name}\0{(root / name).stat().st_size}\n".encode())
-    for at in spread(len(files), most):
-        digest.update((root / files[at]).read_bytes())
+def files_sha256(photographs: Photographs, samples: Iterable[int], *, most: int = 1024) -> str:
+    """A fingerprint of names and sizes and of the content of `most` samples, evenly over all."""
+    digest, samples = hashlib.sha256(), [*samples]
+    for at in samples:
+        digest.update(f"{photographs.name(at)}\0{photographs.stat(at)[0]}\n".encode())
+    for at in spread(len(samples), most):
+        digest.update(photographs.read(samples[at]))
     return digest.hexdigest()
 
 
-def times_sha256(root: Path, files: Sequence[str]) -> str:
-    """A fingerprint of when the files were changed: tells a change in this place, found quickly."""
-    times = [(root / name).stat().st_mtime_ns if (root / name).is_file() else 0 for name in files]
+def times_sha256(photographs: Photographs, samples: Iterable[int]) -> str:
+    """A fingerprint of when files were changed: tells a change in this place, found quickly."""
+    times = [photographs.stat(at)[1] for at in samples]
     return hashlib.sha256(str(times).encode()).hexdigest()
 
 
 class ClassFolders:
-    """Clean images in class folders.
+    """Clean images of some classes, in class folders or another layout that `photographs` reads.
 
     Args:
         root: holds one folder for each class.
@@ -109,42 +104,43 @@ class ClassFolders:
         preparation: a key of `PREPARATIONS`.
 
     Raises:
-        RunError: another number of class folders, or an empty one.
+        RunError: another number of classes, an empty class folder, or an unknown layout.
     """
 
     def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
-        names = class_names(root)
-        if len(names) != classes:
+        self.photographs = open_photographs(root)
+        self.names = self.photographs.classes
+        if len(self.names) != classes:
             raise RunError(
-                f"{root} has {len(names)} class folders, but the network has {classes} outputs. "
-                "Give the folder that holds exactly one folder for each class (for ImageNet's "
-                "validation set n01440764 to n15075141)."
+                f"{root} has {len(self.names)} class folders, but the network has {classes} "
+                "outputs. Give the folder that holds exactly one folder for each class (for "
+                "ImageNet's validation set n01440764 to n15075141)."
             )
-        self.root = root
         self.name = root.resolve().name
         self.classes = classes
         self.preparation = preparation
         self.clean_sets = tuple(PREPARATIONS[preparation])
-        self.is_imagenet = preparation == "imagenet" and are_imagenets(names)
-        self.files, self.labels = list_images(root, names)
+        self.is_imagenet = preparation == "imagenet" and are_imagenets(self.names)
+        self.labels = self.photographs.labels
+        self.files: Sequence[str] = self.photographs.names
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The preparation, and a fingerprint of the files wherever they lie."""
         return {
             "preparation": self.preparation,
-            "files_sha256": files_sha256(self.root, self.files),
+            "files_sha256": files_sha256(self.photographs, range(len(self.labels))),
         }
 
     @cached_property
     def mark(self) -> str:
         """When the files were changed."""
-        return times_sha256(self.root, self.files)
+        return times_sha256(self.photographs, range(len(self.labels)))
 
     def clean(self, name: str) -> Samples:
         """The images, prepared in one of the ways."""
         transform = PREPARATIONS[self.preparation][name]
-        images = ImageFiles(self.root, self.files, transform=transform)
+        images = ImageFiles(self.photographs, transform=transform)
         if transform is None:
             images = replace(images, size=images[0].shape[1:])
         return Samples(images, self.labels)

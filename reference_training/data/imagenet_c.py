@@ -22,6 +22,7 @@ from reference_training.data.class_folders import (
     files_sha256,
     times_sha256,
 )
+from reference_training.data.photographs import ImageFolder
 from reference_training.data.samples import (
     CleanImages,
     EvaluationSet,
@@ -30,7 +31,7 @@ from reference_training.data.samples import (
     spread,
 )
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.image_files import class_names, list_images, some
+from reference_training.runtime.image_files import class_names, some
 
 ARCHIVES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -128,9 +129,10 @@ class PublishedFolders:
                 f"{folder} has {len(self.names)} class folders, but the network has {classes} "
                 "outputs. Extract the tars completely, or evaluate a network for these classes."
             )
-        self.files, self.labels = list_images(folder, self.names)
-        self.first = folder
-        self.size = ImageFiles(folder, self.files)[0].shape[1:]
+        self.photographs = ImageFolder(folder, self.names)
+        self.labels = self.photographs.labels
+        self.files: Sequence[str] = self.photographs.names
+        self.size = ImageFiles(self.photographs)[0].shape[1:]
         height, width = self.size
         if width <= TINY_IMAGENET_C.side:
             self.published = TINY_IMAGENET_C
@@ -187,7 +189,7 @@ class PublishedFolders:
         if missing or extra:
             which = f"lacks {some(missing)}" if missing else f"has {some(extra)} too"
             raise RunError(
-                f"{folder} does not have the class folders of {self.first}: it {which}. "
+                f"{folder} does not have the class folders of {self.photographs.root}: it {which}. "
                 "Extract its tar again."
             )
 
@@ -197,10 +199,10 @@ class PublishedFolders:
         name, severity = one
         if self.clean_images and name in self.clean_sets:
             return self.clean_images.mark
-        folder = self.folders[name] / str(severity)
-        some_files = [self.files[at] for at in spread(len(self.files))]
-        present = [file for file in some_files if (folder / file).is_file()]
-        return files_sha256(folder, present) + times_sha256(folder, some_files)
+        there = self.photographs.at(self.folders[name] / str(severity))
+        some_files = spread(len(self.labels))
+        present = [at for at in some_files if (there.root / there.name(at)).is_file()]
+        return files_sha256(there, present) + times_sha256(there, present)
 
     def samples(self, one: EvaluationSet) -> Samples:
         """The images of one set.
@@ -213,11 +215,11 @@ class PublishedFolders:
             return self.clean_images.clean(name)
         folder = self.folders[name] / str(severity)
         remedy = self.published.where_to_get([name])
-        files, labels = list_images(folder, self.names)
-        if files != self.files:
-            difference = sorted(set(files) ^ set(self.files))
+        found, first = ImageFolder(folder, self.names), self.photographs
+        if found.names != self.files:
+            difference = sorted(set(found.names) ^ set(self.files))
             raise RunError(
-                f"{folder} has {len(files)} images and {self.first} {len(self.files)}; they "
-                f"differ in {some(difference)}. {remedy}."
+                f"{folder} has {len(found.labels)} images and {first.root} {len(first.labels)}; "
+                f"they differ in {some(difference)}. {remedy}."
             )
-        return Samples(ImageFiles(folder, files, size=self.size, remedy=remedy), labels)
+        return Samples(ImageFiles(found, size=self.size, remedy=remedy), found.labels)

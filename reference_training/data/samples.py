@@ -48,6 +48,8 @@ class Labelled(Protocol):
     name: str
     classes: int
     labels: Tensor  # int64 (N,)
+    files: Sequence[str]
+    """The images' paths below their folder; empty for images that are not in files."""
     clean_sets: tuple[str, ...]
     """Names that begin with `CLEAN`; the first is what corruptions are made from."""
     is_imagenet: bool
@@ -92,6 +94,7 @@ class InMemory:
     """The test images of a `Dataset` as clean images."""
 
     clean_sets: tuple[str, ...] = (CLEAN,)
+    files: Sequence[str] = ()
     is_imagenet = False
     mark = ""
     """None is needed: the identity is that of all images."""

@@ -121,5 +121,7 @@ SECOND_IMAGES: dict[str, SecondImage] = {
     "deepaugment_augmix": lambda images, draws: augmix(deepaugment(images, draws), draws.seeds),
 }
 """A new kind of pair is one function and one entry here."""
+CORRUPTED = ("corruption", "corruption_or_clean")
+"""Those with ImageNet-C's corruptions, and so with a frost."""
 DEEPAUGMENTED = ("deepaugment", "deepaugment_augmix")
 """Those that are made from DeepAugment's own images, where there are."""

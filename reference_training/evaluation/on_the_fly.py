@@ -74,6 +74,7 @@ class OnTheFly:
             raise RunError(str(error)) from error
         self.classes = clean.classes
         self.labels = clean.labels
+        self.files = clean.files
         self.clean_sets = clean.clean_sets
         remarks = ["JPEG 85"] if jpeg85 else []
         remarks += ["generated frost"] if self.frost.startswith("procedural") else []

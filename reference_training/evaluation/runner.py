@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from reference_training.corruptions import SEVERITIES
-from reference_training.data.images import balanced, fixed_order
+from reference_training.data.images import fixed_order
 from reference_training.data.samples import EvaluationData, EvaluationSet
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.corruption_error import ALEXNET
 from reference_training.evaluation.loop import Batches, predictions
 from reference_training.evaluation.results import TOP, Counts, ResultFolder, checksum
-from reference_training.evaluation.sets import select_corruptions
+from reference_training.evaluation.sets import choose, sets_of
 from reference_training.evaluation.summary import normaliser_from, summarise
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
@@ -42,6 +41,8 @@ def evaluate_corruptions(
     name: str | None = None,
     corruptions: Sequence[str] = ("all",),
     subset: int | None = None,
+    draw: int | None = None,
+    image_list: Path | None = None,
     reference: Path | None = None,
     batch_size: int | None = None,
     workers: int = 0,
@@ -60,8 +61,8 @@ def evaluate_corruptions(
         preprocessing: how uint8 images become what the network expects.
         name: of the network, for the labels; by default that of its class.
         corruptions: names, or "all", "seen", "unseen".
-        subset: evaluate on so many images only, balanced over the classes; see
-            `data.images.balanced`. Named in every label, and kept apart from other results.
+        subset, draw, image_list: evaluate on some of the images only, see `sets.choose`. Named in
+            every label, and kept apart from other results.
         reference: result.json of the network by whose errors to normalise, on the same images; by
             default AlexNet's published errors where the images are ImageNet's, else nobody's.
         batch_size: images computed at once, by default 256; changes no image. With an adaptation,
@@ -78,16 +79,10 @@ def evaluate_corruptions(
         RunError: images are missing or unreadable, the network does not fit the data, `out` holds
             results of something else, or cannot be written.
     """
-    names = select_corruptions(corruptions)
-    sets: list[EvaluationSet] = [(clean, 0) for clean in data.clean_sets]
-    sets += [(corruption, severity) for corruption in names for severity in SEVERITIES]
-    total_images = len(data.labels)
-    if subset is not None and not 1 <= subset <= total_images:
-        raise RunError(
-            f"--subset is {subset}, but must be from 1 to {total_images}, the images there are."
-        )
-    positions = balanced(data.labels, total_images if subset is None else subset)
-    batch = batch_size or (adaptation.batch if subset is None else adaptation.small_batch) or BATCH
+    sets = sets_of(data, corruptions)
+    positions, chosen = choose(data, subset=subset, draw=draw, image_list=image_list)
+    whole = chosen["subset"] is None
+    batch = batch_size or (adaptation.batch if whole else adaptation.small_batch) or BATCH
     adapted = {}
     if adaptation is not NONE:
         positions = positions[fixed_order(len(positions))]
@@ -105,7 +100,7 @@ def evaluate_corruptions(
             "name": data.name,
             "classes": data.classes,
             "images": len(data.labels),
-            "subset": subset,
+            **chosen,
             **data.identity,
         },
     }

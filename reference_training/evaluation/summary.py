@@ -74,6 +74,8 @@ def summarise(
         _check_content(normaliser, content)
     part = "all" if data["subset"] is None else f"SUBSET of {data['subset']} of"
     label = f"{data['name']}, {part} {data['images']} images"
+    label += f", random draw {data['draw']}" if "draw" in data else ""
+    label += f", those in {data['image_list']}" if "image_list" in data else ""
     clean = next(iter(top1["clean"].values()), None)
     found = _Accuracies(top1["corruptions"], clean, normaliser)
     return {

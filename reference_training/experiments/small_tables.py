@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from reference_training.config import BUDGETS, PRESETS, PaperTables, SmallRun
+from reference_training.corruptions import frost_source
 from reference_training.experiments import small, stages
 from reference_training.experiments.paper_figures import FIGURES
 from reference_training.methods.base import VANILLA
@@ -104,7 +105,8 @@ def _table(
     results = {row.key: metrics[row.arch]["results"][method_of(row)] for row in experiment.rows}
     normalisers = {arch: vanilla_errors(found) for arch, found in metrics.items()}
     names = {arch: describe(run.network) for arch, run in runs.items()}
-    return table(experiment, results, normalisers, networks=names, dataset=dataset)
+    said = [f"Frost overlays: {frost_source(run.frost)}." for run in runs.values()][:1]
+    return table(experiment, results, normalisers, networks=names, dataset=dataset, said=said)
 
 
 def listing(request: PaperTables) -> str:

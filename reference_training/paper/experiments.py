@@ -113,6 +113,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             Row("cross_entropy", "no module", "cross_entropy"),
             Row("feature_distillation", "+ SFD", "feature_distillation"),
             Row("ulfd", "+ SFD + UM", "ulfd"),
+            Row(
+                "cross_entropy_degraded",
+                "no module, as the text has it: degraded images only",
+                "cross_entropy_degraded",
+            ),
         ),
         ("clean", "mce"),
         "table_5",

@@ -30,6 +30,8 @@ class Measure:
     """What paper_results.json may call it."""
     lower_is_better: bool = False
     normalised: bool = False
+    draws: Callable[[Json], list[float]] | None = None
+    """Of a result, the number for each draw of few images, of which `value` is the mean."""
 
     def heading(self, normaliser: str | None = None) -> str:
         """The title of a column: by what it is normalised, and which way is better."""
@@ -50,6 +52,19 @@ class Measure:
             if seed in normalisers or not self.normalised
         }
 
+    def spread(
+        self, results: Results, normalisers: Mapping[str, Errors] = MappingProxyType({})
+    ) -> dict[str, float]:
+        """What a cell's mean and deviation are over: the seeds, or draws, averaged over these."""
+        if self.draws is None:
+            return self.by_seed(results, normalisers)
+        draws = zip(*map(self.draws, results.values()), strict=True)
+        return {f"draw {number}": 100 * fmean(draw) for number, draw in enumerate(draws)}
+
+
+def _of_draws(result: Json) -> list[float]:
+    return [ce.seen_accuracy(draw["corruptions"]) for draw in result["draws"]]
+
 
 MEASURES: Mapping[str, Measure] = {
     "clean": Measure("Clean", lambda result, _: result["clean"], ("hq", "clean")),
@@ -60,8 +75,9 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "seen_subset": Measure(
         "Seen, on few images",
-        lambda result, _: ce.seen_accuracy(result["subset"]["corruptions"]),
+        lambda result, _: fmean(_of_draws(result)),
         ("subset",),
+        draws=_of_draws,
     ),
     "unseen": Measure(
         "Unseen", lambda result, _: ce.unseen_accuracy(result["corruptions"]), ("unseen",)

@@ -138,7 +138,8 @@ def summary(metrics: Json, run: Json) -> str:
         f"{run.get('network')} trained on {train} images of {metrics['dataset']} with "
         f"{len(metrics['methods'])} {many} and the seeds {', '.join(map(str, metrics['seeds']))}, "
         f"evaluated on {metrics['evaluation_images']} test images, clean and under "
-        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities.{choice}"
+        f"{len(CORRUPTIONS)} corruptions at {len(SEVERITIES)} severities; frost overlays: "
+        f"{run.get('frost')}.{choice}"
     )
 
 

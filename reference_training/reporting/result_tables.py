@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from reference_training.evaluation.adaptation import NONE
+from reference_training.evaluation.sets import DRAWS, SUBSET
 from reference_training.methods.trainings import method_of, network_of
 from reference_training.paper.experiments import EXPERIMENTS, RESNET50, Experiment, Row
 from reference_training.paper.results import PAPER, entry, printed
@@ -27,12 +28,25 @@ NOTE = (
     "Seen of cross entropy is Table 6a's λ = 0; in words, Table 5's first row was fine-tuned on "
     "degraded images only."
 )
+BESIDE = {
+    "number": ("paper", "ours − paper"),
+    "order": ("paper", "Δ", "Δ paper"),
+    "nothing": ("Δ",),
+}
+"""The columns beside ours: on the paper's own data; on small data, where the order of the rows can
+be compared; on other data at full scale."""
+FEW = (
+    f"On few images: a tenth, at most {SUBSET}, drawn at random {DRAWS} times; mean ± sample "
+    "standard deviation over the draws."
+)
+ALONE = f"Δ: difference to the first row of the same network. {RULE}"
 EXACT = "mCE is normalised by AlexNet's published errors, as the paper's."
 ORDER = (
     "Δ: difference to the first row of the same network; Δ paper: the same of the paper's "
     f"numbers. {RULE} Other data and other networks: compare the signs and the order.",
     "mCE is normalised by the vanilla network of the same seed; the paper's by AlexNet.",
 )
+EXPLAINED = {"number": (EXACT,), "order": ORDER, "nothing": (ALONE,)}
 
 
 def table(
@@ -42,6 +56,8 @@ def table(
     *,
     networks: Mapping[str, str],
     dataset: str,
+    beside: str = "order",
+    said: Sequence[str] = (),
 ) -> Table:
     """A table of the paper.
 
@@ -51,12 +67,13 @@ def table(
         normalisers: {row's arch: {seed: the errors by corruption that mCE divides by}}.
         networks: {row's arch: what it is on this dataset}.
         dataset: its name, for the caption.
+        beside: what stands beside ours; a key of `BESIDE`.
+        said: of the data, as notes.
     """
-    exact = dataset == "imagenet"
     measures = [MEASURES[key] for key in experiment.columns]
     header = ["Row", "Network"]
     for measure in measures:
-        header += [measure.heading(), "paper", *(["ours − paper"] if exact else ["Δ", "Δ paper"])]
+        header += [measure.heading(), *BESIDE[beside]]
 
     def both(row: Row, measure: Measure) -> tuple[Values, float | None]:
         ours = measure.by_seed(results.get(row.key, {}), normalisers.get(row.arch, {}))
@@ -68,17 +85,20 @@ def table(
         cells = [row.label, networks[row.arch]]
         for measure in measures:
             ours, theirs = both(row, measure)
-            cells += [cell(ours), paper_cell(theirs)]
-            if exact:
-                away = {} if theirs is None else {seed: at - theirs for seed, at in ours.items()}
-                cells.append(cell(away, signed=True))
-            elif row is first:
-                cells += [ABSENT, ABSENT]
-            else:
-                base, printed_base = both(first, measure)
-                cells.append(gain(ours, base, lower_is_better=measure.lower_is_better))
-                cells.append(paper_gain(theirs, printed_base))
+            base, printed_base = both(first, measure)
+            shown = measure.spread(results.get(row.key, {}), normalisers.get(row.arch, {}))
+            away = {} if theirs is None else {part: at - theirs for part, at in shown.items()}
+            better = gain(ours, base, lower_is_better=measure.lower_is_better)
+            columns = {
+                "paper": paper_cell(theirs),
+                "ours − paper": cell(away, signed=True),
+                "Δ": ABSENT if row is first else better,
+                "Δ paper": ABSENT if row is first else paper_gain(theirs, printed_base),
+            }
+            cells += [cell(shown), *(columns[name] for name in BESIDE[beside])]
         rows.append(tuple(cells))
+    if any(measure.draws for measure in measures):
+        said = (*said, FEW)
     counts = sorted({len(found) for found in results.values()}) or [0]
     seeds = f"{counts[0]} seeds" if counts[0] != 1 else "one seed"
     return Table(
@@ -86,11 +106,11 @@ def table(
         rows=tuple(rows),
         caption=f"{experiment.title}; {dataset}, top-1 and mCE in %, mean ± sample standard "
         f"deviation over {seeds}",
-        notes=(*((EXACT,) if exact else ORDER), *notes(experiment)),
+        notes=(*said, *EXPLAINED[beside], *notes(experiment, paper=beside != "nothing")),
     )
 
 
-def notes(experiment: Experiment) -> list[str]:
+def notes(experiment: Experiment, *, paper: bool = True) -> list[str]:
     """Which rows are re-implementations, and from what; and doubts about the paper's numbers."""
     found = []
     doubts = list(PAPER.get(experiment.paper or "", {}).get("notes", []))
@@ -100,7 +120,8 @@ def notes(experiment: Experiment) -> list[str]:
         found += [f"{row.label}: {source}" for source in sources if source]
         theirs = entry(experiment.paper, row.key).get("notes", ())
         doubts += [f"{row.label}: {note}" for note in theirs]
-    return [*dict.fromkeys(found), *(f"The paper's numbers: {doubt}" for doubt in doubts)]
+    doubts = [f"The paper's numbers: {doubt}" for doubt in doubts if paper]
+    return [*dict.fromkeys(found), *doubts]
 
 
 def paper_cells(method: str) -> dict[str, str]:

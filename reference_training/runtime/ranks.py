@@ -139,6 +139,9 @@ def telling() -> Iterator[None]:
 def join(device: str) -> Iterator[World]:
     """This process's place in the run; leaves the group of processes at the end.
 
+    Inside another `join` it is the same group: torchrun's store keeps the addresses of a group that
+    was left, so no process can join twice.
+
     Args:
         device: see `choose_device`.
     Raises:
@@ -149,6 +152,10 @@ def join(device: str) -> Iterator[World]:
         torch.cuda.set_device(place)
     if launched() == 1:
         yield World(0, 1, place)
+        return
+    if distributed.is_initialized():
+        hosts = distributed.new_group(backend="gloo") if place.type == "cuda" else None
+        yield World(distributed.get_rank(), distributed.get_world_size(), place, hosts)
         return
     end_with_parent()
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")

@@ -98,6 +98,10 @@ def test_layouts_that_are_none(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(RunError, match=r"no image in the class folders cat of"):
         open_photographs(tmp_path)
+    tar(tmp_path / "x.tar", {"x.jpg": b"", "x.cls": b"1"})
+    with pytest.raises(RunError, match=r"class folders and \*.tar shards.*leave one of them"):
+        open_photographs(tmp_path)
+    (tmp_path / "cat").rmdir()
     for files, message in (
         ({"a/x.jpg": b"", "a/y.cls": b"1"}, "a/x.jpg has no a/x.cls"),
         ({"x.jpg": b"", "x.cls": b"one"}, "no plain tar file"),

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from reference_training.config import PRESETS
 from reference_training.evaluate import Evaluation, main
 from reference_training.networks.resnet import ResNet
-from tests.reference_training.evaluation.material import CORRUPTIONS
+from tests.reference_training.evaluation.material import CLASSES, CORRUPTIONS
+
+LISTED = ((CLASSES[1], 2), (CLASSES[0], 1))
 
 DIGITS = "run:digits --data digits --frost procedural --subset 60".split()
 
@@ -145,6 +147,18 @@ def test_published_folders_with_clean_images(published_folder, clean_folder, thr
     assert set(result["top1"]["corruptions"]) == set(CORRUPTIONS)
     assert result["data"]["published"] == "ImageNet-C (3 classes, 224x224)"
     assert result["metrics"]["clean_squash224_top1"]["value"] is not None
+
+
+def test_a_list_of_images(published_folder, three, tmp_path):
+    """As RobustBench's, relative to a severity's folder."""
+    listed = tmp_path / "two.txt"
+    listed.write_text("".join(f"{name}/ILSVRC2012_val_{at:08d}.JPEG\n" for name, at in LISTED))
+    given = ["squeezenet1_1", "--checkpoint", str(three), "--data", str(published_folder)]
+    given += ["--corruptions", "saturate", "--image-list", str(listed), "--workers", "0"]
+    assert main([*given, "--out", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["label"].endswith("SUBSET of 2 of 6 images, those in two.txt")
+    assert Evaluation("resnet50", "digits", image_list=listed).folder.name == "resnet50-digits-two"
 
 
 def test_clean_folders_are_corrupted_on_the_fly(clean_folder, three, tmp_path):

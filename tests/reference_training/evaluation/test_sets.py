@@ -11,14 +11,16 @@ from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN, corrupt
 from reference_training.corruptions.checks import position_seeds
 from reference_training.data import load
 from reference_training.data.class_folders import ClassFolders
+from reference_training.data.pairs import normalised
 from reference_training.data.samples import InMemory
 from reference_training.evaluation import CorruptionOptions, OnTheFly, sets, trained
+from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.evaluation.loop import Batches
 from reference_training.evaluation.on_the_fly import stored_as_jpeg
 from reference_training.evaluation.sets import select_corruptions
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.runtime.errors import RunError
-from tests.reference_training.evaluation.material import photographs
+from tests.reference_training.evaluation.material import photographs, tiny
 
 PLAIN = CorruptionOptions(frost="procedural")
 
@@ -136,3 +138,72 @@ def test_preprocessing_is_the_formula():
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=3 * 3 * 2**-24)
     assert Preprocessing(mean, std, 16)(images).shape == (2, 3, 16, 16)
     assert torch.equal(Preprocessing(mean, std, 8)(images), found)
+
+
+class Labels:
+    """Images with labels, by their files."""
+
+    files = tuple(f"{name}/{at}.png" for at, name in enumerate("aabbcc"))
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+def listed(path, *lines, files=Labels.files):
+    path.write_text("\n".join(lines))
+    data = Labels()
+    data.files = files
+    return sets.choose(data, image_list=path)
+
+
+def test_a_list_names_images_in_its_order(tmp_path):
+    path = tmp_path / "five.txt"
+    positions, facts = listed(path, "c/4.png", "", "a/1.png ")
+    assert positions.tolist() == [4, 1]
+    assert (facts["subset"], facts["image_list"]) == (2, "five.txt")
+    assert listed(path, "4.png", "1.png")[0].tolist() == [4, 1]  # by their names alone
+    bare = [f"{at}.png" for at in range(6)]
+    assert listed(path, "c/4.png", "a/1.png", files=bare)[0].tolist() == [4, 1]
+    other = listed(path, "a/1.png", "c/4.png")[1]
+    assert other["image_list_sha256"] != facts["image_list_sha256"]
+    for lines, message in (
+        (["a/0.png", "a/4.png"], r"names a/4.png, not among the images"),  # of class c
+        (["a/0.png", "0.png"], "names an image twice"),
+        ([], "names none"),
+    ):
+        with pytest.raises(RunError, match=message):
+            listed(path, *lines)
+    with pytest.raises(RunError, match="paths of some of the 0 image files"):
+        listed(path, "a/0.png", files=())
+    with pytest.raises(RunError, match="give one of them"):
+        sets.choose(Labels(), subset=2, image_list=path)
+
+
+def test_few_images_are_drawn_at_random_the_same_everywhere():
+    """500 of 50,000, whose mean position is 24,999.5 with a standard error of 14,434 / √500."""
+    draws = [sets.drawn(50_000, sets.few(50_000), draw) for draw in range(sets.DRAWS)]
+    assert [len(set(draw.tolist())) for draw in draws] == [500] * 5
+    assert all(abs(draw.double().mean() - 24_999.5) < 4 * 14_434 / 500**0.5 for draw in draws)
+    assert (
+        draws[0][:3].tolist()
+        == torch.randperm(50_000, generator=torch.Generator().manual_seed(0))[:3].tolist()
+    )
+    assert len({tuple(draw.tolist()) for draw in draws}) == 5
+    assert (sets.few(400), sets.few(3)) == (40, 1)
+    positions, facts = sets.choose(Labels(), subset=2, draw=3)
+    assert torch.equal(positions, sets.drawn(6, 2, 3))
+    assert facts == {"subset": 2, "draw": 3}
+
+
+@pytest.mark.parametrize("adaptation", ["none", "bn"])
+def test_each_draw_of_few_images_is_measured(adaptation):
+    levels = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+    labels = torch.arange(100) % 2
+    model = tiny(2).eval()
+    network = trained.Trained("x/0", model, adaptation=ADAPTATIONS[adaptation])
+    found = trained.measure(network, levels, labels, clean=levels)["top1_draws"]
+    kind = network.adaptation
+    for draw, value in enumerate(found):
+        rows = sets.drawn(100, 10, draw)
+        images = normalised(levels[rows])
+        (logits,) = kind.predict(model, [images])
+        assert value == int((logits.argmax(1) == labels[rows]).sum()) / 10
+    assert len(found) == sets.DRAWS

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,18 +19,22 @@ import torchvision
 from safetensors.torch import load_file
 
 from reference_training.config import OFFICIAL_CODE, PAPER, ImageNetRun
+from reference_training.corruptions import frost
 from reference_training.experiments import imagenet
+from reference_training.experiments.job import resolve
 from reference_training.methods.feature_distillation import DistillationStep
+from reference_training.methods.ulfd_reconstruct import ReconstructStep
 from reference_training.run import main, parse
 from reference_training.runtime import files
 from reference_training.training import export, loop
+from reference_training.training.schedule import Schedule, stepwise
 from scripts.make_photograph_crops import write_folder
 
 ITERATIONS = 20
 SMALL = (
     "--experiment table1/ulfd --arch resnet8 --weights random --crop 32 --resize 36 "
     f"--recipe.batch-size 12 --recipe.iterations {ITERATIONS} --numerics.precision float32 "
-    "--workers 0 --checkpoint-every 4 --device cpu"
+    "--workers 0 --checkpoint-every 4 --device cpu --frost procedural"
 ).split()
 LAST = f"{ITERATIONS:08d}.safetensors"
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
@@ -150,22 +156,31 @@ def test_two_processes_are_one(whole, small, tmp_path):
     assert text.count("the trained network") == 1
 
 
-def test_two_processes_train_and_then_evaluate_together(small, tmp_path):
+def test_two_processes_train_evaluate_and_write_a_table_together(small, tmp_path):
     """Batch normalisation's averages differ by rank after the last step, unless they are shared."""
-    root, folder = tmp_path / "data", tmp_path / "run"
+    root, folder = tmp_path / "data", tmp_path / "runs"
     for name in ("val", "train"):
         write_folder(root, each=4, broken=0)
         if name == "val":
             (root / "train").rename(root / "val")
-    given = [*small, "--data-root", str(root), "--recipe.iterations", "2"]
-    given += ["--evaluate", "--evaluation-subset", "8"]
+    given = [*small[2:], "--experiment", "shallow", "--dataset", "imagenet"]
+    given += ["--data-root", str(root), "--recipe.iterations", "2", "--evaluation-subset", "2"]
     code, text = finish(start(given, folder, processes=2))
     assert code == 0, text
-    result = json.loads((folder / "evaluation/none/result.json").read_text())
-    assert result["data"]["subset"] == 8
-    exported = load_file(folder / "export/model.safetensors")
-    saved = load_file(folder / "00000002.safetensors")
-    assert all(torch.equal(value, saved[f"step.model.{name}"]) for name, value in exported.items())
+    for row in ("table1-ulfd", "shallow-shallow"):
+        run = folder / f"{row}-resnet8-seed-0"
+        result = json.loads((run / "evaluation/none/result.json").read_text())
+        assert result["data"]["subset"] == 2
+        exported = load_file(run / "export/model.safetensors")
+        saved = load_file(run / "00000002.safetensors")
+        assert all(
+            torch.equal(value, saved[f"step.model.{name}"]) for name, value in exported.items()
+        )
+    page = (folder / "shallow.md").read_text()
+    assert "SUBSET of 2 of 32 images. Frost overlays in training: procedural." in page
+    assert "JPEG 85, generated frost" in page
+    assert "The paper's numbers are left out: these are not the published ImageNet-C" in page
+    assert f"| {100 * result['metrics']['seen_top1']['value']:.1f} |" in page
 
 
 def test_an_error_of_one_rank_alone_is_printed_with_its_rank(small, tmp_path):
@@ -418,6 +433,41 @@ def test_recipes_by_name():
     assert isinstance(run, ImageNetRun)
     assert run.recipe == OFFICIAL_CODE
     assert parse(["--experiment", "table1/ulfd"]).recipe == PAPER
+
+
+def test_the_official_script_is_its_network_its_length_and_no_clamp():
+    """100 epochs of 1,281,167 images in batches of 512, the last of each epoch not full."""
+    run = parse("--experiment variants/ulfd_reconstruct --recipe official_code".split())
+    assert isinstance(run, ImageNetRun)
+    assert run.recipe.iterations == 100 * math.ceil(1_281_167 / 512) == 250_300
+    assert run.recipe.clamp is None
+    steps = [epoch * 2503 + part * 625 for epoch in range(100) for part in range(1, 5)]
+    lowered = [steps[number - 1] for number in (10, 20, 40, 70)]  # the scheduler's milestones
+    factor = stepwise(run.recipe.milestones)
+    schedule = Schedule(run.recipe.iterations, run.recipe.learning_rate, factor)
+    for number, at in enumerate(lowered):
+        assert schedule.rate(at - 1) == pytest.approx(1e-3 * 0.1**number)
+        assert schedule.rate(at) == pytest.approx(1e-3 * 0.1 ** (number + 1))
+    step = resolve(replace(run, arch="resnet8")).make_step(classes=3)
+    assert isinstance(step, ReconstructStep)
+    assert step.loss.clamp is None
+
+
+def test_the_papers_frost_is_the_default_and_missing_photographs_end_it_before_training(
+    small, tmp_path, monkeypatch, capsys
+):
+    assert parse(["--experiment", "table1/ulfd"]).frost == "photographs"
+    monkeypatch.setattr(frost, "photograph_folder", lambda: None)
+    folder = tmp_path / "run"
+    given = [*small, "--frost", "photographs", "--out", str(folder)]
+    assert main(given) == 1
+    assert "`pip install imagecorruptions-imaug`" in capsys.readouterr().err
+    assert not folder.exists()
+    assert main([*given, "--plan"]) == 0
+    assert "    pip install imagecorruptions-imaug\n" in capsys.readouterr().out
+    without = ["--experiment", "table3/augmix_ulfd", "--frost", "photographs", "--plan"]
+    assert main([*small, *without]) == 0  # of which no pair is corrupted
+    assert "imagecorruptions" not in capsys.readouterr().out
     own = parse("--experiment table6a/1 --recipe.batch-size 128".split())
     assert (own.recipe.distillation_weight, own.recipe.batch_size) == (1.0, 128)
     assert parse(["--experiment", "table1/vanilla"]).recipe.iterations == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reference_training.config import ImageNetRun
+from reference_training.corruptions import frost
 from reference_training.experiments import plan
 from reference_training.experiments.job import Job, resolve
 from reference_training.networks.backbones import ARCHITECTURES, load_weights, pretrained_file
@@ -79,7 +80,8 @@ def test_the_plan_says_what_is_missing(tmp_path, capsys, monkeypatch):
     pretrained_file("resnet50").parent.mkdir(parents=True)
     pretrained_file("resnet50").write_bytes(b"")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert plan.missing(job.run) == []
+    monkeypatch.setattr(frost, "photograph_folder", lambda: tmp_path)
+    assert plan.missing(job) == []
 
 
 def test_more_memory_than_the_gpu_has_is_said(capsys):

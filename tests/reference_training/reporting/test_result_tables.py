@@ -29,10 +29,10 @@ def test_every_printed_row_has_its_entry(key):
 
 def result(seen: float, unseen: float, clean: float) -> dict:
     corruptions = dict.fromkeys(SEEN, [seen] * 5) | dict.fromkeys(UNSEEN, [unseen] * 5)
-    return {"clean": clean, "corruptions": corruptions, "subset": {"corruptions": corruptions}}
+    return {"clean": clean, "corruptions": corruptions, "draws": [{"corruptions": corruptions}] * 5}
 
 
-def cells(experiment: str, results: dict, dataset: str) -> dict[str, list[str]]:
+def cells(experiment: str, results: dict, beside: str) -> dict[str, list[str]]:
     rows = EXPERIMENTS[experiment].rows
     halves = {seed: dict.fromkeys(SEEN, [0.5] * 5) for seed in ("0", "1")}
     made = table(
@@ -40,7 +40,8 @@ def cells(experiment: str, results: dict, dataset: str) -> dict[str, list[str]]:
         results,
         {row.arch: halves for row in rows},
         networks={row.arch: row.arch for row in rows},
-        dataset=dataset,
+        dataset="digits",
+        beside=beside,
     )
     return {row.key: list(line[2:]) for row, line in zip(rows, made.rows, strict=True)}
 
@@ -52,7 +53,7 @@ RESULTS = {
 
 
 def test_small_data_is_compared_by_differences_paired_by_seed():
-    found = cells("table5", RESULTS, "digits")
+    found = cells("table5", RESULTS, "order")
     # clean 80 and 81; mCE = error / 0.5
     assert found["cross_entropy"][:4] == ["80.0 ± 0.0", "75.11", "–", "–"]
     assert found["ulfd"][:4] == ["81.0 ± 0.0", "76.23", "+1.00 ± 0.00 ▲", "+1.12"]
@@ -62,8 +63,28 @@ def test_small_data_is_compared_by_differences_paired_by_seed():
 
 
 def test_imagenet_is_compared_number_by_number():
-    found = cells("table5", {"ulfd": {"0": RESULTS["ulfd"]["0"]}}, "imagenet")
+    found = cells("table5", {"ulfd": {"0": RESULTS["ulfd"]["0"]}}, "number")
     assert found["ulfd"] == ["81.0", "76.23", "+4.77", "70.0", "46.37", "+23.63"]
+
+
+def test_on_other_data_at_full_scale_the_papers_numbers_are_left_out():
+    found = cells("table5", RESULTS, "nothing")
+    assert found["ulfd"] == ["81.0 ± 0.0", "+1.00 ± 0.00 ▲", "70.0 ± 0.0", "−8.00 ± 2.00 ▲"]
+
+
+def test_few_images_have_the_spread_of_their_draws_and_are_compared_by_seed():
+    """Two seeds, two draws: 50 and 60 of one, 52 and 66 of the other; the mean is over seeds."""
+
+    def drawn(*seen: float) -> dict:
+        return result(0.6, 0.5, 0.8) | {"draws": [result(at, 0.5, 0.8) for at in seen]}
+
+    adapted = {"0": drawn(0.50, 0.60), "1": drawn(0.52, 0.66)}
+    first = {"0": drawn(0.40, 0.60), "1": drawn(0.40, 0.60)}
+    found = cells("table4", {"vanilla": first, "bn": adapted}, "order")
+    # draws 51 and 63: mean 57, deviation 12 / √2; seeds 55 − 50 and 59 − 50
+    assert found["bn"][4:] == ["57.0 ± 8.5", "60.20", "+7.00 ± 2.00 ▲", "+17.90"]
+    exact = cells("table4", {"bn": adapted}, "number")
+    assert exact["bn"][3:] == ["57.0 ± 8.5", "60.20", "−3.20 ± 8.49"]
 
 
 def test_unseen_is_the_mean_of_table_2():

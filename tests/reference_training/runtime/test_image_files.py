@@ -62,7 +62,7 @@ def test_a_program_is_never_run_whatever_its_name_says(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
     message = r"x.jpg cannot be read \(no image of a known format"
     with pytest.raises(RunError, match=message):
-        ImageFiles(path.parent, ["x.jpg"])[0]
+        ImageFiles(ImageFolder(tmp_path))[0]
     with pytest.raises(ValueError, match="no image of a known format"):
         decode(path.read_bytes())
     (row,), squares = read_images(tmp_path, ["class/x.jpg"], CentralView(8, 8))

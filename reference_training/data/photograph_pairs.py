@@ -181,7 +181,7 @@ class PhotographPairs:
             sampler=range(first, last),
             num_workers=self.workers,
             pin_memory=self.world.device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_rank,
+            worker_init_fn=leave_signals_to_the_rank,
         )
         arriving = iter(loader)
         try:
@@ -230,7 +230,7 @@ class PhotographPairs:
         return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def _leave_signals_to_the_rank(worker: int) -> None:
+def leave_signals_to_the_rank(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal, and a queue's SIGTERM all of a job: the rank
     wants to save, and must not lose its workers before."""
     for number in (SIGINT, SIGTERM):

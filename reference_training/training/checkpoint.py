@@ -77,7 +77,8 @@ def packed(tensors: Mapping[str, Tensor], into: Tensor | None = None) -> Tensor:
         tensors: by name, on any device, in any memory order.
         into: an earlier result of tensors of these sizes, to be overwritten.
     """
-    header, end = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    end = 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
         value, start = tensors[name], end
         end += value.numel() * value.element_size()
@@ -112,7 +113,7 @@ def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
 
 def _write(folder: Path, at: int, content: Tensor, state: dict[str, Any], kept: int) -> None:
     tensors, description = _paths(folder, at)
-    view = memoryview(content.numpy())
+    view = content.numpy().data
     write_atomically(tensors, view)
     write_json(description, {"sha256": hashlib.sha256(view).hexdigest(), "state": state})
     present = iterations(folder)

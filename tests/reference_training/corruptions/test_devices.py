@@ -6,7 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from reference_training.corruptions import CORRUPTIONS, corrupt, filters
+from reference_training.corruptions.random import Random
 from reference_training.corruptions.registry import SEMANTICS
+from reference_training.data.sampling import cycle
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -91,6 +93,49 @@ def test_no_float64_on_a_device_without(monkeypatch, name, semantics, dtype):
     with Without():
         result = corrupt(images, name, SEVERITIES, seeds=[0, 1, 2, 3], **options)
     assert (result.device.type, result.dtype) == ("meta", dtype)
+
+
+class Launches(Without):
+    """Counts what a device is asked to compute or copy, and how often its results are waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.launched = self.waits = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        on = [[one.device.type for one in tree_leaves(group) if isinstance(one, torch.Tensor)]
+              for group in (args, result)]  # fmt: skip
+        if "meta" in on[0] and "meta" not in on[1]:
+            self.waits += 1
+        elif "meta" in on[1] and not function.is_view and "empty" not in str(function):
+            self.launched += 1
+        return result
+
+
+def of_the_device(names, severities):
+    images = torch.empty(len(names), 3, 224, 224, dtype=torch.uint8, device="meta")
+    seeds = list(range(len(names)))
+
+    def run():
+        corrupt(images, names, severities, seeds=seeds, frost="procedural")
+
+    run()  # what is kept is made
+    with Launches() as found:
+        run()
+    return found
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_only_jpeg_and_the_water_of_spatter_wait_for_the_device(name):
+    waits = {level: of_the_device([name], [level]).waits for level in SEVERITIES}
+    waiting = {"jpeg_compression": SEVERITIES, "spatter": [1, 2]}.get(name, [])
+    assert [level for level in SEVERITIES if waits[level]] == waiting
+
+
+def test_launches_of_a_batch_of_256():
+    names, severities = cycle(Random(torch.zeros(0, dtype=torch.int64)), torch.arange(256), 0)
+    assert of_the_device(names, severities).launched <= 0
 
 
 def test_wide_gaussians_are_computed_on_the_cpu_for_such_a_device(monkeypatch, unit):

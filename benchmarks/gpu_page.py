@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_phases import PHASES, ROOT, SIZES, Parts, Size
+from benchmarks.gpu_material import SIZES, Size
+from benchmarks.gpu_phases import PHASES, ROOT, Parts
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reason, write_json
 from ulfd.env import versions

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks import gpu_page
+from benchmarks.gpu_material import SIZES, pictures
 from benchmarks.gpu_page import UNFINISHED, main
-from benchmarks.gpu_phases import PHASES, SIZES, Phase, columns, pictures
+from benchmarks.gpu_phases import PHASES, Phase, columns
 from reference_training.runtime.errors import RunError
 
 

@@ -10,7 +10,7 @@ NATIVE := $(wildcard ulfd/kernels/cpu/*pp ulfd/kernels/cpu/CMakeLists.txt)
 # See reference_training/__init__.py; the tests deserve the same.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help environment run test test-lowest test-newest check format docs bench bench-compare bench-published test-gpu bench-gpu package clean
+.PHONY: help environment run test test-lowest test-newest check format docs bench bench-compare bench-published test-gpu bench-gpu gpu package clean
 
 help:    ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/'
@@ -60,6 +60,9 @@ test-gpu: $(VENV)/.test ## the tests that need a GPU
 
 bench-gpu: $(VENV)/.bench ## the published measurement of the fused kernels on this GPU
 	$(BIN)/python -m benchmarks.gpu --out runs/benchmarks/gpu.json $(ARGS)
+
+gpu: $(VENV)/.bench ## everything that a GPU can show, by phases, and a page of it (resumable; without a GPU its smallest form)
+	$(BIN)/python -m benchmarks.gpu_page $(ARGS)
 
 # The Pythons that the wheel is tried with, where they are here.
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14

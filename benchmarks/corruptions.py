@@ -32,7 +32,6 @@ import sys
 import tempfile
 import time
 import warnings
-import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +43,10 @@ import torch
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from benchmarks.corruption_peers import ON_TENSORS, Peer, installed, levels, unit_tensor
+from benchmarks.operations import Cost
 from benchmarks.problems import CORRUPTED_BATCH, PEER_IMAGES, SIDE
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ulfd.env import versions
@@ -240,36 +238,6 @@ def generated(name: str, severity: int, images: np.ndarray) -> list[np.ndarray]:
 
     count = 1 if name in PIXELWISE else DRAWS
     return [generate(images[0], severity, name).astype(int) for _ in range(count)]
-
-
-class Cost(TorchDispatchMode):
-    """Counts torch's operations, views left out, and the most bytes of theirs alive at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = self.bytes = self.peak = 0
-        self._holders: dict[int, int] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        result = function(*args, **(kwargs or {}))
-        if function.is_view:
-            return result
-        self.operations += 1
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                key, size = storage._cdata, storage.nbytes()
-                self.bytes += 0 if key in self._holders else size
-                self._holders[key] = self._holders.get(key, 0) + 1
-                weakref.finalize(tensor, self._release, key, size)
-        self.peak = max(self.peak, self.bytes)
-        return result
-
-    def _release(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            del self._holders[key]
-            self.bytes -= size
 
 
 def cost(name: str, images: np.ndarray) -> dict[str, Any]:

@@ -85,8 +85,17 @@ def _mix_name(reads: int, writes: int) -> str:
     return f"{reads} read {writes} written"
 
 
-def compare(problem: LossProblem) -> list[dict[str, Any]]:
-    """Every candidate on one problem."""
+def compare(
+    problem: LossProblem, copies: dict[str, Any], card: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every candidate on one problem.
+
+    Args:
+        problem: what is asked.
+        copies: the `ceilings` of its dtype.
+        card: what `machine` says.
+    """
+    copy, rate = copies[_mix_name(problem.reads, problem.writes)]["TB/s"], card["datasheet TB/s"]
     torch._dynamo.reset()
     sets = [tensors(problem, seed=seed, device="cuda") for seed in range(SETS)]
     oracle = Oracle(problem, sets[0])
@@ -99,6 +108,7 @@ def compare(problem: LossProblem) -> list[dict[str, Any]]:
         first = time.perf_counter() - start
         oracle.check(candidate, results)
         seconds = device_time(runs)
+        speed = problem.one_pass_bytes / seconds / 1e12
         rows.append(
             {
                 "dtype": problem.dtype,
@@ -110,7 +120,9 @@ def compare(problem: LossProblem) -> list[dict[str, Any]]:
                 "host_seconds": host_time(runs[0]),
                 "first_call_seconds": first,
                 "one_pass_bytes": problem.one_pass_bytes,
-                "TB/s of one pass": problem.one_pass_bytes / seconds / 1e12,
+                "TB/s of one pass": speed,
+                "share of the copy": speed / copy,
+                "share of the datasheet": rate and speed / rate,
             }
         )
     return rows
@@ -205,14 +217,8 @@ def main() -> None:
         path.write_text(json.dumps(table, indent=1) + "\n")
         os.environ[triton_configs.TUNED_FILE] = str(path)
     for problem in GPU_LOSSES:
-        for row in compare(problem):
+        for row in compare(problem, results["copies"][problem.dtype], results["machine"]):
             results["rows"].append(row)
-            mix = _mix_name(problem.reads, problem.writes)
-            row["share of the copy"] = (
-                row["TB/s of one pass"] / results["copies"][problem.dtype][mix]["TB/s"]
-            )
-            rate = results["machine"]["datasheet TB/s"]
-            row["share of the datasheet"] = rate and row["TB/s of one pass"] / rate
             print(
                 f"{row['dtype']:9}{row['sigma']:8}{row['layout']:5}{row['task']:21}"
                 f"{row['implementation']:18}{row['seconds'] * 1e6:8.1f} µs"

@@ -360,8 +360,10 @@ class ImageNetRun:
     """Decoding processes of each rank; 0 decodes in the rank itself."""
     most_unreadable: int = 20
     """Files that cannot be decoded are replaced by others, until there are more than this."""
-    checkpoint_every: int = 500
-    """Iterations between checkpoints."""
+    checkpoint_every: int | None = None
+    """Iterations between checkpoints, besides those by time."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints, which are written while the training goes on."""
     kept: int = 3
     """How many checkpoints stay."""
     max_hours: float | None = None
@@ -391,9 +393,9 @@ class ImageNetRun:
 
 
 NOT_COMPUTED = frozenset(
-    "methods seeds out data_root checkpoint_every jobs dry_run download accumulate device workers "
-    "most_unreadable kept evaluate evaluation_subset max_hours tensorboard wandb plan plan_gpu "
-    "plan_gpus".split()
+    "methods seeds out data_root checkpoint_every checkpoint_minutes jobs dry_run download "
+    "accumulate device workers most_unreadable kept evaluate evaluation_subset max_hours "
+    "tensorboard wandb plan plan_gpu plan_gpus".split()
 )
 """Fields of runs that change no network and no measurement: a folder may grow by further methods
 and seeds."""

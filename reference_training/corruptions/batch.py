@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,11 +16,12 @@ from .checks import (
     parameter_rows,
     severity_levels,
 )
-from .filters import corrupt_levels
+from .filters import corrupt_levels, takes_numbers_per_image
 from .frost import FrostSource, choose_source
 from .layouts import Images, as_batch
+from .parameters import Row
 from .random import Random
-from .registry import CORRUPTIONS
+from .registry import CORRUPTIONS, Corruption
 
 # One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
 # core's cache. A GPU, whose time is lost between small steps, takes all images at once.
@@ -95,16 +96,15 @@ def corrupt(
 
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
     few = max(1, _CHUNK_PIXELS // max(1, height * width))
-    chunk = few if levels.device.type == "cpu" else max(1, batch)
-    for (code, level), members in _groups(codes, severities).items():
-        name = CORRUPTIONS[code]
-        domain = zlib.crc32(f"{name}/{level}".encode())
+    mixing = _takes_all_at_once(levels.device)
+    chunk = max(1, batch) if mixing else few
+    for (name, level), members in _groups(codes, severities, chosen.functions, mixing).items():
         for part in _parts(members, chunk):
-            random = Random(keys[part], domain, levels.device)
-            with _reaching(name, level, height, width):
-                made = corrupt_levels(
-                    chosen.functions[name], levels[part], random, *rows[name][level - 1]
-                )
+            each = level or [severities[at] for at in members]  # which are all in this part
+            random = Random(keys[part], _domains(name, each), levels.device)
+            given = _arguments(rows[name], each)
+            with _reaching(name, level or severities[members[0]], height, width):
+                made = corrupt_levels(chosen.functions[name], levels[part], random, *given)
             result[part] = made.to(torch.uint8)
     return back(result, [CORRUPTIONS[code] for code in codes])
 
@@ -123,12 +123,37 @@ def _reaching(name: str, level: int, height: int, width: int) -> Iterator[None]:
         ) from error
 
 
-def _groups(codes: list[int], severities: list[int]) -> dict[tuple[int, int], list[int]]:
-    """Positions in the batch for each (type, severity) that occurs in it."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for position, pair in enumerate(zip(codes, severities, strict=True)):
-        groups.setdefault(pair, []).append(position)
+def _takes_all_at_once(device: torch.device) -> bool:
+    """Whether all images of a type go together, of all severities too where they can."""
+    return device.type != "cpu"
+
+
+def _groups(
+    codes: list[int], severities: list[int], functions: Mapping[str, Corruption], mixing: bool
+) -> dict[tuple[str, int | None], list[int]]:
+    """Positions in the batch for each (type, severity) that occurs in it; None is any severity."""
+    groups: dict[tuple[str, int | None], list[int]] = {}
+    for position, (code, level) in enumerate(zip(codes, severities, strict=True)):
+        name = CORRUPTIONS[code]
+        mixed = mixing and takes_numbers_per_image(functions[name])
+        groups.setdefault((name, None if mixed else level), []).append(position)
     return groups
+
+
+def _domains(name: str, level: int | list[int]) -> int | list[int]:
+    """The domain of a type's draws at a severity, or at that of each image."""
+    if isinstance(level, list):
+        return [zlib.crc32(f"{name}/{each}".encode()) for each in level]
+    return zlib.crc32(f"{name}/{level}".encode())
+
+
+def _arguments(rows: tuple[Row, ...], level: int | list[int]) -> Iterable[object]:
+    """A corruption's arguments at a severity, or as `filters.Number`s at that of each image."""
+    if isinstance(level, int):
+        return rows[level - 1]
+    columns = zip(*(rows[each - 1] for each in level), strict=True)
+    shape = (-1, 1, 1, 1)
+    return [torch.tensor(c, dtype=torch.float64, device="cpu").view(shape) for c in columns]
 
 
 def _parts(members: list[int], chunk: int) -> Iterator[slice | list[int]]:

@@ -14,7 +14,14 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from .filters import gaussian_filter, of_levels, truncate_levels
+from .filters import (
+    Number,
+    gaussian_filter,
+    number_for,
+    of_levels,
+    per_image,
+    truncate_levels,
+)
 from .random import Random
 from .resampling import sample_bilinear
 
@@ -22,8 +29,9 @@ from .resampling import sample_bilinear
 _SPECK = 1e-30
 
 
+@per_image
 @of_levels
-def brightness(levels: Tensor, random: Random, shift: float) -> Tensor:
+def brightness(levels: Tensor, random: Random, shift: Number) -> Tensor:
     """Raise HSV's value: RGB V' / V with V = max(R, G, B), V' = clip(V + 255 shift, 0, 255).
 
     Args:
@@ -37,7 +45,7 @@ def brightness(levels: Tensor, random: Random, shift: float) -> Tensor:
     # Black is almost black, and its channels are then V like those of any other grey.
     images = levels.to(torch.float32).clamp_(min=_SPECK)
     value = _brightest(levels).to(torch.float32).clamp_(min=_SPECK)
-    raised = (value + 255 * shift).clamp_(0, 255)
+    raised = (value + number_for(value, 255 * shift)).clamp_(0, 255)
     return truncate_levels(images.mul_(raised.div_(value)), white=255)
 
 
@@ -67,8 +75,9 @@ def _brightest(levels: Tensor) -> Tensor:
     return torch.maximum(red, green).maximum(blue)
 
 
+@per_image
 @of_levels
-def contrast(levels: Tensor, random: Random, gain: float) -> Tensor:
+def contrast(levels: Tensor, random: Random, gain: Number) -> Tensor:
     """Pull each channel to its mean over the image: mean + gain (x - mean).
 
     Args:
@@ -83,7 +92,8 @@ def contrast(levels: Tensor, random: Random, gain: float) -> Tensor:
     # Sums of whole numbers: they have no rounding, hence no order.
     total = images.sum(dim=3).to(torch.int64).sum(dim=2)[..., None, None]
     mean = total.to(torch.float32).div_(levels.shape[2] * levels.shape[3])
-    return truncate_levels(images.mul_(gain).add_(mean.mul_(1 - gain)), white=255)
+    kept, rest = number_for(images, gain), number_for(images, 1 - gain)
+    return truncate_levels(images.mul_(kept).add_(mean.mul_(rest)), white=255)
 
 
 def elastic_transform(

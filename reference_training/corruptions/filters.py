@@ -31,6 +31,25 @@ _UNDECIDED = 2e-4
 
 _Corruption = TypeVar("_Corruption", bound=Callable[..., Tensor])
 _OF_LEVELS: set[Callable[..., Tensor]] = set()
+_PER_IMAGE: set[Callable[..., Tensor]] = set()
+Number = float | Tensor
+"""One for all images, or one for each: float64 (N, 1, 1, 1) on the CPU."""
+
+
+def per_image(corruption: _Corruption) -> _Corruption:
+    """Marks a corruption whose arguments are `Number`s, so that all severities go together."""
+    _PER_IMAGE.add(corruption)
+    return corruption
+
+
+def takes_numbers_per_image(corruption: Callable[..., Tensor]) -> bool:
+    """Whether a corruption's arguments may differ between the images of a batch."""
+    return corruption in _PER_IMAGE
+
+
+def number_for(images: Tensor, number: Number) -> Number:
+    """A number to compute with images: rounded to their dtype, as one for all of them is."""
+    return number.to(images.dtype).to(images.device) if isinstance(number, Tensor) else number
 
 
 def of_levels(corruption: _Corruption) -> _Corruption:

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .filters import of_levels, truncate_levels
+from .filters import Number, of_levels, per_image, truncate_levels
 from .random import Random
 
 _CPU = torch.device("cpu")
 
 
-def gaussian_noise(images: Tensor, random: Random, std: float) -> Tensor:
+@per_image
+def gaussian_noise(images: Tensor, random: Random, std: Number) -> Tensor:
     """Add noise: x + N(0, std^2), independently for each pixel and channel.
 
     Args:
@@ -37,7 +38,8 @@ def gaussian_noise(images: Tensor, random: Random, std: float) -> Tensor:
     return images + random.normal_field(*images.shape[1:], std=std)
 
 
-def speckle_noise(images: Tensor, random: Random, std: float) -> Tensor:
+@per_image
+def speckle_noise(images: Tensor, random: Random, std: Number) -> Tensor:
     """Multiply by noise: x + x N(0, std^2).
 
     Args:

@@ -12,6 +12,7 @@ Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generator
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -77,13 +78,16 @@ class Random:
 
     Args:
         seeds: int64 (N,).
-        domain: separates uses of one seed, such as corruption types.
+        domain: separates uses of one seed, such as corruption types; one, or one for each.
         device: where fields are drawn; None is the seeds' device.
     """
 
-    def __init__(self, seeds: Tensor, domain: int = 0, device: torch.device | None = None) -> None:
+    def __init__(
+        self, seeds: Tensor, domain: int | Sequence[int] = 0, device: torch.device | None = None
+    ) -> None:
         self.device = seeds.device if device is None else device
-        self._keys = [_word(seed, domain) for seed in seeds.tolist()]
+        domains = [domain] * len(seeds) if isinstance(domain, int) else domain
+        self._keys = [_word(*each) for each in zip(seeds.tolist(), domains, strict=True)]
         self._stream = 0
 
     def __len__(self) -> int:
@@ -179,12 +183,12 @@ class Random:
         """Draw 24 random bits for each element, as `bits_field` draws 32: int32 (N, *shape)."""
         return (self.bits_field(*shape) >> 8).bitwise_and_((1 << 24) - 1)
 
-    def normal_field(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    def normal_field(self, *shape: int, mean: float = 0.0, std: float | Tensor = 1.0) -> Tensor:
         """Draw from N(mean, std^2) by Box and Muller: sqrt(-2 ln u) times cos(v) and sin(v).
 
         Args:
             shape: the shape of one image's draw.
-            mean, std: of the distribution.
+            mean, std: of the distribution; std may be float64, N numbers, one for each image.
 
         Returns:
             float32 (N, *shape): all cosines, then all sines. u has 31 bits of a word and v the
@@ -194,7 +198,10 @@ class Random:
         words = self.words((count + 1) // 2)
         angle = words.to(torch.int32).to(torch.float32).mul_(math.pi * 2.0**-31)
         high = words.bitwise_right_shift_(32).to(torch.int32).bitwise_and_((1 << 31) - 1)
-        radius = high.to(torch.float32).add_(1).mul_(2.0**-31).log_().mul_(-2 * std**2).sqrt_()
+        variance = -2 * std**2
+        if isinstance(variance, Tensor):
+            variance = variance.view(-1, 1).to(torch.float32).to(self.device)
+        radius = high.to(torch.float32).add_(1).mul_(2.0**-31).log_().mul_(variance).sqrt_()
         pairs = torch.empty(len(self), 2, angle.shape[1], dtype=torch.float32, device=self.device)
         torch.cos(angle, out=pairs[:, 0])
         torch.sin(angle, out=pairs[:, 1])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import smear
-from .filters import round_levels, truncate_levels
+from .filters import Number, number_for, per_image, round_levels, truncate_levels
 from .random import Random
 from .resampling import zoom
 
@@ -90,7 +90,8 @@ def _snowed(images: Tensor, layer: Tensor, keep: float) -> Tensor:
     return whitened.add_(layer + layer.rot90(2, dims=(-2, -1)))
 
 
-def fog(images: Tensor, random: Random, amount: float, wibble_decay: float) -> Tensor:
+@per_image
+def fog(images: Tensor, random: Random, amount: Number, wibble_decay: Number) -> Tensor:
     """Add a plasma cloud and keep the image's maximum m: (x + amount plasma) m / (m + amount).
 
     Args:
@@ -105,11 +106,11 @@ def fog(images: Tensor, random: Random, amount: float, wibble_decay: float) -> T
     height, width = images.shape[-2:]
     side = 1 << (max(height, width) - 1).bit_length()
     plasma = diamond_square(random, side, wibble_decay)[:, None, :height, :width]
-    brightest = images.amax(dim=(1, 2, 3), keepdim=True)
+    brightest, amount = images.amax(dim=(1, 2, 3), keepdim=True), number_for(images, amount)
     return (images + amount * plasma).mul_(brightest / (brightest + amount))
 
 
-def diamond_square(random: Random, side: int, wibble_decay: float) -> Tensor:
+def diamond_square(random: Random, side: int, wibble_decay: Number) -> Tensor:
     """Grow fractal height maps that wrap around at their borders.
 
     From step = side and wibble = 100 on: the centre of each square becomes the mean of its 4
@@ -126,9 +127,12 @@ def diamond_square(random: Random, side: int, wibble_decay: float) -> Tensor:
     """
     noise = random.uniform_field(side * side - 1, low=-1, high=1)
     corners = noise.new_zeros(len(random), 1, 1)
-    wibble, used = 100.0, 0
+    wibble: Number = 100.0
+    used = 0
+    if isinstance(wibble_decay, Tensor):
+        wibble_decay = wibble_decay.view(-1, 1)
     while (cells := corners.shape[1]) < side:
-        drawn = noise[:, used : used + 3 * cells * cells].mul(wibble**2)
+        drawn = noise[:, used : used + 3 * cells * cells].mul(number_for(noise, wibble**2))
         centre, top, left = drawn.view(-1, 3, cells, cells).unbind(1)
         used += 3 * cells * cells
         pairs = corners + corners.roll(-1, 1)

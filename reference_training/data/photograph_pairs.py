@@ -5,6 +5,8 @@ in `pairs`. A file that cannot be decoded is replaced by another draw.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
@@ -37,6 +39,10 @@ class Decoded(NamedTuple):
     samples: Tensor  # int64 (B,)
     labels: Tensor  # int64 (B,)
     unreadable: list[tuple[str, str]]  # file, error
+
+
+Made = tuple[Batch, list[tuple[str, str]]]
+"""A batch, and the files that could not be decoded for it, each with the error."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +187,16 @@ class PhotographPairs:
             sampler=range(first, last),
             num_workers=self.workers,
             pin_memory=self.world.device.type == "cuda",
-            worker_init_fn=_leave_signals_to_the_rank,
+            worker_init_fn=leave_signals_to_the_rank,
         )
+        made = self._made(first, last, loader)
+        if self.world.device.type == "cuda":
+            made = ahead(made, self.world.device)
+        for batch, unreadable in made:
+            self._new |= dict(unreadable)
+            yield batch
+
+    def _made(self, first: int, last: int, loader: DataLoader[Any]) -> Iterator[Made]:
         arriving = iter(loader)
         try:
             for iteration in range(first, last):
@@ -190,10 +204,9 @@ class PhotographPairs:
                     decoded = next(arriving)
                 if isinstance(decoded, RunError):
                     raise decoded
-                self._new |= dict(decoded.unreadable)
                 with self.clock.part("degradation"):
                     batch = self._pairs(iteration, decoded)
-                yield batch
+                yield batch, decoded.unreadable
         finally:
             del arriving  # the workers end now, and not when a traceback is forgotten
 
@@ -230,7 +243,35 @@ class PhotographPairs:
         return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def _leave_signals_to_the_rank(worker: int) -> None:
+def ahead(made: Iterator[Made], device: torch.device) -> Iterator[Made]:
+    """Each batch made while the one before is trained on: by a thread, on a CUDA stream of its own.
+
+    The first is made in the caller's thread, which thus starts the worker processes too. On a CPU
+    it is the thread alone.
+    """
+    cuda = device.type == "cuda"
+    stream = torch.cuda.Stream(device) if cuda else None
+
+    def make() -> tuple[Made | None, Any]:
+        with torch.cuda.stream(stream) if cuda else nullcontext():
+            return next(made, None), stream.record_event() if stream else None
+
+    if stream is not None:  # what was made for all batches must be there
+        stream.wait_stream(torch.cuda.current_stream(device))
+    with ThreadPoolExecutor(1) as thread:
+        coming, ready = make()
+        while coming is not None:
+            if cuda:
+                now = torch.cuda.current_stream(device)
+                now.wait_event(ready)
+                for tensor in coming[0]:
+                    tensor.record_stream(now)  # or its memory could be given away too early
+            following = thread.submit(make)
+            yield coming
+            coming, ready = following.result()
+
+
+def leave_signals_to_the_rank(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal, and a queue's SIGTERM all of a job: the rank
     wants to save, and must not lose its workers before."""
     for number in (SIGINT, SIGTERM):

@@ -50,11 +50,13 @@ def resized(images: list[Tensor], side: int) -> Tensor:
         alike[image.shape].append(place)
     groups = []
     for places in alike.values():
-        batch = torch.stack([images[place] for place in places]).permute(0, 3, 1, 2)
-        squares = functional.interpolate(
-            batch.float().contiguous(), (side, side), mode="bilinear", antialias=True
-        )
-        groups.append(squares.round_().clamp_(0, 255).to(torch.uint8))
+        batch = torch.stack([images[place] for place in places]).permute(0, 3, 1, 2).contiguous()
+        if batch.shape[-2:] != (side, side):  # it would change nothing: `prepare` made them so
+            squares = functional.interpolate(
+                batch.float(), (side, side), mode="bilinear", antialias=True
+            )
+            batch = squares.round_().clamp_(0, 255).to(torch.uint8)
+        groups.append(batch)
     order = torch.tensor([place for places in alike.values() for place in places])
     return torch.cat(groups)[order.argsort().to(groups[0].device, non_blocking=True)]
 

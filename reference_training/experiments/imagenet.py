@@ -65,7 +65,7 @@ def check(job: Job) -> None:
         if value not in known:
             raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
     check_at_least(1, run, "recipe.batch_size", "accumulate", "checkpoint_every", "kept", "crop")
-    check_at_least(0, run, "recipe.iterations", "workers", "most_unreadable")
+    check_at_least(0, run, "recipe.iterations", "workers", "most_unreadable", "checkpoint_minutes")
     if run.weights != "random" and not job.method.pretrained:
         raise RunError(
             f"--weights is {run.weights!r}, but {run.experiment} starts from random weights; "
@@ -243,6 +243,7 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
             ),
             folder=run.folder,
             checkpoint_every=run.checkpoint_every,
+            checkpoint_minutes=run.checkpoint_minutes,
             link=link,
             numerics=run.numerics,
             accumulate=run.accumulate,

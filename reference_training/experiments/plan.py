@@ -88,6 +88,19 @@ def cost(job: Job, pairs: int = 2) -> Cost:
     )
 
 
+def pairs_at_once(run: ImageNetRun, processes: int) -> int:
+    """How many pairs go through the network together, on each of the processes."""
+    return max(1, run.recipe.batch_size // processes // run.accumulate)
+
+
+def memory_bytes(run: ImageNetRun, pair: Cost, processes: int = 1) -> int:
+    """Of each GPU: weights, optimiser, images and activations, without any workspace."""
+    # Weight, gradient and Adam's two moments; DDP's buckets hold the gradients themselves.
+    fixed = pair.weights * 4 * 4
+    images = 2 * 3 * run.crop**2 * 4 * run.recipe.batch_size // processes
+    return fixed + images + pairs_at_once(run, processes) * pair.saved_bytes
+
+
 def measured_rate(run: ImageNetRun) -> float | None:
     """Pairs a second that this run itself reached, by its performance.jsonl; None before it ran."""
     rows = JsonLines(run.folder / PERFORMANCE).read()
@@ -160,13 +173,10 @@ def text(job: Job) -> str:
     """The plan of a run, for the terminal."""
     run, recipe = job.run, job.run.recipe
     processes = run.plan_gpus or ranks.launched()
-    share = max(1, recipe.batch_size // processes // run.accumulate)
+    share = pairs_at_once(run, processes)
     pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
-    # Weight, gradient and Adam's two moments; DDP's buckets hold the gradients themselves.
-    fixed = pair.weights * 4 * 4
-    images = 2 * 3 * run.crop**2 * 4 * recipe.batch_size // processes
-    memory = (fixed + images + share * pair.saved_bytes) / 1e9
+    memory = memory_bytes(run, pair, processes) / 1e9
     checkpoint = pair.weights * 4 * 3 / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
     lines = [

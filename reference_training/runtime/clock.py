@@ -11,6 +11,8 @@ import torch
 class Clock:
     """Adds up the seconds of each part of the training iterations.
 
+    On CUDA batches are made while others are trained on, so the parts may be more than the whole.
+
     On CUDA the parts are measured by events in the stream, which are only looked at by `read`.
 
     Args:
@@ -45,13 +47,13 @@ class Clock:
 
     def read(self) -> dict[str, float]:
         """The seconds of each part since the last call, and of everything together ("all")."""
+        events, self._events = self._events, []  # another thread may go on adding to the new ones
         if self.cuda:
             torch.cuda.synchronize()
-        for name, begin, end in self._events:
+        for name, begin, end in events:
             self._seconds[name] += begin.elapsed_time(end) / 1000
         now = time.perf_counter()
         seconds = dict(self._seconds) | {"all": now - self._since}
         self._seconds.clear()
-        self._events.clear()
         self._since = now
         return seconds

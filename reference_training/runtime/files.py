@@ -46,7 +46,7 @@ def reading(what: object, complaint: str, remedy: str) -> Iterator[None]:
 DAMAGED = "is damaged", "Delete it and run the same command again"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes beside `path`, syncs, and renames over it.
 
     Raises:

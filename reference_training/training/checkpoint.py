@@ -5,15 +5,17 @@ SHA-256 and is written last, so a checkpoint exists when its JSON does. Nothing 
 """
 
 import hashlib
+import json
 import random
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from reference_training.runtime.errors import RunError
@@ -21,6 +23,19 @@ from reference_training.runtime.files import read_json, write_atomically, write_
 
 STEP, OPTIMIZER = "step.", "optimizer."
 KEPT = 2
+DTYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""As safetensors names them."""
 
 
 class Damaged(Exception):
@@ -52,6 +67,39 @@ def _remove(folder: Path, iteration: int) -> None:
     tensors.unlink(missing_ok=True)
 
 
+def packed(tensors: Mapping[str, Tensor], into: Tensor | None = None) -> Tensor:
+    """The content of a safetensors file, uint8 (bytes,) in host memory.
+
+    Its own `save` holds the interpreter for the seconds that a large file takes, and the training
+    with it; this content is hashed and written without.
+
+    Args:
+        tensors: by name, on any device, in any memory order.
+        into: an earlier result of tensors of these sizes, to be overwritten.
+    """
+    header: dict[str, dict[str, Any]] = {}
+    end = 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        value, start = tensors[name], end
+        end += value.numel() * value.element_size()
+        shape, dtype = list(value.shape), DTYPES[value.dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    first = 8 + len(text)
+    if into is None or len(into) != first + end:
+        pinned = any(value.device.type == "cuda" for value in tensors.values())
+        into = torch.empty(first + end, dtype=torch.uint8, pin_memory=pinned)
+    into[:first] = torch.tensor([*len(text).to_bytes(8, "little"), *text], dtype=torch.uint8)
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        place = into[first + start : first + stop].view(tensors[name].dtype)
+        place.view(tensors[name].shape).copy_(tensors[name], non_blocking=True)
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    return into
+
+
 def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
     """Writes a checkpoint and removes all but the newest `kept`, and those of a later iteration.
 
@@ -60,16 +108,56 @@ def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
     Raises:
         RunError: the disk is full or the folder not writable; earlier checkpoints stay.
     """
-    tensors, description = _paths(folder, checkpoint.iteration)
-    content = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
-    write_atomically(tensors, content)
-    digest = hashlib.sha256(content).hexdigest()
-    write_json(description, {"sha256": digest, "state": checkpoint.state})
+    _write(folder, checkpoint.iteration, packed(checkpoint.tensors), checkpoint.state, kept)
+
+
+def _write(folder: Path, at: int, content: Tensor, state: dict[str, Any], kept: int) -> None:
+    tensors, description = _paths(folder, at)
+    view = content.numpy().data
+    write_atomically(tensors, view)
+    write_json(description, {"sha256": hashlib.sha256(view).hexdigest(), "state": state})
     present = iterations(folder)
-    newest = [iteration for iteration in present if iteration <= checkpoint.iteration][-kept:]
+    newest = [iteration for iteration in present if iteration <= at][-kept:]
     for iteration in present:
         if iteration not in newest:
             _remove(folder, iteration)
+
+
+class Writer:
+    """Writes the checkpoints of a folder beside the training: one at a time, in a thread.
+
+    Args:
+        folder: of the checkpoints.
+        kept: how many stay.
+    """
+
+    def __init__(self, folder: Path, kept: int = KEPT) -> None:
+        self.folder, self.kept = folder, kept
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._content: Tensor | None = None  # kept, for pinned memory takes long to get
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Copies the tensors, which may change from then on, and begins to write.
+
+        Raises:
+            RunError: the checkpoint before could not be written.
+        """
+        self.finish()
+        self._content = packed(checkpoint.tensors, self._content)
+        self._writing = self._thread.submit(
+            _write, self.folder, checkpoint.iteration, self._content, checkpoint.state, self.kept
+        )
+
+    def finish(self) -> None:
+        """Waits until the newest checkpoint is written.
+
+        Raises:
+            RunError: it could not be.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def read(folder: Path, iteration: int) -> Checkpoint:

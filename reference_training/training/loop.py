@@ -6,8 +6,10 @@ running averages follow the first shard, as in DataParallel. The result therefor
 number of shards, and not on how they are shared out among processes.
 """
 
+import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field
@@ -90,8 +92,8 @@ class TrainingLoop:
     _: KW_ONLY
     folder: Path
     """Receives the checkpoints, and metrics.jsonl with the losses."""
-    checkpoint_every: int
-    """Iterations between checkpoints; there is always one at the end."""
+    checkpoint_every: int | None = None
+    """Iterations between checkpoints, None: by time alone; there is always one at the end."""
     link: Link
     """Counts the iterations, and asks for an early, saved end."""
     numerics: Numerics = PLAIN
@@ -104,6 +106,8 @@ class TrainingLoop:
     """Get every line of metrics.jsonl too, on rank 0."""
     kept: int = checkpoint.KEPT
     """How many checkpoints stay."""
+    checkpoint_minutes: float = math.inf
+    """Minutes after which the next one is due."""
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.Adam(
@@ -112,6 +116,8 @@ class TrainingLoop:
             weight_decay=self.schedule.weight_decay,
             fused=self.numerics.fused_optimizer or None,
         )
+        self.writer = checkpoint.Writer(self.folder, self.kept)
+        self._saved = time.monotonic()
         self.log = JsonLines(self.folder / "metrics.jsonl")
         self.log_lines = 0
         self.iteration = self._restore()  # how many are done
@@ -263,10 +269,10 @@ class TrainingLoop:
         self.log_lines += 1
 
     def _save(self) -> None:
-        """Writes a checkpoint.
+        """Begins to write a checkpoint.
 
         Raises:
-            RunError: the loss or a weight is not finite, or the disk is full.
+            RunError: the loss or a weight is not finite, or the disk was full the time before.
         """
         self._look()
         # A finite loss can have a gradient that is not.
@@ -281,7 +287,16 @@ class TrainingLoop:
             "accumulate": self.accumulate,
         }
         point = Checkpoint(self.iteration, tensors, state)
-        self.world.on_main(lambda: checkpoint.write(self.folder, point, kept=self.kept))
+        self.world.on_main(lambda: self.writer.begin(point))
+        self._saved = time.monotonic()
+
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self.checkpoint_every and self.iteration % self.checkpoint_every == 0:
+            return True
+        late = time.monotonic() - self._saved >= 60 * self.checkpoint_minutes
+        # The ranks ask each other where they talk anyway.
+        return self.iteration % LOG_EVERY == 0 and self.world.any(late)
 
     def train(self) -> None:
         """Runs the iterations that are left.
@@ -290,7 +305,14 @@ class TrainingLoop:
             Interrupted: an end was asked for; a checkpoint of this moment is saved.
             RunError: the loss is not finite or exploded, or the disk is full.
         """
-        start, end = self.iteration, self.schedule.iterations
+        try:
+            self._train()
+        finally:
+            with contextlib.suppress(RunError):  # there was another error, if this is one
+                self.writer.finish()
+
+    def _train(self) -> None:
+        start, end, stop = self.iteration, self.schedule.iterations, False
         self.link.skip(start)
         self.step.train()
         for batch in self.source.batches(start, end):
@@ -303,9 +325,12 @@ class TrainingLoop:
                 self.source.check()
             self.link.advance()
             stop = self.world.any(self.link.stop.is_set())  # all ranks stop at the same iteration
-            if stop or last or self.iteration % self.checkpoint_every == 0:
+            if stop or last or self._due():
                 self._save()
             if stop:
-                raise Interrupted
+                break
+        self.world.on_main(self.writer.finish)
+        if stop:
+            raise Interrupted
         # Each rank has its own running averages of the last iteration; the checkpoint has rank 0's.
         self.world.broadcast(self.step.buffers())

@@ -26,6 +26,7 @@ MAIN = {
     "run": "reference_training.run",
     "bench-published": "benchmarks.cpu",
     "bench-gpu": "benchmarks.gpu",
+    "gpu": "benchmarks.gpu_page",
 }
 """What a target of the Makefile hands ARGS to."""
 PYTEST = ("test", "test-gpu", "bench", "bench-compare")

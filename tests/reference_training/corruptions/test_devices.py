@@ -5,8 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reference_training.corruptions import CORRUPTIONS, corrupt, filters
+from reference_training.corruptions import CORRUPTIONS, batch, blur, corrupt, filters
+from reference_training.corruptions.random import Random
 from reference_training.corruptions.registry import SEMANTICS
+from reference_training.data.sampling import cycle
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -60,8 +62,8 @@ def test_default_device(made):
             assert torch.equal(make(name), expected[name]), name
 
 
-class Without(TorchDispatchMode):
-    """Has the device "meta" act as one without float64, whose values are all zero on the CPU."""
+class Meta(TorchDispatchMode):
+    """Has the device "meta" act as one whose values are all zero on the CPU."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -73,7 +75,14 @@ class Without(TorchDispatchMode):
             return True
         if there and function is aten.bincount.default:
             return torch.zeros(args[2], dtype=torch.int64, device="meta")
-        result = function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+class Without(Meta):
+    """As on a device without float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = super().__torch_dispatch__(function, types, args, kwargs)
         for value in tree_leaves(result):
             if isinstance(value, torch.Tensor) and value.device.type == "meta":
                 assert value.dtype != torch.float64, function
@@ -91,6 +100,58 @@ def test_no_float64_on_a_device_without(monkeypatch, name, semantics, dtype):
     with Without():
         result = corrupt(images, name, SEVERITIES, seeds=[0, 1, 2, 3], **options)
     assert (result.device.type, result.dtype) == ("meta", dtype)
+
+
+class Launches(Meta):
+    """Counts what a device is asked to compute or copy, and how often it is waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.launched = self.waits = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        on = [[one.device.type for one in tree_leaves(group) if isinstance(one, torch.Tensor)]
+              for group in (args, result)]  # fmt: skip
+        if "meta" in on[0] and "meta" not in on[1]:
+            self.waits += 1
+        elif "meta" in on[1] and not function.is_view and "empty" not in str(function):
+            self.launched += 1
+        return result
+
+
+def of_the_device(names, severities):
+    images = torch.empty(len(names), 3, 224, 224, dtype=torch.uint8, device="meta")
+    seeds = list(range(len(names)))
+
+    def run():
+        corrupt(images, names, severities, seeds=seeds, frost="procedural")
+
+    for found in (Launches(), Launches()):  # in the first what is kept is made
+        with found:
+            run()
+    return found
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_only_jpeg_and_the_water_of_spatter_wait_for_the_device(name):
+    waits = {level: of_the_device([name], [level]).waits for level in SEVERITIES}
+    waiting = {"jpeg_compression": SEVERITIES, "spatter": [1, 2]}.get(name, [])
+    assert [level for level in SEVERITIES if waits[level]] == waiting
+
+
+def test_all_severities_together_give_the_same_bits(made, monkeypatch):
+    """A GPU's way, on the CPU: one call for a type where its arguments are numbers."""
+    expected, make = made
+    monkeypatch.setattr(batch, "_takes_all_at_once", lambda device: True)
+    monkeypatch.setattr(blur, "_add_one_by_one", blur._add_together)
+    for name in CORRUPTIONS:
+        assert torch.equal(make(name), expected[name]), name
+
+
+def test_launches_of_a_batch_of_256():
+    names, severities = cycle(Random(torch.zeros(0, dtype=torch.int64)), torch.arange(256), 0)
+    assert 1000 < of_the_device(names, severities).launched <= 4100
 
 
 def test_wide_gaussians_are_computed_on_the_cpu_for_such_a_device(monkeypatch, unit):

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import threading
 from collections import Counter
 
 import numpy as np
@@ -288,3 +289,36 @@ def test_grey_and_palette_images_are_rgb():
         content = io.BytesIO()
         Image.new(mode, (7, 5)).save(content, "TIFF")
         assert decode(content.getvalue()).shape == (5, 7, 3)
+
+
+def test_batches_made_ahead_are_the_same(folder, tmp_path):
+    """As on a GPU, where a stream comes to the thread."""
+    plain, other = (source(ImageFolder(folder), tmp_path) for _ in range(2))
+    expected = list(plain.batches(0, 4))
+    loader = torch.utils.data.DataLoader(other.slots, batch_size=None, sampler=range(4))
+    made = other._made(0, 4, loader)
+    found = list(photograph_pairs.ahead(made, torch.device("cpu")))
+    assert len(found) == 4
+    for one, (batch, _) in zip(expected, found, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, batch, strict=True))
+    assert {file for _, files in found for file, _ in files} == set(plain._new)
+
+
+def test_one_batch_is_made_ahead_in_another_thread_and_an_error_comes_in_its_turn():
+    threads, second = [], threading.Event()
+
+    def made():
+        for number in range(3):
+            threads.append(threading.get_ident())
+            if number == 1:
+                second.set()
+            yield (), [(str(number), "")]
+        raise RunError("the last")
+
+    batches = photograph_pairs.ahead(made(), torch.device("cpu"))
+    next(batches)
+    assert second.wait(60)  # made before it is asked for
+    assert [files[0][0] for _, files in (next(batches), next(batches))] == ["1", "2"]
+    with pytest.raises(RunError, match="the last"):
+        next(batches)
+    assert threads[0] == threading.get_ident() != threads[1]

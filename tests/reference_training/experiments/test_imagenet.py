@@ -26,7 +26,7 @@ from reference_training.methods.feature_distillation import DistillationStep
 from reference_training.methods.ulfd_reconstruct import ReconstructStep
 from reference_training.run import main, parse
 from reference_training.runtime import files
-from reference_training.training import export, loop
+from reference_training.training import checkpoint, export, loop
 from reference_training.training.schedule import Schedule, stepwise
 from scripts.make_photograph_crops import write_folder
 
@@ -144,6 +144,22 @@ def test_leaves_what_it_promises(whole):
     assert set(unreadable) <= {f"astronaut/000{n}.jpeg" for n in range(3)}
     assert unreadable["astronaut/0001.jpeg"].startswith("no image of a known format")
     assert len(list(whole.glob("[0-9]*.json"))) == 3  # --kept
+
+
+def test_checkpoints_come_by_time_and_change_nothing(whole, small, tmp_path, monkeypatch):
+    begun = []
+    begin = checkpoint.Writer.begin
+    monkeypatch.setattr(
+        checkpoint.Writer, "begin", lambda *given: (begun.append(given[1].iteration), begin(*given))
+    )
+    given = [*small, "--accumulate", "6", "--checkpoint-every", "1000"]
+    folder = tmp_path / "by time"
+    assert main([*given, "--checkpoint-minutes", "0", "--out", str(folder)]) == 0
+    assert begun == [10, ITERATIONS]  # with every line of the log
+    assert same(whole, folder)
+    begun.clear()
+    assert main([*given, "--out", str(tmp_path / "seldom")]) == 0
+    assert begun == [ITERATIONS]
 
 
 def test_two_processes_are_one(whole, small, tmp_path):

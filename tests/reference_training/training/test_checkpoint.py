@@ -3,10 +3,12 @@
 import errno
 import json
 import random
+import threading
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from reference_training.runtime import files
 from reference_training.runtime.errors import RunError
@@ -116,3 +118,64 @@ def test_a_torn_line_is_left_out(tmp_path):
     lines.path.write_bytes(b"{\n1\n")
     with pytest.raises(RunError, match="damaged"):
         lines.read()
+
+
+def test_packed_tensors_are_a_safetensors_file():
+    wide = torch.arange(120.0).view(2, 3, 4, 5)
+    tensors = {
+        "order": wide.contiguous(memory_format=torch.channels_last),
+        "half": wide.bfloat16(),
+        "odd": torch.tensor([True, False, True]),
+        "count": torch.tensor(2**40),
+        "none": torch.empty(0, 3),
+        "names 'ä'": wide.double().flatten()[1::7],
+    }
+    first = checkpoint.packed(tensors)
+    found = load(bytes(first.numpy()))
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+    again = checkpoint.packed(tensors | {"count": torch.tensor(3)}, first)
+    assert again is first
+    assert load(bytes(again.numpy()))["count"] == 3
+
+
+def test_what_changes_while_it_is_written_is_not_in_the_checkpoint(tmp_path, monkeypatch):
+    writer, begun, go = checkpoint.Writer(tmp_path), threading.Event(), threading.Event()
+    write = checkpoint.write_atomically
+
+    def slow(path, content):
+        begun.set()
+        assert go.wait(60)
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", slow)
+    now = point(5)
+    writer.begin(now)
+    assert begun.wait(60)
+    now.tensors["weight"].fill_(9)  # the training has gone on
+    assert checkpoint.iterations(tmp_path) == []
+    go.set()
+    writer.finish()
+    assert checkpoint.read_latest(tmp_path).tensors["weight"].tolist() == [5.0] * 3
+
+
+def test_a_checkpoint_that_could_not_be_written_is_told_at_the_next(tmp_path, monkeypatch):
+    writer = checkpoint.Writer(tmp_path)
+    writer.begin(point(5))
+    writer.finish()
+
+    def full(path, content):
+        raise RunError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomically", full)
+        writer.begin(point(10))
+        with pytest.raises(RunError, match="no space"):
+            writer.begin(point(15))
+    writer.finish()
+    assert checkpoint.iterations(tmp_path) == [5]
+    writer.begin(point(20))
+    writer.finish()
+    assert checkpoint.iterations(tmp_path) == [5, 20]

@@ -30,11 +30,12 @@ def check(run: SmallRun) -> None:
     if len(set(run.seeds)) < len(run.seeds) or len(set(names)) < len(names):
         raise RunError("a seed or a method is named twice; name each once.")
     positive = (
-        "recipe.iterations recipe.batch_size pretraining.iterations pretraining.batch_size "
+        "recipe.iterations recipe.batch_size pretraining.batch_size "
         "checkpoint_every evaluation_images threads jobs train_images"
     )
     check_at_least(1, run, *positive.split())
     check_at_least(0, run, "validation_images")
+    check_at_least(0 if networks.has_weights(run) else 1, run, "pretraining.iterations")
     try:
         frost_source(run.frost)
     except (ValueError, FileNotFoundError) as error:

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_training.config import OWN_NETWORK, SmallRun
 from reference_training.networks.models import Loaded, find, load_model
@@ -68,18 +68,15 @@ class LibraryClassifier(Classifier):
             ) from error
         return Tapped(place, feature.shape[layout.index("C")], layout)
 
-    @property
-    def fc(self) -> nn.Linear:  # type: ignore[override]
-        """Only networks of this project name their last layer.
-
-        Raises:
-            ValueError: always.
-        """
+    def _inside(self) -> Any:
+        """What only the networks of this project show; raises ValueError."""
         raise ValueError(
             f"this method needs the inside of a ResNet, which {self.name} does not show; leave "
             "--network out, or choose among the methods vanilla, cross_entropy, "
             "feature_distillation and ulfd."
         )
+
+    fc = downsampling = shallow_layer = shallow_channels = property(_inside)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x * self.scale + self.shift)
@@ -101,24 +98,27 @@ def description(run: SmallRun) -> str:
     return f"{run.backbone} at {run.side}×{run.side}{begun}"
 
 
+def has_weights(run: SmallRun) -> bool:
+    """Whether the network begins with weights that the run names."""
+    return run.backbone != OWN_NETWORK and (run.pretrained or run.checkpoint is not None)
+
+
 @cache
 def _published(name: str, checkpoint: Any, download: bool) -> Loaded:
     return load_model(name, checkpoint=checkpoint, download=download)
 
 
-def begin(model: Classifier, run: SmallRun) -> bool:
+def begin(model: Classifier, run: SmallRun) -> None:
     """Fills the network with the weights that the run names, if any, in place.
 
     Where they are of another number of classes, the last layer keeps its random weights.
 
-    Returns:
-        Whether the last layer was filled too.
-
     Raises:
-        RunError: there are no such weights, or they are of another network.
+        RunError: there are no such weights, they are of another network, or the last layer keeps
+            its random weights and is not trained.
     """
-    if run.backbone == OWN_NETWORK or not (run.pretrained or run.checkpoint):
-        return False
+    if not has_weights(run):
+        return
     loaded = _published(run.backbone, run.checkpoint, run.download)
     if (loaded.preprocessing.mean, loaded.preprocessing.std) != (model.mean, model.std):
         raise RunError(
@@ -131,4 +131,8 @@ def begin(model: Classifier, run: SmallRun) -> bool:
     if any(own[name].shape[1:] != weights[name].shape[1:] for name in last):
         raise RunError(f"{loaded.name} differs from {run.backbone} in more than its last layer.")
     network.load_state_dict({**weights, **{name: own[name] for name in last}})
-    return not last
+    if last and not run.pretraining.iterations:
+        raise RunError(
+            f"{loaded.name} has {loaded.classes} classes and the data others, so its last layer "
+            "is new and must be trained: give --pretraining.iterations 100, say."
+        )

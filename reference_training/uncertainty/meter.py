@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_training.config import Network, Recipe, UEMOptions
+from reference_training.config import OWN_NETWORK, Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
 from reference_training.data.views import CentralView
 from reference_training.evaluation.calibration import mean_theta
@@ -119,6 +119,11 @@ def _from_export(folder: Path) -> Meter:
 def _from_run(folder: Path) -> Meter:
     place = folder.resolve()
     config = read_json(place.parent.parent / "run.json")["config"]
+    if config.get("backbone", OWN_NETWORK) != OWN_NETWORK:
+        raise RunError(
+            f"{folder} holds a network {config['backbone']}; the meter reads those of the run's "
+            "own ResNets and of exports."
+        )
     network = ResNet(Network(**_fields(config["network"])), RunNetwork.classes)
     step, untrained = _random_step(network, place.name, config)
     point = checkpoint.read_latest(folder)

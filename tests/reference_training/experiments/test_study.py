@@ -17,7 +17,6 @@ from reference_training.methods.trainings import canonical
 from reference_training.paper.study import CANDIDATES, PARTS, Part, with_lambda
 from reference_training.runtime.errors import RunError
 
-
 CHOOSERS = {part.chosen_by for part in PARTS.values()}
 
 

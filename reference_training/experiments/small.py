@@ -138,12 +138,8 @@ def execute(run: SmallRun) -> dict[str, Any]:
 
 
 def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> dict[str, Any]:
-    levels = [
-        [(stages.train, run, seed, entry.name) for entry in level for seed in run.seeds]
-        for level in stages.levels_of(run)
-    ]
     with record.kept(run.folder, description), workers.pool(run.jobs, run.threads) as pool:
-        pool.train(levels, stages.iterations(run))
+        pool.train(stages.tasks_of(run), stages.iterations(run))
         rows = evaluate_all(run, pool)
     metrics = {
         "dataset": dataset.name,

@@ -33,8 +33,8 @@ from reference_training.training.schedule import Schedule, cosine, stepwise
 STEP, MODEL, RANKS = "step.", "step.model.", "rank_correlation"
 
 
-def levels_of(run: SmallRun) -> list[list[Training]]:
-    """What is trained for each seed, vanilla always, in levels that need only those before them."""
+def trainings_of(run: SmallRun) -> list[Training]:
+    """What is trained for each seed, vanilla always, each after what it needs."""
     trainings: dict[str, Training] = {}
     waiting = [training(VANILLA), *(network_of(name)[0] for name in run.methods)]
     for entry in waiting:  # which grows meanwhile
@@ -43,17 +43,18 @@ def levels_of(run: SmallRun) -> list[list[Training]]:
     sorter = TopologicalSorter(
         {entry.name: [other.name for other in entry.before] for entry in waiting}
     )
-    sorter.prepare()
-    levels = []
-    while level := sorter.get_ready():
-        levels.append([trainings[name] for name in level])
-        sorter.done(*level)
-    return levels
+    return [trainings[name] for name in sorter.static_order()]
 
 
-def trainings_of(run: SmallRun) -> list[Training]:
-    """All of these, each after what it needs."""
-    return [entry for level in levels_of(run) for entry in level]
+def tasks_of(run: SmallRun) -> dict[workers.Key, workers.Task]:
+    """Every training of every seed."""
+    return {
+        (entry.name, seed): workers.Task(
+            (train, run, seed, entry.name), [(other.name, seed) for other in entry.before]
+        )
+        for entry in trainings_of(run)
+        for seed in run.seeds
+    }
 
 
 def schedule_of(run: SmallRun, wanted: Training) -> Schedule:

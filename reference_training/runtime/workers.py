@@ -8,14 +8,15 @@ working on several seeds or sets at once: faster, and the same numbers on every 
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -76,6 +77,16 @@ def bar(total: int, unit: str, description: str) -> tqdm:
     )
 
 
+Key = tuple[str, int]
+
+
+class Task(NamedTuple):
+    """A function with its arguments, and the keys of the tasks that must be done before."""
+
+    call: tuple[Any, ...]
+    needs: Sequence[Key]
+
+
 @dataclass(frozen=True)
 class Pool:
     """Runs tasks in worker processes, under a progress bar and the parent's signals."""
@@ -83,29 +94,34 @@ class Pool:
     executor: ProcessPoolExecutor
     link: Shared
 
-    def train(self, levels: list[list[tuple[Any, ...]]], iterations: int) -> None:
+    def train(self, tasks: Mapping[Key, Task], iterations: int) -> None:
         """Runs the training tasks, showing how far the workers' iterations have come.
 
         Args:
-            levels: tasks (function, arguments ...); those of a level need all levels before it.
+            tasks: each begins as soon as those that it needs are done.
             iterations: of all tasks together.
         Raises:
             RunError: a task failed; the others were stopped and have saved.
             Interrupted: a signal stopped all of them.
         """
+        sorter = TopologicalSorter({key: task.needs for key, task in tasks.items()})
+        sorter.prepare()
+        running: dict[Future[None], Key] = {}
+        errors: list[BaseException] = []
         with bar(iterations, "it", "training") as progress:
-            for level in levels:
-                self._train_level([self.executor.submit(*task) for task in level], progress)
-
-    def _train_level(self, tasks: list[Future[None]], progress: tqdm) -> None:
-        pending = set(tasks)
-        while pending:
-            finished, pending = wait(pending, timeout=POLL_SECONDS)
-            if any(task.exception() is not None for task in finished):
-                self.link.stop.set()
-            progress.initial = self.link.resumed.value
-            progress.update(self.link.done.value - progress.n)
-        errors = [error for task in tasks if (error := task.exception()) is not None]
+            while sorter.is_active() and (running or not errors):
+                for key in () if errors else sorter.get_ready():
+                    running[self.executor.submit(*tasks[key].call)] = key
+                finished, _ = wait(running, POLL_SECONDS, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    key = running.pop(future)
+                    if error := future.exception():
+                        errors.append(error)
+                        self.link.stop.set()
+                    else:
+                        sorter.done(key)
+                progress.initial = self.link.resumed.value
+                progress.update(self.link.done.value - progress.n)
         for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
             raise error
 

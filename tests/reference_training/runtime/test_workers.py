@@ -1,0 +1,60 @@
+"""Training tasks begin when what they need is done, and a failure ends all of them."""
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from reference_training.runtime.errors import RunError
+from reference_training.runtime.stop import Interrupted
+from reference_training.runtime.workers import Pool, Shared, Task
+
+
+@pytest.fixture
+def pool():
+    context = multiprocessing.get_context("spawn")
+    with ThreadPoolExecutor(2) as executor:
+        yield Pool(
+            executor, Shared(threading.Event(), context.Value("q", 0), context.Value("q", 0))
+        )
+
+
+def test_no_task_waits_for_one_that_it_does_not_need(pool):
+    done, later = [], threading.Event()
+
+    def begin(seed):
+        if seed == 1:  # ends only when seed 0 is further
+            assert later.wait(20)
+        done.append(("vanilla", seed))
+
+    def go_on(seed):
+        assert ("vanilla", seed) in done
+        later.set()
+        done.append(("ulfd", seed))
+
+    tasks = {("vanilla", seed): Task((begin, seed), ()) for seed in (0, 1)}
+    tasks |= {("ulfd", seed): Task((go_on, seed), [("vanilla", seed)]) for seed in (0, 1)}
+    pool.train(tasks, 4)
+    assert sorted(done) == sorted(tasks)
+    assert done.index(("ulfd", 0)) < done.index(("vanilla", 1))
+
+
+def test_a_failure_stops_the_others_and_is_the_one_that_is_told(pool):
+    began = []
+
+    def fail():
+        raise RunError("a disk is full")
+
+    def stopped():
+        assert pool.link.stop.wait(20)
+        raise Interrupted
+
+    tasks = {
+        ("a", 0): Task((stopped,), ()),
+        ("b", 0): Task((fail,), ()),
+        ("c", 0): Task((began.append, 1), [("b", 0)]),
+    }
+    with pytest.raises(RunError, match="a disk is full"):
+        pool.train(tasks, 3)
+    assert not began

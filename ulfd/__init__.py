@@ -9,7 +9,7 @@ from ulfd.gradients import Gradients
 from ulfd.losses import FAMILY
 from ulfd.uem import UEMSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "FAMILY",
     "Gradients",

@@ -30,6 +30,9 @@ class Recipe:
     """k of the log-variance term: 2 with Jeffreys' prior (Eq. 9)."""
     beta: float = 0.0
     """β of the β-weighted likelihood; 0 is the paper."""
+    gamma: float | None = None
+    """γ of the normalised weights exp(−γσ): 0 is the faithful loss, whose features get the MSE's
+    gradient; None is the paper."""
     clamp: tuple[float, float] | None = (-10.0, 10.0)
     """Limits of the log-variance, or None; the loss is unbounded below where both features are 0.
     """

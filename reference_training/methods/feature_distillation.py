@@ -13,6 +13,7 @@ def loss_of(recipe: Recipe) -> ULFDLoss:
         weight=recipe.distillation_weight,
         prior_weight=recipe.prior_weight,
         beta=recipe.beta,
+        gamma=recipe.gamma,
         clamp=recipe.clamp,
     )
 

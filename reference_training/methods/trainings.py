@@ -35,6 +35,8 @@ SECONDS = {
     "deepaugment_augmix": "on DeepAugment's stand-in + AugMix",
 }
 
+SIGNS = {"lambda": "λ", "beta": "β", "gamma": "γ", "prior_weight": "k"}
+
 
 def _options() -> dict[str, Any]:
     """{option: its default} of everything that a name may change."""
@@ -42,7 +44,8 @@ def _options() -> dict[str, Any]:
     uem = {f"{UEM_PREFIX}{entry.name}": entry.default for entry in dataclasses.fields(UEMOptions)}
     options = recipe | uem | {"second": "corruption", "uem": "official"}
     return {name: default for name, default in options.items() if isinstance(default, KINDS)} | {
-        "uem.width": 0
+        "uem.width": 0,
+        "gamma": 0.0,
     }
 
 
@@ -162,7 +165,7 @@ def label(name: str) -> str:
     words = [LABELS.get(method, method.replace("_", " "))]
     for change in filter(None, changes.split(",")):
         key, _, value = change.partition("=")
-        sign = {"lambda": "λ", "beta": "β", "prior_weight": "k"}.get(key, key.replace("_", " "))
+        sign = SIGNS.get(key, key.replace("_", " "))
         named = {"second": SECONDS.get(value, value), "uem": f"{value} UEM"}
         words.append(named.get(key, f"{sign} {value}"))
     if adaptation:

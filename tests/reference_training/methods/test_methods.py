@@ -17,7 +17,7 @@ from reference_training.data.pairs import Pairs
 from reference_training.experiments import small, stages
 from reference_training.methods import METHODS
 from reference_training.methods.base import Step, StepResult
-from reference_training.methods.trainings import training
+from reference_training.methods.trainings import label, training
 from reference_training.networks.i_revnet import IRevNet
 from reference_training.networks.resnet import ResNet, describe
 from reference_training.runtime.errors import RunError
@@ -93,6 +93,20 @@ def test_the_recipe_reaches_the_loss():
         torch.testing.assert_close(logs["distillation"], weight * twin(pairs).logs["distillation"])
     tight = METHODS["ulfd"].make_step(model(), Recipe(clamp=(-1e-3, 0.0)), UEMOptions())(pairs)
     assert tight.logs["log_variance_clamped"] > 0.1
+
+
+def test_gamma_0_trains_the_network_as_the_mse_and_a_uem_beside_it():
+    gradients = {}
+    for name in ("feature_distillation@lambda=0.3", "ulfd@gamma=0,lambda=0.3,uem=default"):
+        network = model()
+        step = training(name).make_step(network, SHORT, UEMOptions())
+        step(batch()).loss.backward()
+        gradients[name] = [weight.grad for weight in network.parameters()]
+    for mse, faithful in zip(*gradients.values(), strict=True):
+        torch.testing.assert_close(faithful, mse, rtol=1e-4, atol=1e-7)
+    assert max(gradient.abs().max() for gradient in mse) > 1e-3
+    assert any(weight.grad.abs().max() > 0 for weight in step.uem.parameters())
+    assert label("ulfd@gamma=0,uem=default") == "+ uncertainty (ULFD), γ 0, default UEM"
 
 
 def test_the_uem_can_be_chosen_by_the_training_s_name():

@@ -36,7 +36,7 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Photographs:
+class FolderDataset:
     """A dataset of photographs as it is published: how its folder is read, what is said of it."""
 
     description: str
@@ -48,17 +48,17 @@ class Photographs:
 
 
 PHOTOGRAPHS = {
-    "folder": Photographs("Photographs in class folders", "that of the photographs"),
-    "cifar10": Photographs(
+    "folder": FolderDataset("Photographs in class folders", "that of the photographs"),
+    "cifar10": FolderDataset(
         "CIFAR-10", "none stated by its authors; cite Krizhevsky 2009", classes=10
     ),
-    "tiny-imagenet": Photographs(
+    "tiny-imagenet": FolderDataset(
         "Tiny-ImageNet-200",
         "ImageNet's terms of access",
         ("tiny-imagenet-200",),
         classes=200,
     ),
-    "imagenette": Photographs(
+    "imagenette": FolderDataset(
         "Imagenette (ten classes of ImageNet)",
         "ImageNet's terms of access; the selection is Apache-2.0",
         ("imagenette2", "imagenette2-320", "imagenette2-160"),

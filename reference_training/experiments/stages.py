@@ -46,10 +46,10 @@ def trainings_of(run: SmallRun) -> list[Training]:
     return [trainings[name] for name in sorter.static_order()]
 
 
-def tasks_of(run: SmallRun) -> dict[workers.Key, workers.Task]:
+def tasks_of(run: SmallRun) -> dict[workers.Key, workers.TrainingTask]:
     """Every training of every seed."""
     return {
-        (entry.name, seed): workers.Task(
+        (entry.name, seed): workers.TrainingTask(
             (train, run, seed, entry.name), [(other.name, seed) for other in entry.before]
         )
         for entry in trainings_of(run)

@@ -80,7 +80,7 @@ def bar(total: int, unit: str, description: str) -> tqdm:
 Key = tuple[str, int]
 
 
-class Task(NamedTuple):
+class TrainingTask(NamedTuple):
     """A function with its arguments, and the keys of the tasks that must be done before."""
 
     call: tuple[Any, ...]
@@ -94,7 +94,7 @@ class Pool:
     executor: ProcessPoolExecutor
     link: Shared
 
-    def train(self, tasks: Mapping[Key, Task], iterations: int) -> None:
+    def train(self, tasks: Mapping[Key, TrainingTask], iterations: int) -> None:
         """Runs the training tasks, showing how far the workers' iterations have come.
 
         Args:

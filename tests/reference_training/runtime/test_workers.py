@@ -8,7 +8,7 @@ import pytest
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.stop import Interrupted
-from reference_training.runtime.workers import Pool, Shared, Task
+from reference_training.runtime.workers import Pool, Shared, TrainingTask
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_no_task_waits_for_one_that_it_does_not_need(pool):
         later.set()
         done.append(("ulfd", seed))
 
-    tasks = {("vanilla", seed): Task((begin, seed), ()) for seed in (0, 1)}
-    tasks |= {("ulfd", seed): Task((go_on, seed), [("vanilla", seed)]) for seed in (0, 1)}
+    tasks = {("vanilla", seed): TrainingTask((begin, seed), ()) for seed in (0, 1)}
+    tasks |= {("ulfd", seed): TrainingTask((go_on, seed), [("vanilla", seed)]) for seed in (0, 1)}
     pool.train(tasks, 4)
     assert sorted(done) == sorted(tasks)
     assert done.index(("ulfd", 0)) < done.index(("vanilla", 1))
@@ -51,9 +51,9 @@ def test_a_failure_stops_the_others_and_is_the_one_that_is_told(pool):
         raise Interrupted
 
     tasks = {
-        ("a", 0): Task((stopped,), ()),
-        ("b", 0): Task((fail,), ()),
-        ("c", 0): Task((began.append, 1), [("b", 0)]),
+        ("a", 0): TrainingTask((stopped,), ()),
+        ("b", 0): TrainingTask((fail,), ()),
+        ("c", 0): TrainingTask((began.append, 1), [("b", 0)]),
     }
     with pytest.raises(RunError, match="a disk is full"):
         pool.train(tasks, 3)

@@ -54,10 +54,11 @@ def resolved(part: Part, results: Path) -> tuple[str, ...]:
     if not validation:
         raise RunError(f"this part needs the λ chosen by {part.chosen_by}; run that first.")
     weights = select_weights(validation, part.candidates)
-    return tuple(
+    methods = (
         with_lambda(part.candidates[name][0], weights[name]) if name in weights else name
         for name in part.methods
     )
+    return tuple(dict.fromkeys(map(canonical, methods)))
 
 
 def folders_of(data: Sequence[str]) -> dict[str, Path]:

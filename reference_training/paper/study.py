@@ -68,16 +68,21 @@ CIFAR10 = replace(
     network=Network(blocks=3),
     evaluation_images=300,
 )
+WIDE = (0.01, 0.03, 0.1, 0.3, 1.0)
 PRETRAINED_CANDIDATES: Candidates = {
-    "best_mse": ("feature_distillation", (0.3, 1.0, 3.0)),
-    "best_official": ("ulfd@uem=official,uem.blocks=2", (0.01, 0.03, 0.1)),
-    "best_official_no_skip": (
-        "ulfd@uem=official,uem.blocks=2,uem.global_skip=false",
-        (0.01, 0.03, 0.1),
-    ),
-    "best_sample": ("ulfd@uem=default", (0.01, 0.03, 0.1)),
+    "best_mse": ("feature_distillation", (0.3, 1.0, 3.0, 10.0, 30.0)),
+    "best_official": ("ulfd@uem=official,uem.blocks=2", WIDE),
+    "best_official_no_skip": ("ulfd@uem=official,uem.blocks=2,uem.global_skip=false", WIDE),
+    "best_sample": ("ulfd@uem=default", WIDE),
 }
 """With two of the six blocks: six are 18.8 million weights beside a network of 3.4."""
+FIRST_CHOICE = (
+    "feature_distillation@lambda=3",
+    "ulfd@lambda=0.1,uem=official,uem.blocks=2",
+    "ulfd@lambda=0.1,uem=official,uem.blocks=2,uem.global_skip=false",
+    "ulfd@lambda=0.03,uem=default",
+)
+"""What grids of the first three λ had chosen, before the larger ones were added."""
 IMAGENETTE = replace(
     PRESETS["imagenette"],
     side=96,
@@ -89,14 +94,21 @@ IMAGENETTE = replace(
 
 
 def _chosen(
-    run: SmallRun, name: str, question: str, candidates: Candidates, held_out: int
+    run: SmallRun,
+    name: str,
+    question: str,
+    candidates: Candidates,
+    held_out: int,
+    others: tuple[str, ...] = (),
 ) -> dict[str, Part]:
     """A part that chooses λ on held-out training images and a seed of its own, and its use."""
     chooser = f"{name}_validation"
     validation = replace(run, seeds=(10,), validation_images=held_out)
     return {
         chooser: Part(f"Which λ? {question}", grid(candidates), validation, candidates, chooser),
-        name: Part(question, ("vanilla", "cross_entropy", *candidates), run, candidates, chooser),
+        name: Part(
+            question, ("vanilla", "cross_entropy", *candidates, *others), run, candidates, chooser
+        ),
     }
 
 
@@ -173,5 +185,6 @@ PARTS: Mapping[str, Part] = {
         "A network with ImageNet weights, Imagenette.",
         PRETRAINED_CANDIDATES,
         500,
+        FIRST_CHOICE,
     ),
 }

@@ -44,12 +44,10 @@ def test_the_best_weight_of_each_candidate_is_chosen(monkeypatch, tmp_path):
     }
     assert select_weights(validation(best), CANDIDATES) == best
     monkeypatch.setattr(measurements, "read", lambda place: validation(best))
-    part = Part("", ("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta"))
-    assert resolved(part, tmp_path) == (
-        "cross_entropy",
-        f"ulfd@teacher=frozen,lambda={best['best_ulfd_frozen']}",
-        f"ulfd@beta=0.5,lambda={best['best_ulfd_beta']}",
-    )
+    frozen = canonical(f"ulfd@teacher=frozen,lambda={best['best_ulfd_frozen']}")
+    beta = canonical(f"ulfd@beta=0.5,lambda={best['best_ulfd_beta']}")
+    part = Part("", ("cross_entropy", "best_ulfd_frozen", "best_ulfd_beta", frozen))
+    assert resolved(part, tmp_path) == ("cross_entropy", frozen, beta)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -18,18 +18,17 @@ import tyro
 
 from reference_training.config import (
     OWN_NETWORK,
-    PRESETS,
     RECIPES,
     ImageNetRun,
     PaperTables,
     SmallRun,
     UEMOptions,
-    fine_tuned,
 )
 from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
+from reference_training.presets import PRESETS, fine_tuned
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.training import record

@@ -7,7 +7,7 @@ whose folder keeps every training: what two tables need is trained once.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reference_training.config import BUDGETS, PRESETS, PaperTables, SmallRun
+from reference_training.config import PaperTables, SmallRun
 from reference_training.corruptions import frost_source
 from reference_training.experiments import small, stages
 from reference_training.experiments.paper_figures import FIGURES
@@ -15,6 +15,7 @@ from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import method_of, training
 from reference_training.networks.resnet import describe
 from reference_training.paper.experiments import EXPERIMENTS, RESNET50, ROWS, Experiment, Row
+from reference_training.presets import BUDGETS, PRESETS
 from reference_training.reporting.blocks import (
     Block,
     Code,

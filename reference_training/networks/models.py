@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from reference_training.config import PRESETS
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import ResNet
 from reference_training.networks.weights import (
@@ -30,6 +29,7 @@ from reference_training.networks.weights import (
     read_tensors,
     take_normalisation,
 )
+from reference_training.presets import PRESETS
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from ulfd.extras import require

@@ -7,7 +7,8 @@ holds what came out.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reference_training.config import PRESETS, SHORT, Network, Pretraining, SmallRun
+from reference_training.config import SHORT, Network, Pretraining, SmallRun
+from reference_training.presets import PRESETS
 
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from examples import rank_folder
-from reference_training.config import PRESETS
 from reference_training.data import load
 from reference_training.methods.trainings import training
 from reference_training.networks.resnet import ResNet
+from reference_training.presets import PRESETS
 from reference_training.runtime.files import write_json
 from reference_training.training import checkpoint
 from reference_training.training.record import plain

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reference_training.config import OFFICIAL_CODE, PAPER, PRESETS
+from reference_training.config import OFFICIAL_CODE, PAPER
+from reference_training.presets import PRESETS
 from reference_training.run import main, parse
 
 SMALL = (

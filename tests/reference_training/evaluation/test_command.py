@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reference_training.config import PRESETS
 from reference_training.evaluate import Evaluation, main
 from reference_training.networks.resnet import ResNet
+from reference_training.presets import PRESETS
 from tests.reference_training.evaluation.material import CLASSES, CORRUPTIONS
 
 LISTED = ((CLASSES[1], 2), (CLASSES[0], 1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOptions
+from reference_training.config import SHORT, Network, Recipe, UEMOptions
 from reference_training.data import load
 from reference_training.data.batch import Batch
 from reference_training.data.pairs import Pairs
@@ -20,6 +20,7 @@ from reference_training.methods.base import Step, StepResult
 from reference_training.methods.trainings import label, training
 from reference_training.networks.i_revnet import IRevNet
 from reference_training.networks.resnet import ResNet, describe
+from reference_training.presets import PRESETS
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint, loop

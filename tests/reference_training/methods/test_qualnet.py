@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from reference_training.config import PRESETS, SHORT, Network, Pretraining, UEMOptions
+from reference_training.config import SHORT, Network, Pretraining, UEMOptions
 from reference_training.data import load, views
 from reference_training.data.batch import Batch
 from reference_training.data.pairs import Pairs, normalised
@@ -20,6 +20,7 @@ from reference_training.methods.qualnet import QualNetStep
 from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.networks.i_revnet import CONFIGURATIONS, IRevNet, depth_to_space
 from reference_training.networks.resnet import ResNet
+from reference_training.presets import PRESETS
 from reference_training.run import main, parse
 from reference_training.runtime.errors import RunError
 from reference_training.training import checkpoint, loop

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional
 
-from reference_training.config import PRESETS, SHORT, Network, Recipe, UEMOptions
+from reference_training.config import SHORT, Network, Recipe, UEMOptions
 from reference_training.data.batch import Batch
 from reference_training.data.pairs import normalised
 from reference_training.evaluation.calibration import calibration
@@ -17,6 +17,7 @@ from reference_training.experiments import small
 from reference_training.methods import METHODS
 from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.networks.resnet import ResNet
+from reference_training.presets import PRESETS
 from reference_training.runtime.errors import RunError
 from ulfd import UEMSpec
 

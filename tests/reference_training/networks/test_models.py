@@ -225,7 +225,7 @@ def test_unknown_names_get_a_guess():
 
 
 def test_the_network_of_a_run(tmp_path):
-    from reference_training.config import PRESETS
+    from reference_training.presets import PRESETS
 
     network = ResNet(PRESETS["digits"].network, 10)
     path = tmp_path / "00000100.safetensors"

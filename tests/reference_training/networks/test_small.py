@@ -8,11 +8,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
 
-from reference_training.config import PRESETS, Pretraining
+from reference_training.config import Pretraining
 from reference_training.data.batch import Batch
 from reference_training.experiments import small as runs
 from reference_training.methods.trainings import training
 from reference_training.networks import models, small
+from reference_training.presets import PRESETS
 from reference_training.run import parse
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
@@ -42,10 +43,16 @@ def test_images_are_normalised_as_the_library_says():
 
 
 @pytest.mark.parametrize("method", ["ulfd@uem=default", "ulfd@uem=official,uem.blocks=0"])
-def test_a_network_that_is_channels_last_is_trained(method):
-    run = replace(TIMM, backbone="timm:test_convnext")
-    step = training(method).make_step(small.classifier(run, 3), run.recipe, run.uem)
-    images = torch.rand(2, 3, 64, 64) * 2 - 1
+@pytest.mark.parametrize(
+    ("backbone", "layout", "side"),
+    [("timm:test_mambaout", "NHWC", 64), ("timm:test_vit", "NTC", 160)],
+)
+def test_a_network_of_another_layout_is_trained(backbone, layout, side, method):
+    run = replace(TIMM, backbone=backbone, side=side)
+    network = small.classifier(run, 3)
+    assert network.tapped("deep").layout == layout
+    step = training(method).make_step(network, run.recipe, run.uem)
+    images = torch.rand(2, 3, side, side) * 2 - 1
     step(Batch(images, images.flip(0), torch.tensor([0, 1]))).loss.backward()
     assert all(weight.grad is not None for weight in step.uem.parameters())
 

@@ -60,8 +60,17 @@ def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:
     return Batches(images, positions, size, lambda batch, _: normalised(batch))
 
 
-def _batch(images: Tensor) -> int:
+def batch_size(images: Tensor) -> int:
+    """How many of the images (N, 3, S, S) go through the network together."""
     return max(1, BATCH * SIDE**2 // images[0, 0].numel())
+
+
+def said_of(uem: UEM, feature: Tensor) -> Features:
+    """What the UEM says of a feature (N, C, H, W), beside what it sees."""
+    said = uem(feature)
+    if isinstance(said, Tensor):
+        return Features(feature, feature, said)
+    return Features(feature, said.feature, said.log_variance)
 
 
 @torch.no_grad()
@@ -75,7 +84,7 @@ def look(
         images: uint8 (N, 3, S, S).
         most: how many images' features are kept, at least.
     """
-    inputs = _batches(images, torch.arange(len(images)), _batch(images))
+    inputs = _batches(images, torch.arange(len(images)), batch_size(images))
     if network.uem is None or network.layer is None:
         return torch.cat([part for part, _ in predictions(network.model, inputs)]), None
     logits: list[Tensor] = []
@@ -85,13 +94,7 @@ def look(
             logits.append(part)
             feature = tap.take()
             if rows[0] < most:
-                said = network.uem(feature)
-                student, sigma = (
-                    (feature, said)
-                    if isinstance(said, Tensor)
-                    else (said.feature, said.log_variance)
-                )
-                kept.append(Features(feature, student, sigma))
+                kept.append(said_of(network.uem, feature))
     return torch.cat(logits), Features(*map(torch.cat, zip(*kept, strict=True)))
 
 
@@ -116,7 +119,7 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
     """
     draws = [drawn(len(images), few(len(images)), draw) for draw in range(DRAWS)]
     if network.adaptation is not NONE:
-        kind, whole = network.adaptation, _batch(images)
+        kind, whole = network.adaptation, batch_size(images)
 
         def adapted(order: Tensor, size: int | None) -> float:
             parts = predictions(network.model, _batches(images, order, size or whole), kind)

@@ -4,11 +4,11 @@ Whether the run is a small one or at full scale, the drawing does not know; see 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
@@ -23,7 +23,6 @@ from reference_training.paper.experiments import Experiment, Row
 from reference_training.reporting.blocks import Block, Paragraph, Table
 from reference_training.reporting.figures import Theme, picture
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import write_json
 from ulfd_torch import FeatureTap
 
 CLASSES, EACH = 5, 50  # of Fig. 1
@@ -32,6 +31,7 @@ CONTRAST = ("contrast", 3)
 BLUR = ("gaussian_blur", 5)
 HISTOGRAMS = ("spatter", "motion_blur")
 SEVERITIES = (1, 3, 5)
+BINS = 40  # of a histogram of many images
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,9 @@ class Material:
     """Images that go through a network together."""
     seed: int
     """By which Fig. 1's classes are drawn."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     """Where the networks are."""
     workers: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What figure.json says of the data besides its numbers."""
 
     def inputs(self, positions: Tensor, place: EvaluationSet | None = None) -> Batches:
         """Images as the networks see them; without a corruption and severity clean ones."""
@@ -76,8 +74,9 @@ class Material:
 
 
 class Drawn(NamedTuple):
-    """A figure: what figure.json holds, and the blocks of its page."""
+    """A figure: how many images it shows, its numbers, and the blocks of its page."""
 
+    images: int
     numbers: Mapping[str, Any]
     blocks: list[Block]
 
@@ -149,7 +148,7 @@ def tsne(experiment: Experiment, material: Material) -> Drawn:
         "far an image's logits move, over the mean distance between the classes; smaller is closer."
     )
     said = {"distance over distance between classes": numbers}
-    return Drawn(said, [picture("tsne.png", caption, draw)])
+    return Drawn(len(chosen), said, [picture("tsne.png", caption, draw)])
 
 
 @torch.no_grad()
@@ -173,7 +172,7 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
     feature.
     """
     sample = material.sample
-    pair = torch.cat([material.shown(sample[:1], place) for place in (None, BLUR)], 2)
+    pair = [material.shown(sample[:1], place) for place in (None, BLUR)]
     vanilla = material.vanilla()
     maps: dict[str, list[Tensor]] = {}
     numbers = {}
@@ -196,14 +195,21 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
         numbers[row.label] = {"vanilla": float(moved[0]), "reconstructed": float(moved[1])}
 
     def draw(theme: Theme) -> Figure:
-        titles = ("clean", "degraded, vanilla", "degraded, this network", "|difference|")
-        figure, grid = _figure(theme, len(maps), 1 + len(titles), 1.9)
+        titles = (
+            "clean: the reference",
+            "blurred, vanilla",
+            "blurred, this network",
+            "|difference|",
+        )
+        figure, grid = _figure(theme, len(maps), len(pair) + len(titles), 1.9)
         for line, (label, features) in zip(grid, maps.items(), strict=True):
-            line[0].imshow(pair.permute(1, 2, 0).numpy())
-            line[0].set_title("clean and blurred", fontsize=8)
             line[0].set_ylabel(label, color=theme.ink)
-            for axes, title, feature in zip(line[1:], titles, features, strict=True):
-                axes.imshow(feature.numpy(), cmap="viridis")
+            for axes, title, image in zip(line, ("clean", "blurred"), pair, strict=False):
+                axes.imshow(image.permute(1, 2, 0).numpy())
+                axes.set_title(title, fontsize=8)
+            top = float(torch.stack(features).max())
+            for axes, title, feature in zip(line[len(pair) :], titles, features, strict=True):
+                axes.imshow(feature.numpy(), cmap="viridis", vmin=0, vmax=top)
                 axes.set_title(title, fontsize=8)
             for axes in line:
                 axes.set_xticks([])
@@ -211,7 +217,8 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
         return figure
 
     caption = (
-        f"Shallow features under {BLUR[0].replace('_', ' ')} {BLUR[1]}, mean over the channels. "
+        f"Shallow features under {BLUR[0].replace('_', ' ')} {BLUR[1]}, mean over the "
+        "channels, in one scale of colours for each row. "
         f"Relative difference over {len(sample)} images: "
         + "; ".join(
             f"{label} {found['reconstructed']:.3f} (vanilla {found['vanilla']:.3f})"
@@ -219,7 +226,7 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
         )
         + "."
     )
-    return Drawn(numbers, [picture("differences.png", caption, draw)])
+    return Drawn(len(sample), numbers, [picture("differences.png", caption, draw)])
 
 
 def uncertainty(experiment: Experiment, material: Material) -> Drawn:
@@ -238,15 +245,20 @@ def uncertainty(experiment: Experiment, material: Material) -> Drawn:
 
     def draw(theme: Theme) -> Figure:
         figure, grid = _figure(theme, 1, len(HISTOGRAMS), 3.4)
+        count = min(BINS, max(1, round(len(material.evaluated) ** 0.5)))
         for axes, corruption in zip(grid.flat, HISTOGRAMS, strict=True):
             axes.set_title(corruption.replace("_", " "), fontsize=10)
-            for number, severity in enumerate(SEVERITIES):
-                name = f"{corruption} {severity}"
+            names = [f"{corruption} {severity}" for severity in SEVERITIES]
+            spread = torch.cat([theta[name] for name in names])
+            bins = np.linspace(float(spread.min()), float(spread.max()), count + 1)
+            for number, (name, severity) in enumerate(zip(names, SEVERITIES, strict=True)):
                 label = f"severity {severity}, top-1 {numbers[name]['top1']:.1%}"
                 colour = theme.curves[number]
-                axes.hist(theta[name].numpy(), 40, histtype="step", color=colour, label=label)
+                axes.hist(theta[name].numpy(), bins, histtype="step", color=colour, label=label)
             axes.set_xlabel("θ = exp(σ/2), mean over an image", color=theme.ink, fontsize=8)
-            axes.legend(fontsize=7, labelcolor=theme.ink, facecolor=theme.page)
+            axes.set_ylabel("images", color=theme.ink, fontsize=8)
+            axes.set_ylim(top=1.4 * axes.get_ylim()[1])  # room for the legend
+            axes.legend(loc="upper center", fontsize=7, labelcolor=theme.ink, facecolor=theme.page)
         return figure
 
     table = Table(
@@ -262,7 +274,8 @@ def uncertainty(experiment: Experiment, material: Material) -> Drawn:
         "Predicted uncertainty by severity. The paper's axis is rescaled: only the order counts.",
         draw,
     )
-    return Drawn(numbers, [histograms, Paragraph(_rising(numbers)), table])
+    blocks: list[Block] = [histograms, Paragraph(_rising(numbers)), table]
+    return Drawn(len(material.evaluated), numbers, blocks)
 
 
 def _uncertainty_of(
@@ -308,11 +321,3 @@ FIGURES: Mapping[str, Kind] = {
     "uncertainty": Kind(uncertainty, tuple(product(HISTOGRAMS, SEVERITIES))),
 }
 """A new figure is one function and one entry."""
-
-
-def draw(experiment: Experiment, material: Material, folder: Path) -> list[Block]:
-    """Draws a figure, writes its figure.json, and returns the blocks of its page."""
-    assert experiment.figure is not None
-    numbers, blocks = FIGURES[experiment.figure].draw(experiment, material)
-    write_json(folder / "figure.json", {**numbers, **material.facts})
-    return blocks

@@ -14,7 +14,7 @@ from reference_training.corruptions import frost_source
 from reference_training.data.pairs import normalised
 from reference_training.evaluation.trained import batch_size
 from reference_training.experiments import small, stages
-from reference_training.experiments.paper_figures import Material, draw
+from reference_training.experiments.paper_figures import FIGURES, Material
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import method_of, training
 from reference_training.networks.resnet import describe
@@ -90,7 +90,9 @@ def execute(request: PaperTables) -> None:
             print("\n" + made.terminal())
             blocks.append(made)
         if experiment.figure is not None:
-            blocks += draw(experiment, _material(runs[RESNET50]), folder)
+            drawn = FIGURES[experiment.figure].draw(experiment, _material(runs[RESNET50]))
+            write_json(folder / "figure.json", drawn.numbers)
+            blocks += drawn.blocks
         blocks += [Heading("Make it again"), Code(record.command())]
         write_page(folder / "page", experiment.title, blocks)
         print(f"{name}: {folder / 'page.html'}")

@@ -207,9 +207,12 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
             for axes, title, image in zip(line, ("clean", "blurred"), pair, strict=False):
                 axes.imshow(image.permute(1, 2, 0).numpy())
                 axes.set_title(title, fontsize=8)
-            top = float(torch.stack(features).max())
+            reference, _, ours, _ = features
+            top = float(torch.maximum(reference, ours).max())
             for axes, title, feature in zip(line[len(pair) :], titles, features, strict=True):
-                axes.imshow(feature.numpy(), cmap="viridis", vmin=0, vmax=top)
+                vanilla_alone = feature is features[1]  # it may have another scale altogether
+                vmax = None if vanilla_alone else top
+                axes.imshow(feature.numpy(), cmap="viridis", vmin=0, vmax=vmax)
                 axes.set_title(title, fontsize=8)
             for axes in line:
                 axes.set_xticks([])
@@ -218,7 +221,7 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
 
     caption = (
         f"Shallow features under {BLUR[0].replace('_', ' ')} {BLUR[1]}, mean over the "
-        "channels, in one scale of colours for each row. "
+        "channels; the colours of a row have one scale, but vanilla's its own. "
         f"Relative difference over {len(sample)} images: "
         + "; ".join(
             f"{label} {found['reconstructed']:.3f} (vanilla {found['vanilla']:.3f})"

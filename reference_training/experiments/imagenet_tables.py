@@ -134,7 +134,8 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
     data = next(iter(found.values())).whole
     normaliser = data["metrics"]["mce"]["normaliser"]
     networks = {row.arch: found[row.key].run.arch for row in experiment.rows}
-    why = _not_the_papers(data, networks)
+    stand_ins = [key for key, row in found.items() if row.run.deepaugment_stand_in]
+    why = _not_the_papers(data, networks, stand_ins)
     if normaliser is None:  # no errors are known by which to divide
         columns = tuple("error" if key == "mce" else key for key in experiment.columns)
         experiment = replace(experiment, columns=columns)
@@ -142,6 +143,8 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
     frosts = " and ".join(sorted({row.run.frost for row in found.values()}))
     said = (
         f"Evaluated on {data['label']}. Frost overlays in training: {frosts}.",
+        _recipes(found),
+        *([f"A random network was DeepAugment: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"The paper's numbers are left out: {why}."] if why else []),
     )
     return table(
@@ -153,6 +156,15 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
         beside="nothing" if why else "number",
         said=said,
     )
+
+
+def _recipes(found: Mapping[str, _Evaluated]) -> str:
+    """By whose recipes a table's rows were trained."""
+    rows: dict[str, list[str]] = {}
+    for key, row in found.items():
+        rows.setdefault(resolve(row.run).recipe, []).append(key)
+    said = "; ".join(f"{name} ({', '.join(keys)})" for name, keys in rows.items())
+    return f"Recipes: {said}."
 
 
 def _check_same_images(name: str, found: Mapping[str, _Evaluated]) -> None:
@@ -174,12 +186,15 @@ def _seen(result: Json) -> dict[str, Any]:
     return {**result["data"], "content": result["content"], **result["model"]["preprocessing"]}
 
 
-def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
+def _not_the_papers(
+    result: Json, networks: Mapping[str, str], stand_ins: Sequence[str]
+) -> str | None:
     """Why a result cannot be compared with the paper's numbers; None if it can.
 
     Args:
         result: a row's.
         networks: {the paper's: the one in its place}.
+        stand_ins: the rows without DeepAugment's own images.
     """
     data, by = result["data"], result["metrics"]["mce"]["normaliser"]
     whole = data["subset"] is None and data["images"] == IMAGES
@@ -187,13 +202,16 @@ def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
         "these are not the published ImageNet-C": data.get("published") != IMAGENET_C.name,
         f"mCE is not normalised by {ALEXNET.name}": by is None or by["name"] != ALEXNET.name,
         f"these are not all {IMAGES} images": not whole,
+        "DeepAugment's own images were not there": bool(stand_ins),
         "this is another network": any(ours != theirs for theirs, ours in networks.items()),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
 def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:
-    """The run in a folder of its own, with the weights of the stage that it needs."""
+    """The run in a folder of its own, with what the table has for such rows, as their stage."""
+    if not resolve(run).deepaugmented:
+        run = replace(run, deepaugment_roots=(), deepaugment_stand_in=False)
     if run.out is not None:
         run = replace(run, out=run.out / replace(run, out=None).folder.name)
     stage = resolve(run).stage

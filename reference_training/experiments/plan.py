@@ -14,7 +14,7 @@ from reference_training.config import ImageNetRun
 from reference_training.data.batch import Batch
 from reference_training.experiments.job import Job
 from reference_training.networks.backbones import download_command, pretrained_file
-from reference_training.paper.recipes import IMAGES, OWN, recipe_of
+from reference_training.paper.recipes import IMAGES, OWN, differences, recipe_of, words
 from reference_training.runtime import ranks
 from reference_training.runtime.files import JsonLines
 from reference_training.training.schedule import OPTIMIZERS
@@ -185,14 +185,15 @@ def text(job: Job) -> str:
     share = pairs_at_once(run, processes)
     pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
-    whose = recipe_of(job.row.training).source if job.recipe == OWN else "see --recipe"
+    how = recipe_of(job.row.training)
+    whose = how.whose if job.recipe == OWN else job.recipe
     memory = memory_bytes(run, pair, processes) / 1e9
     checkpoint = pair.weights * 4 * (1 + OPTIMIZERS[recipe.optimizer].moments) / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
-        f"  recipe          {job.recipe} ({whose}): {recipe.optimizer}, rate "
-        f"{recipe.learning_rate:g}, decay by {recipe.decay}, from {run.weights} weights",
+        f"  method          {how.method}; differs: {differences(job.row)}",
+        f"  recipe          {whose}: {words(recipe)}; from {run.weights} weights",
         f"  pairs           {recipe.iterations} iterations x {recipe.batch_size} = {pairs:,} "
         f"({pairs / IMAGES:.1f} epochs of ImageNet)",
         f"  work            about {pair.flops / 1e9:.1f} GFLOP a pair, forward and backward "

@@ -1,7 +1,9 @@
 """What σ buys at test time: measured of a run's networks, kept, and put on a page."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -77,3 +79,11 @@ def test_what_is_missing_is_said(tmp_path):
         test_time.execute((tmp_path,), out=tmp_path / "test_time.csv")
     with pytest.raises(RunError, match="no data yet"):
         test_time.execute(out=tmp_path / "test_time.csv")
+
+
+def test_the_page_in_the_repository_is_the_one_of_its_data(tmp_path):
+    kept = Path(__file__).parents[3] / "results"
+    for name in ("test_time.csv", "test_time.json"):
+        shutil.copy(kept / name, tmp_path)
+    test_time.execute(out=tmp_path / "test_time.csv")
+    assert (tmp_path / "TEST_TIME.md").read_text() == (kept / "TEST_TIME.md").read_text()

@@ -71,7 +71,7 @@ def measure(
         description = read_json(path)
         run = replace(record.restored(SmallRun, description["config"]), out=folder)
     dataset = load(run.dataset, run.data_root, run.side)
-    record.check_same_run(path, {"config": record.plain(run), "dataset": dataset.describe()})
+    record.check_same_run(path, {**description, "dataset": dataset.describe()})
     run = replace(run, evaluation_images=images)
     networks = finished(run, tuple(map(canonical, methods)))
     if not networks:

@@ -74,14 +74,8 @@ def page(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         for name, value in row.items():
             if isinstance(value, float):
                 own.setdefault(name, {})[str(row["seed"])] = value
-    blocks: list[Block] = [
-        Heading("What σ buys at test time", level=1),
-        Paragraph(
-            "Definitions, rivals and the rule: PLAN_PHOTOGRAPHS.md, written before the runs. The "
-            "numbers of each network: test_time.csv. In %, mean ± sample standard deviation over "
-            f"seeds. {RULE}"
-        ),
-    ]
+    blocks: list[Block] = []
+    options = []
     for use in USES:
         heads = [f"{place} − {rival}" for place in ("unseen", "seen") for rival in use.rivals]
         ahead: dict[str, set[str]] = {}
@@ -97,6 +91,7 @@ def page(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
                     ahead.setdefault(shape, set()).add(run)
         found = "; ".join(f"σ {shape}, {', '.join(runs)}" for shape, runs in ahead.items())
         met = any(len(runs) >= ENOUGH for runs in ahead.values())
+        options += [use.title] if met else []
         blocks += [
             Heading(use.title),
             Table(("data", "σ", "unseen", *heads), tuple(lines), use.measure, words=2),
@@ -110,12 +105,21 @@ def page(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         for run, said in facts.items()
         for levels in [said["severities"]]
     )
-    blocks += [
+    head: list[Block] = [
+        Heading("What σ buys at test time", level=1),
+        Paragraph(
+            "Definitions, rivals and the rule: PLAN_PHOTOGRAPHS.md, written before the runs. The "
+            "numbers of each network: test_time.csv. In %, mean ± sample standard deviation over "
+            f'seeds. {RULE} "{ALONE}" is the network as it is, on the image alone.'
+        ),
+        Paragraph(f"The rule is met by: {', '.join(options) or 'none'}.", callout=True),
+    ]
+    source: list[Block] = [
         Heading("Make it again"),
         Code("\n".join(COMMANDS)),
         Paragraph(f"Measured: {'; '.join(measured)}."),
     ]
-    return markdown_document(blocks)
+    return markdown_document([*head, *blocks, *source])
 
 
 def _gains(use: Use, own: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -60,7 +60,8 @@ def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:
     return Batches(images, positions, size, lambda batch, _: normalised(batch))
 
 
-def _batch(images: Tensor) -> int:
+def batch_size(images: Tensor) -> int:
+    """How many of these images (N, 3, S, S) go through a network together."""
     return max(1, BATCH * SIDE**2 // images[0, 0].numel())
 
 
@@ -75,7 +76,7 @@ def look(
         images: uint8 (N, 3, S, S).
         most: how many images' features are kept, at least.
     """
-    inputs = _batches(images, torch.arange(len(images)), _batch(images))
+    inputs = _batches(images, torch.arange(len(images)), batch_size(images))
     if network.uem is None or network.layer is None:
         return torch.cat([part for part, _ in predictions(network.model, inputs)]), None
     logits: list[Tensor] = []
@@ -98,7 +99,7 @@ def look(
 _look_at_clean = lru_cache(maxsize=64)(look)
 
 
-def _doubt(logits: Tensor) -> Tensor:
+def doubt(logits: Tensor) -> Tensor:
     """1 − the largest softmax output, float64: what tells of degraded images without a UEM."""
     return 1 - logits.double().softmax(1).amax(1)
 
@@ -116,7 +117,7 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
     """
     draws = [drawn(len(images), few(len(images)), draw) for draw in range(DRAWS)]
     if network.adaptation is not NONE:
-        kind, whole = network.adaptation, _batch(images)
+        kind, whole = network.adaptation, batch_size(images)
 
         def adapted(order: Tensor, size: int | None) -> float:
             parts = predictions(network.model, _batches(images, order, size or whole), kind)
@@ -134,7 +135,7 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
         "top1_draws": [int(correct[draw].sum()) / len(draw) for draw in draws],
     }
     clean_logits, reference = _look_at_clean(network, clean)
-    result["auroc_max_softmax"] = auroc(_doubt(clean_logits), _doubt(logits[: len(clean)]))
+    result["auroc_max_softmax"] = auroc(doubt(clean_logits), doubt(logits[: len(clean)]))
     if features is None or reference is None:
         return result
     return result | calibration(features, reference)

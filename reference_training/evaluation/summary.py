@@ -72,10 +72,7 @@ def summarise(
     content = _by_set({place: found.content for place, found in counts.items()})
     if normaliser is not None:
         _check_content(normaliser, content)
-    part = "all" if data["subset"] is None else f"SUBSET of {data['subset']} of"
-    label = f"{data['name']}, {part} {data['images']} images"
-    label += f", random draw {data['draw']}" if "draw" in data else ""
-    label += f", those in {data['image_list']}" if "image_list" in data else ""
+    label = label_of(data)
     clean = next(iter(top1["clean"].values()), None)
     found = _Accuracies(top1["corruptions"], clean, normaliser)
     return {
@@ -95,6 +92,14 @@ def summarise(
         "content": content,
         "versions": versions(),
     }
+
+
+def label_of(data: Json) -> str:
+    """Which images, in words: of the data's name and number, and of what `sets.choose` said."""
+    part = "all" if data["subset"] is None else f"SUBSET of {data['subset']} of"
+    label = f"{data['name']}, {part} {data['images']} images"
+    label += f", random draw {data['draw']}" if "draw" in data else ""
+    return label + (f", those in {data['image_list']}" if "image_list" in data else "")
 
 
 def _by_set(values: Mapping[EvaluationSet, T]) -> dict[str, dict[str, Any]]:

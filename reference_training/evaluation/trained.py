@@ -65,6 +65,14 @@ def batch_size(images: Tensor) -> int:
     return max(1, BATCH * SIDE**2 // images[0, 0].numel())
 
 
+def said_of(uem: UEM, feature: Tensor) -> Features:
+    """What the UEM says of a feature (N, C, H, W), beside what it sees."""
+    said = uem(feature)
+    if isinstance(said, Tensor):
+        return Features(feature, feature, said)
+    return Features(feature, said.feature, said.log_variance)
+
+
 @torch.no_grad()
 def look(
     network: Trained, images: Tensor, most: int = CALIBRATED
@@ -86,13 +94,7 @@ def look(
             logits.append(part)
             feature = tap.take()
             if rows[0] < most:
-                said = network.uem(feature)
-                student, sigma = (
-                    (feature, said)
-                    if isinstance(said, Tensor)
-                    else (said.feature, said.log_variance)
-                )
-                kept.append(Features(feature, student, sigma))
+                kept.append(said_of(network.uem, feature))
     return torch.cat(logits), Features(*map(torch.cat, zip(*kept, strict=True)))
 
 

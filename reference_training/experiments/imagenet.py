@@ -212,12 +212,19 @@ def execute(run: ImageNetRun) -> None:
         _execute(job, world)
 
 
-def _step(job: Job, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
-    """What is trained, on its device, and the SHA-256 of the weights that it is given."""
+def beginning(job: Job, classes: int) -> tuple[Classifier, str]:
+    """The network with the weights that training starts from, and their SHA-256."""
     run = job.run
     torch.manual_seed(run.seed)
     model = job.backbone.make(classes)
-    hashes = {"weights_sha256": load_weights(model, run.arch, run.weights, run.weights_prefix)}
+    return model, load_weights(model, run.arch, run.weights, run.weights_prefix)
+
+
+def _step(job: Job, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
+    """What is trained, on its device, and the SHA-256 of the weights that it is given."""
+    run = job.run
+    model, digest = beginning(job, classes)
+    hashes = {"weights_sha256": digest}
     step = job.method.make_step(model, run.recipe, run.uem)
     if job.needed_weights is not None:
         hashes["needed_sha256"] = _fill_needed(job, job.needed_weights, step.needed)
@@ -301,17 +308,18 @@ def _opened(job: Job, photographs: Photographs, world: World) -> EvaluationData:
     """The evaluation's data, found whole before the first step; what is wrong, rank 0 says."""
     found: list[EvaluationData] = []
     world.on_main(lambda: found.append(_checked(job, photographs)))
-    return found[0] if world.main else _evaluation_data(job.run, photographs)
+    return found[0] if world.main else evaluation_data(job.run, photographs)
 
 
 def _checked(job: Job, photographs: Photographs) -> EvaluationData:
-    data = _evaluation_data(job.run, photographs)
+    data = evaluation_data(job.run, photographs)
     choose(data, subset=job.run.evaluation_subset)
     data.check(sets_of(data))
     return data
 
 
-def _evaluation_data(run: ImageNetRun, photographs: Photographs) -> EvaluationData:
+def evaluation_data(run: ImageNetRun, photographs: Photographs) -> EvaluationData:
+    """The sets below the data root, see `evaluate`; raises RunError for what is wrong with them."""
     root, classes = run.data_root, photographs.classes
     if not (root / VALIDATION).is_dir():
         raise RunError(

@@ -1,46 +1,53 @@
-"""A whole table of the paper on ImageNet: trains and evaluates its networks one after another.
+"""A whole table or figure of the paper on ImageNet: trains and evaluates its networks in turn.
 
 Every network is a run of its own (`full_scale`), continued where it was left; what two tables need
 is trained once. Give the same command again until all are done.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reference_training.config import ImageNetRun
 from reference_training.data.imagenet_c import IMAGENET_C
+from reference_training.data.images import balanced
+from reference_training.data.photographs import open_photographs
+from reference_training.data.samples import EvaluationData
+from reference_training.data.views import MEAN, STD
 from reference_training.evaluation.adaptation import NONE
 from reference_training.evaluation.corruption_error import ALEXNET
 from reference_training.evaluation.results import differences
-from reference_training.evaluation.sets import DRAWS
+from reference_training.evaluation.sets import DRAWS, choose
+from reference_training.evaluation.summary import label_of
+from reference_training.evaluation.trained import Trained
 from reference_training.experiments import imagenet
 from reference_training.experiments.job import STAGES, resolve
+from reference_training.experiments.paper_figures import FIGURES, Kind, Material
 from reference_training.methods.trainings import training
+from reference_training.networks.preprocessing import Preprocessing
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
-from reference_training.reporting.blocks import (
-    Block,
-    Heading,
-    Table,
-    html_document,
-    markdown_document,
-)
+from reference_training.reporting.blocks import Block, Code, Heading, Paragraph, Table
 from reference_training.reporting.measures import Json, Results
+from reference_training.reporting.pages import write_page
 from reference_training.reporting.result_tables import table
 from reference_training.runtime import ranks
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json, write_atomically
+from reference_training.runtime.files import read_json, write_json
 from reference_training.runtime.image_files import some
-from reference_training.training import export
+from reference_training.training import export, record
 
 OUT = Path("runs") / "paper-imagenet"
 IMAGES = 50_000
 """Of ImageNet's validation set."""
+SAMPLE, BATCH = 500, 64
+"""Images on which a figure compares features, 3 MB each, and how many at once."""
+Trainings = Mapping[tuple[str, str], ImageNetRun]
+"""{(training, the paper's backbone): its run}."""
 
 
 def rows(name: str) -> list[str]:
-    """The rows of a table, or of all of them, as "table1/ulfd", after the stages that they need.
+    """The rows of a table or figure, or of all, as "table1/ulfd", after the stages that they need.
 
     A network of several tables goes by its first row, so that another table finds it trained.
     """
@@ -53,11 +60,15 @@ def rows(name: str) -> list[str]:
 
 
 def execute(runs: Sequence[ImageNetRun]) -> None:
-    """Trains and evaluates each network, and writes the tables of which all rows are there.
+    """Trains and evaluates each network, writes what was asked for, and other finished tables.
 
     Raises:
         RunError: one network stands in for two, or the rows were evaluated on different images.
     """
+    names = [run.experiment for run in runs]
+    asked = {name: one for name, one in EXPERIMENTS.items() if names in (rows(name), rows("all"))}
+    figures = {n: FIGURES[one.figure] for n, one in asked.items() if one.figure is not None}
+    tables = any(one.columns for one in asked.values())
     archs = {ROWS[run.experiment].arch for run in runs if not _is_stage(run)}
     for run in runs:
         if run.arch != ROWS[run.experiment].arch and len(archs) > 1:
@@ -65,12 +76,16 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
                 f"--arch {run.arch} would stand for both networks of the table, {archs}, and train "
                 f"each row of it twice; leave it out, or name one row, as {run.experiment}."
             )
-    given = runs[0].out
+    given, plan = runs[0].out, runs[0].plan
     runs = [_placed(run, runs) for run in runs]
-    with ranks.join(runs[0].device):
+    shown: list[EvaluationData] = []
+    with ranks.join(runs[0].device) as world:
+        if figures and not plan:
+            world.on_main(lambda: shown.append(_images(runs[0], figures)))
         for run in runs:  # a stage is in no table, so nobody asks how good it is
-            imagenet.execute(replace(run, evaluate=not (run.plan or _is_stage(run))))
-    if runs[0].plan or not ranks.is_main():
+            evaluate = tables or run.evaluate
+            imagenet.execute(replace(run, evaluate=evaluate and not (plan or _is_stage(run))))
+    if plan or not ranks.is_main():
         return
     out = OUT if given is None else given
     trained = {(ROWS[run.experiment].training, ROWS[run.experiment].arch): run for run in runs}
@@ -80,9 +95,62 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
             continue
         made = _table(name, {key: row for key, row in found.items() if row is not None})
         print("\n" + made.terminal())
-        blocks: list[Block] = [Heading(experiment.title, 1), made]
-        write_atomically(out / f"{name}.md", markdown_document(blocks).encode())
-        write_atomically(out / f"{name}.html", html_document(experiment.title, blocks).encode())
+        write_page(out / name, experiment.title, [Heading(experiment.title, 1), made])
+    for name, kind in figures.items():
+        _draw(name, kind, trained, shown[0], out / name)
+
+
+def _images(run: ImageNetRun, figures: Mapping[str, Kind]) -> EvaluationData:
+    """The images of figures, found whole before the first network is trained."""
+    data = imagenet.evaluation_data(run, open_photographs(run.data_root / imagenet.TRAIN))
+    choose(data, subset=run.evaluation_subset)
+    data.check([place for kind in figures.values() for place in kind.sets])
+    return data
+
+
+def _draw(name: str, kind: Kind, trained: Trainings, data: EvaluationData, folder: Path) -> None:
+    """Writes a figure's page, and figure.json, both of which say what it was drawn from."""
+    experiment = EXPERIMENTS[name]
+    jobs = {row: resolve(trained[row.training, row.arch]) for row in experiment.rows}
+    first = jobs[experiment.rows[0]]
+    run, device = first.run, ranks.choose_device(first.run.device)
+    preprocessing = Preprocessing(MEAN, STD, run.crop)
+
+    def network(row: Row) -> Trained:
+        step = jobs[row].make_step(data.classes)
+        export.read(jobs[row].run.folder / "export", step)
+        step.to(device).eval()
+        layer = None if step.uem is None else step.layer
+        return Trained(row.training, step.model, step.uem, layer)
+
+    evaluated, _ = choose(data, subset=run.evaluation_subset)
+    material = Material(
+        network=network,
+        vanilla=lambda: imagenet.beginning(first, data.classes)[0].to(device).eval(),
+        data=data,
+        preprocess=preprocessing,
+        evaluated=evaluated,
+        sample=balanced(data.labels, min(SAMPLE, len(evaluated))),
+        batch=BATCH,
+        seed=run.seed,
+        device=device,
+        workers=run.workers,
+    )
+    drawn = kind.draw(experiment, material)
+    total = len(data.labels)
+    seen = {"name": data.name, "images": total, **data.identity}
+    seen["subset"] = None if drawn.images == total else drawn.images
+    facts = {"label": label_of(seen), "data": seen, "preprocessing": asdict(preprocessing)}
+    write_json(folder / "figure.json", {**drawn.numbers, **facts})
+    said = (
+        f"Drawn from {label_of(seen)}, at {run.crop} x {run.crop} pixels, normalised by the mean "
+        f"{MEAN} and deviation {STD}. Network: {run.arch}, trained from --weights {run.weights}. "
+        f"Frost overlays in training: {run.frost}."
+    )
+    blocks: list[Block] = [Heading(experiment.title, 1), *drawn.blocks, Paragraph(said)]
+    blocks += [Heading("Make it again"), Code(record.command())]
+    write_page(folder / "page", experiment.title, blocks)
+    print(f"{name}: {folder / 'page.html'}")
 
 
 def _is_stage(run: ImageNetRun) -> bool:
@@ -104,7 +172,7 @@ class _Evaluated:
         return {str(self.run.seed): {**_accuracies(self.whole), "draws": draws}}
 
 
-def _evaluated(row: Row, trained: Mapping[tuple[str, str], ImageNetRun]) -> _Evaluated | None:
+def _evaluated(row: Row, trained: Trainings) -> _Evaluated | None:
     """A row's evaluations; None if they are not there."""
     run = trained.get((row.training, row.arch))
     if run is None:

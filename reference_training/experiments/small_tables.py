@@ -7,27 +7,25 @@ whose folder keeps every training: what two tables need is trained once.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from reference_training.config import PaperTables, SmallRun
 from reference_training.corruptions import frost_source
+from reference_training.data.pairs import normalised
+from reference_training.evaluation.trained import batch_size
 from reference_training.experiments import small, stages
-from reference_training.experiments.paper_figures import FIGURES
+from reference_training.experiments.paper_figures import FIGURES, Material
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import method_of, training
 from reference_training.networks.resnet import describe
 from reference_training.paper.experiments import EXPERIMENTS, RESNET50, ROWS, Experiment, Row
 from reference_training.presets import BUDGETS, PRESETS
-from reference_training.reporting.blocks import (
-    Block,
-    Code,
-    Heading,
-    Table,
-    html_document,
-    markdown_document,
-)
+from reference_training.reporting.blocks import Block, Code, Heading, Table
 from reference_training.reporting.measures import Json, vanilla_errors
+from reference_training.reporting.pages import write_page
 from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import write_atomically, write_json
+from reference_training.runtime.files import write_json
 from reference_training.training import checkpoint, record
 
 ALL = "all"
@@ -92,12 +90,27 @@ def execute(request: PaperTables) -> None:
             print("\n" + made.terminal())
             blocks.append(made)
         if experiment.figure is not None:
-            blocks += FIGURES[experiment.figure](experiment, runs[RESNET50], folder)
+            drawn = FIGURES[experiment.figure].draw(experiment, _material(runs[RESNET50]))
+            write_json(folder / "figure.json", drawn.numbers)
+            blocks += drawn.blocks
         blocks += [Heading("Make it again"), Code(record.command())]
-        page = html_document(experiment.title, blocks)
-        write_atomically(folder / "page.html", page.encode())
-        write_atomically(folder / "page.md", markdown_document(blocks).encode())
+        write_page(folder / "page", experiment.title, blocks)
         print(f"{name}: {folder / 'page.html'}")
+
+
+def _material(run: SmallRun) -> Material:
+    """What figures are drawn from: the networks of the run's first seed, all its test images."""
+    images, seed = stages.test_set(run).images, run.seeds[0]
+    return Material(
+        network=lambda row: stages.trained(run, seed, method_of(row)),
+        vanilla=lambda: stages.trained(run, seed, VANILLA).model,
+        data=stages.evaluation_data(run),
+        preprocess=normalised,
+        evaluated=torch.arange(len(images)),
+        sample=torch.arange(len(images)),
+        batch=batch_size(images),
+        seed=seed,
+    )
 
 
 def _table(

@@ -1,5 +1,6 @@
 """The stages of a run: networks that begin from nothing, then every training that needs them."""
 
+from dataclasses import replace
 from functools import lru_cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from reference_training.config import SmallRun
+from reference_training.corruptions import CorruptionOptions
 from reference_training.data import load
 from reference_training.data.images import Dataset, held_out, training_subset
 from reference_training.data.pairs import Pairs
+from reference_training.data.samples import InMemory
+from reference_training.evaluation.on_the_fly import OnTheFly
 from reference_training.evaluation.trained import (
     CALIBRATED,
     Trained,
@@ -156,6 +160,13 @@ def test_set(run: SmallRun) -> TestSet:
     dataset = _dataset(run)
     images, labels = test_images(dataset, run.evaluation_images)
     return TestSet(images, labels, images[:CALIBRATED], dataset.classes)
+
+
+def evaluation_data(run: SmallRun) -> OnTheFly:
+    """The sets that the run is evaluated on, as `measure_set` has them."""
+    test = test_set(run)
+    dataset = replace(_dataset(run), test_images=test.images, test_labels=test.labels)
+    return OnTheFly(InMemory(dataset), CorruptionOptions(frost=run.frost))
 
 
 def measure_set(

@@ -60,12 +60,16 @@ def write_report(folder: Path, *, example: Tensor | None = None) -> None:
         frost = (read_json(folder / "run.json").get("config") or {}).get("frost", "auto")
         write_atomically(folder / SHEET, corruption_sheet(example, frost=frost))
     run = read_run(folder)
-    blocks = report_blocks(run)
+    write_page(folder / "report", _title(run), report_blocks(run))
+
+
+def write_page(path: Path, title: str, blocks: Sequence[Block]) -> None:
+    """Writes `path`.md, `path`.html and the pictures beside them."""
     for block in blocks:
         if isinstance(block, Picture):
-            write_atomically(folder / block.path, block.png)
-    write_atomically(folder / "report.md", markdown_document(blocks).encode())
-    write_atomically(folder / "report.html", html_document(_title(run), blocks).encode())
+            write_atomically(path.parent / block.path, block.png)
+    write_atomically(path.with_name(f"{path.name}.md"), markdown_document(blocks).encode())
+    write_atomically(path.with_name(f"{path.name}.html"), html_document(title, blocks).encode())
 
 
 def page_of_runs(runs: Sequence[FinishedRun]) -> str:

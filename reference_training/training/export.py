@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from reference_training.config import ImageNetRun
 from reference_training.data.views import MEAN, STD
 from reference_training.networks.backbones import TorchvisionResNet
+from reference_training.networks.weights import fill, read_tensors
+from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, write_atomically, write_json
 from reference_training.training.record import plain
 
@@ -55,6 +57,23 @@ def write(
     write_json(folder / CONFIG, configuration(run, heading.method, classes))
     text = card(run, description, heading, type(step.model).__name__)
     write_atomically(folder / CARD, text.encode())
+
+
+def read(folder: Path, step: Any) -> None:
+    """Fills the network and the UEM of a step that is built as the exported one was.
+
+    Raises:
+        RunError: a file is missing or damaged, or it is of another network.
+    """
+    fill(step.model, read_tensors(folder / MODEL))
+    if step.uem is None:
+        return
+    if not (folder / UEM).is_file():
+        raise RunError(
+            f"the export {folder} has no UEM ({UEM}), with which its network was trained. Train "
+            "again with the command in its README.md: what is finished is only exported anew."
+        )
+    fill(step.uem, read_tensors(folder / UEM))
 
 
 def configuration(run: ImageNetRun, method: str, classes: int) -> dict[str, Any]:

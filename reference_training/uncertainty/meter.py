@@ -17,7 +17,7 @@ from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.networks.models import RunNetwork
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier, ResNet
-from reference_training.networks.weights import fill, read_tensors
+from reference_training.networks.weights import fill
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
@@ -110,8 +110,7 @@ def _from_export(folder: Path) -> Meter:
     config = read_json(folder / export.CONFIG)
     network = ARCHITECTURES[config["arch"]].make(config["classes"])
     step, untrained = _random_step(network, config["method"], config)
-    fill(step.model, read_tensors(folder / export.MODEL))
-    fill(step.uem, read_tensors(folder / export.UEM))
+    export.read(folder, step)
     view = CentralView(config["resize"], config["crop"])
     preprocessing = Preprocessing(tuple(config["mean"]), tuple(config["std"]))
     return Meter(step.model, step.uem, untrained, step.layer, view, preprocessing)

@@ -21,7 +21,16 @@ class Recipe:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    """L2 term of Adam; the paper names none."""
+    """The optimiser's L2 term; the paper names none."""
+    optimizer: str = "adam"
+    """adam, sgd (with momentum 0.9) or nesterov (the same with Nesterov's)."""
+    decay: str = "steps"
+    """Of the learning rate: steps (see milestones) or cosine (to 0)."""
+    warm_up: float = 0.0
+    """Fraction of the iterations over which the rate rises linearly at first."""
+    view: str = "crop"
+    """What a pair shows of a photograph: crop (of the whole squeezed to a square, then corrupted),
+    corrupted_crop (first corrupted, then cropped) or resized_crop (of random size and shape)."""
     milestones: tuple[float, ...] = (0.125, 0.3125, 0.625)
     """Fractions of the iterations after which the learning rate is divided by 10."""
     distillation_weight: Annotated[float, arg(name="lambda", prefix_name=False)] = 0.1
@@ -60,7 +69,8 @@ OFFICIAL_CODE = Recipe(
     clamp=None,
 )
 
-RECIPES = {"paper": PAPER, "official_code": OFFICIAL_CODE}
+RECIPES = {"shared": PAPER, "official_code": OFFICIAL_CODE}
+"""One recipe for every row of a table; by default each has its own, see `paper.recipes`."""
 
 # Scaled down in proportion, a run of 300 iterations would leave 37 at the full learning rate, and
 # the UEM, which starts from random weights, is then never trained: in a trial of 240 iterations,
@@ -251,13 +261,17 @@ class ImageNetRun:
     data_root: Path = Path("imagenet")
     """The folder with train/<class>/*.JPEG, or with WebDataset's shards train/*.tar."""
     weights: str = "pretrained"
-    """What training starts from: pretrained (torchvision's V1), random, or a file."""
+    """What training starts from: pretrained (torchvision's V1), random, or a file, as those that a
+    method's authors published; --recipe.iterations 0 takes it as it is."""
+    weights_prefix: str | None = None
+    """What stands before the network's names in that file; found by itself where there is one."""
     needed: Path | None = None
     """The weights of the network that a method needs besides (QualNet's i-RevNet); by default those
     that the experiment of its stage exported."""
     seed: int = 0
     recipe: Recipe = PAPER
-    """--recipe paper or --recipe official_code chooses all of them; each can be overridden."""
+    """By default the row's own (a baseline's that of its authors); --recipe shared is the paper's
+    for all rows, --recipe official_code its script's. Each number can be overridden."""
     uem: UEMOptions = UEMOptions()
     resize: int = 256
     """Both sides of a photograph after resizing, in pixels."""
@@ -275,7 +289,9 @@ class ImageNetRun:
     imagecorruptions-imaug), a folder with them, or procedural, which is not the paper's frost."""
     deepaugment_roots: tuple[Path, ...] = ()
     """Folders with DeepAugment's version of every training image (EDSR's, CAE's), named as below
-    train/; without them a random network stands in for DeepAugment."""
+    train/."""
+    deepaugment_stand_in: bool = False
+    """Without such folders, let a random network stand in for DeepAugment; tables say so."""
     numerics: Numerics = Numerics(precision="bfloat16", fused_optimizer=True)
     accumulate: int = 1
     """Parts into which each process cuts its share of a batch, when memory is short."""

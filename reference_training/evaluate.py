@@ -82,7 +82,7 @@ class Evaluation:
     out: Path | None = None
     """The folder of the results; by default below runs/evaluation, named after model and data."""
     adaptation: str = "none"
-    """How the network adapts to each set: none, bn, bn_prior or rpl (Table 4)."""
+    """How the network adapts to each set: none, bn, bn_prior, rpl or rpl5 (Table 4)."""
     batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
     """Images computed at once, 256; or those adapted to at once: bn 256, with --subset 32; rpl 96.
     """

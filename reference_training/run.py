@@ -12,7 +12,6 @@ ImageNet instead; add `--plan` to see what it costs, and `--help` for its own nu
 
 import argparse
 import sys
-from dataclasses import replace
 
 import tyro
 
@@ -25,9 +24,9 @@ from reference_training.config import (
     UEMOptions,
 )
 from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
-from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
+from reference_training.paper.recipes import OWN, recipe_of
 from reference_training.presets import PRESETS, fine_tuned
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
@@ -50,7 +49,7 @@ def parse(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--dataset")
     first.add_argument("--experiment")
-    first.add_argument("--recipe", default="paper")
+    first.add_argument("--recipe", default=OWN)
     first.add_argument("--network", default=OWN_NETWORK)
     first.add_argument("--list", action="store_true")
     known, others = first.parse_known_args(arguments)
@@ -81,22 +80,19 @@ def parse(
 
 
 def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetRun:
-    if recipe not in RECIPES:
-        raise RunError(f"unknown recipe {recipe!r}; use one of {sorted(RECIPES)}.")
+    if recipe not in (OWN, *RECIPES):
+        raise RunError(f"unknown recipe {recipe!r}; use one of {', '.join((OWN, *RECIPES))}.")
     row = ROWS[name]
-    trained = training(row.training)
-    of_row = trained.recipe(RECIPES[recipe])
-    if trained.name == VANILLA:  # the paper's vanilla networks are torchvision's
-        of_row = replace(of_row, iterations=0)
+    trained, by = training(row.training), recipe_of(row.training, recipe)
     return tyro.cli(
         ImageNetRun,
         prog=f"{PROGRAM} --experiment {name}",
         default=ImageNetRun(
             experiment=name,
             arch=row.arch,
-            recipe=of_row,
+            recipe=trained.recipe(by.recipe),
             uem=trained.uem(UEMOptions()),
-            weights=ImageNetRun.weights if trained.method.pretrained else "random",
+            weights=by.weights if trained.method.pretrained else "random",
         ),
         args=arguments,
         description=ImageNetRun.__doc__,

@@ -20,7 +20,15 @@ from reference_training.data.batch import Batch
 from reference_training.data.photographs import AugmentedFolders, Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
 from reference_training.data.second_images import Draws, flipped, second_image
-from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
+from reference_training.data.views import (
+    MEAN,
+    STD,
+    Views,
+    cropped,
+    decode,
+    random_resized_crop,
+    resized,
+)
 from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
@@ -55,6 +63,8 @@ class Slots(Dataset[Decoded | RunError]):
     seed: int
     rank: int
     share: int
+    resized_crop: int | None
+    """The side of random parts that are cut out here; None sends whole images."""
 
     def positions(self, iteration: int) -> Tensor:
         """The places of this rank in the endless sequence of pairs."""
@@ -84,6 +94,12 @@ class Slots(Dataset[Decoded | RunError]):
             list(unreadable.items()),
         )
 
+    def _view(self, content: bytes, seed: Tensor) -> Tensor:
+        image = decode(content)
+        if self.resized_crop is None:
+            return image
+        return random_resized_crop(image, seed, self.resized_crop)
+
     def _readable(
         self, iteration: int, drawn: Tensor, unreadable: dict[str, str]
     ) -> Iterator[tuple[int, list[Tensor]]]:
@@ -93,9 +109,9 @@ class Slots(Dataset[Decoded | RunError]):
             others = Random(seed[None], domain=REPLACEMENTS).integers(0, total, ATTEMPTS)[0]
             for candidate in (sample, *others.tolist()):
                 try:
-                    found = [decode(self.photographs.read(candidate))]
+                    found = [self._view(self.photographs.read(candidate), seed)]
                     if self.augmented is not None:
-                        found.append(decode(self.augmented.read(candidate, seed)))
+                        found.append(self._view(self.augmented.read(candidate, seed), seed))
                 except Exception as error:  # damaged bytes make decoders raise whatever they like
                     unreadable[self.photographs.name(candidate)] = f"{error}"[:200]
                 else:
@@ -145,6 +161,7 @@ class PhotographPairs:
             self.seed,
             self.world.rank,
             share,
+            self.views.crop if self.views.kind == "resized_crop" else None,
         )
         self._mean = torch.tensor(MEAN, device=self.world.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=self.world.device).view(3, 1, 1)
@@ -218,20 +235,23 @@ class PhotographPairs:
 
         seeds = pair_seeds(slots.seed, torch.tensor(iteration), decoded.samples)
         random = Random(seeds)
-        margin = views.resize - views.crop + 1
+        margin = views.side - views.crop + 1
         corners = random.integers(0, margin, 2).to(device, non_blocking=True)
         flip = (random.uniform(1)[:, 0] < 0.5).to(device, non_blocking=True)
         each = len(images) // len(seeds)  # 2 if there are augmented ones
-        clean, *augmented = (
-            cropped(
-                resized(images[place::each], views.resize), corners[:, 0], corners[:, 1], views.crop
-            )
-            for place in range(each)
-        )
+        squares = [resized(images[place::each], views.side) for place in range(each)]
+
+        def crop(squares: Tensor) -> Tensor:
+            return cropped(squares, corners[:, 0], corners[:, 1], views.crop)
+
+        corrupted_first = views.kind == "corrupted_crop"
+        clean, *augmented = squares if corrupted_first else map(crop, squares)
         positions = slots.positions(iteration)
         draws = Draws(seeds, random, positions, slots.seed, views.corruptions, *augmented)
         second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
+        if corrupted_first:
+            pairs = [crop(images) for images in pairs]
         batch = [self._normalised(flipped(images, flip)) for images in pairs]
         labels = decoded.labels.to(device, non_blocking=True)
         return Batch(batch[0], batch[-1], labels)

@@ -36,6 +36,8 @@ from reference_training.runtime.image_files import (
 )
 from reference_training.runtime.workers import bar
 
+RECORD = "prepared.json"
+"""Lies beside train/ where `prepare` made the photographs."""
 FOLDERS = 2  # the domain of the draws of a folder of augmented images
 CLASS = re.compile(r"n\d{8}")  # a name of one of ImageNet's classes
 LABEL_BYTES = 20  # of a decimal number in 64 bits

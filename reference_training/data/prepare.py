@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from reference_training.data.photograph_pairs import leave_signals_to_the_rank
-from reference_training.data.photographs import Photographs, fingerprint, open_photographs
+from reference_training.data.photographs import RECORD, Photographs, fingerprint, open_photographs
 from reference_training.data.views import decode, resized
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError, check_at_least
@@ -29,7 +29,7 @@ from reference_training.runtime.files import read_json, write_atomically, write_
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.workers import bar
 
-TRAIN, UNFINISHED, RECORD = "train", "train.part", "prepared.json"
+TRAIN, UNFINISHED = "train", "train.part"
 
 
 @dataclass(frozen=True)

@@ -70,18 +70,22 @@ def corruption(images: Tensor, draws: Draws) -> Tensor:
     return corrupt(images, names, severities, seeds=seeds, **vars(draws.corruptions.options))
 
 
-def corruption_or_clean(images: Tensor, draws: Draws) -> Tensor:
-    """As `corruption`, but in one of 16 pairs the clean image again: a 16th kind (URIE)."""
-    kinds = Random(draws.seeds, domain=_CLEAN_DRAWS).integers(0, len(SEEN) + 1, 1)
-    keep = (kinds == len(SEEN)).view(-1, 1, 1, 1).to(images.device, non_blocking=True)
-    return torch.where(keep, images, corruption(images, draws))
+def or_clean(make: SecondImage, kinds: int) -> SecondImage:
+    """As `make`, which stands for `kinds` kinds, but as often as each the clean image again."""
+
+    def second(images: Tensor, draws: Draws) -> Tensor:
+        drawn = Random(draws.seeds, domain=_CLEAN_DRAWS).integers(0, kinds + 1, 1)
+        keep = (drawn == kinds).view(-1, 1, 1, 1).to(images.device, non_blocking=True)
+        return torch.where(keep, images, make(images, draws))
+
+    return second
 
 
 def deepaugment(images: Tensor, draws: Draws) -> Tensor:
     """DeepAugment's own image where there is one, or else its stand-in, see `augmentations`.
 
-    The original trains on as many clean images as augmented ones or half as many; here every pair
-    has one of each.
+    Here every pair has one clean image and an augmented one; the original trains on all images of
+    three sets, see `deepaugment_or_clean` below.
     """
     if draws.deepaugmented is not None:
         return draws.deepaugmented
@@ -114,14 +118,16 @@ def flipped(images: Tensor, flip: Tensor) -> Tensor:
 SECOND_IMAGES: dict[str, SecondImage] = {
     "clean": lambda images, draws: images,
     "corruption": corruption,
-    "corruption_or_clean": corruption_or_clean,
+    "corruption_or_clean": or_clean(corruption, len(SEEN)),  # URIE
     "augmix": lambda images, draws: augmix(images, draws.seeds),
     "deepaugment": deepaugment,
+    # DeepAugment's own training, of single images: clean, EDSR's and CAE's in equal parts.
+    "deepaugment_or_clean": or_clean(deepaugment, 2),
     # How the originals of the two were joined is not public.
     "deepaugment_augmix": lambda images, draws: augmix(deepaugment(images, draws), draws.seeds),
 }
 """A new kind of pair is one function and one entry here."""
 CORRUPTED = ("corruption", "corruption_or_clean")
 """Those with ImageNet-C's corruptions, and so with a frost."""
-DEEPAUGMENTED = ("deepaugment", "deepaugment_augmix")
+DEEPAUGMENTED = ("deepaugment", "deepaugment_or_clean", "deepaugment_augmix")
 """Those that are made from DeepAugment's own images, where there are."""

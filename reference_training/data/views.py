@@ -1,5 +1,6 @@
 """From a file to what the network sees: decoding, resizing, cropping."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,12 +11,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from reference_training.corruptions.random import Random
 from reference_training.data.second_images import Corruptions
 from reference_training.runtime.image_files import open_rgb
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, by which torchvision's weights expect their input."""
+
+
+VIEWS = ("crop", "corrupted_crop", "resized_crop")
+"""What a pair may show of a photograph; see `Recipe.view`."""
+AREA, SHAPE = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of a crop of random size and shape: its share of the photograph, width over height."""
+TRIES = 10  # random shapes, before the largest allowed in the middle is taken
+SHAPES = 3  # the domain of their draws
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,60 @@ class Views:
     """The side of the random square crop, in pixels."""
     corruptions: Corruptions
     """Which corruptions are drawn, and how."""
+    kind: str = "crop"
+    """One of `VIEWS`."""
+
+    @property
+    def side(self) -> int:
+        """Both sides of the squares from which the crops are cut, in pixels."""
+        return self.crop if self.kind == "resized_crop" else self.resize
+
+    @property
+    def corrupted(self) -> int:
+        """Both sides of the squares that are corrupted, in pixels."""
+        return self.resize if self.kind == "corrupted_crop" else self.crop
 
 
 def decode(content: bytes) -> Tensor:
     """An image file as uint8 (H, W, 3) RGB."""
     return torch.from_numpy(np.array(open_rgb(BytesIO(content))))
+
+
+def random_resized_crop(image: Tensor, seed: Tensor, side: int) -> Tensor:
+    """A part of random size, shape and place, resized to a square: torchvision's RandomResizedCrop.
+
+    Args:
+        image: uint8 (H, W, 3).
+        seed: int64 (), of all draws.
+        side: of the square, pixels.
+
+    Returns:
+        uint8 (side, side, 3), by Pillow's BILINEAR.
+
+    Source: Szegedy et al. 2015, with torchvision's defaults, see `AREA` and `SHAPE`.
+    """
+    height, width = image.shape[:2]
+    top, left, rows, columns = _part(height, width, Random(seed[None], domain=SHAPES))
+    part = Image.fromarray(image[top : top + rows, left : left + columns].numpy())
+    square = part.resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(square))
+
+
+def _part(height: int, width: int, random: Random) -> tuple[int, int, int, int]:
+    """Where the part begins, top and left, and how many rows and columns it has."""
+    for area, shape, down, right in random.uniform(4 * TRIES).view(TRIES, 4).tolist():
+        pixels = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
+        ratio = SHAPE[0] * (SHAPE[1] / SHAPE[0]) ** shape  # uniform in the logarithm
+        rows, columns = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < rows <= height and 0 < columns <= width:
+            return (
+                int(down * (height - rows + 1)),
+                int(right * (width - columns + 1)),
+                rows,
+                columns,
+            )
+    rows, columns = min(height, round(width / SHAPE[0])), min(width, round(height * SHAPE[1]))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
 def resized(images: list[Tensor], side: int) -> Tensor:
@@ -62,11 +121,11 @@ def resized(images: list[Tensor], side: int) -> Tensor:
 
 
 def cropped(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """From each image (B, 3, H, W) the square whose corner is at `top`, `left`, both (B,)."""
+    """From each image (B, ..., H, W) the square whose corner is at `top`, `left`, both (B,)."""
     along = torch.arange(side, device=images.device)
     each = torch.arange(len(images), device=images.device)[:, None, None]
     rows, columns = (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :]
-    return images[each, :, rows, columns].permute(0, 3, 1, 2)
+    return images[each, ..., rows, columns].movedim((1, 2), (-2, -1))
 
 
 @dataclass(frozen=True)

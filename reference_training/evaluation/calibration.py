@@ -81,6 +81,24 @@ def auroc(clean: ArrayLike, degraded: ArrayLike) -> float:
     return float(roc_auc_score(truth, np.concatenate([clean, degraded])))
 
 
+def risks(doubt: ArrayLike, wrong: ArrayLike) -> np.ndarray:
+    """The risk–coverage curve of a score: the error among the images that are kept.
+
+    Its mean is the AURC (Geifman et al. 2019, "Bias-reduced uncertainty estimation").
+
+    Args:
+        doubt: (N,); the images of least doubt are kept.
+        wrong: (N,), 1 for a wrong prediction, 0 for a right one.
+
+    Returns:
+        float64 (N,): the error among the k least doubtful, k = 1, ..., N, where equal doubts come
+        in any order: its expectation.
+    """
+    _, group, sizes = np.unique(doubt, return_inverse=True, return_counts=True)
+    shares = np.bincount(group, np.asarray(wrong, float)) / sizes
+    return np.cumsum(np.repeat(shares, sizes)) / np.arange(1, len(group) + 1)
+
+
 def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's ρ: Pearson's correlation of the ranks, ties sharing their mean rank.
 

@@ -122,10 +122,10 @@ def evaluate_corruptions(
         for place in missing:
             progress.set_postfix_str(f"{place[0]} {place[1] or ''}", refresh=False)
             samples = data.samples(place)
-            content: list[int] = []
+            content: dict[int, int] = {}  # by the first row: a batch may be read again
 
             def prepare(images: Tensor, rows: Tensor, samples=samples, content=content) -> Tensor:
-                content.append(checksum(images))
+                content[int(rows[0])] = checksum(images)
                 degraded = samples.degrade(images.to(weight.device), rows)
                 return preprocessing(degraded).to(weight.dtype)  # it may be of half precision
 
@@ -134,7 +134,7 @@ def evaluate_corruptions(
             for logits, rows in predictions(model, inputs, adaptation):
                 total += count(logits, samples.labels[rows], data.classes, place)
                 progress.update(len(rows))
-            folder.write(place, replace(total, content=sum(content)))
+            folder.write(place, replace(total, content=sum(content.values())))
         world.any(False)  # all sets are there
         counts = {place: found for place in sets if (found := folder.read(place)) is not None}
         result = summarise(description, counts, normaliser)

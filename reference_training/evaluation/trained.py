@@ -61,7 +61,7 @@ def _batches(images: Tensor, positions: Tensor, size: int) -> Batches:
 
 
 def batch_size(images: Tensor) -> int:
-    """How many of the images (N, 3, S, S) go through the network together."""
+    """How many of these images (N, 3, S, S) go through a network together."""
     return max(1, BATCH * SIDE**2 // images[0, 0].numel())
 
 
@@ -101,7 +101,7 @@ def look(
 _look_at_clean = lru_cache(maxsize=64)(look)
 
 
-def _doubt(logits: Tensor) -> Tensor:
+def doubt(logits: Tensor) -> Tensor:
     """1 − the largest softmax output, float64: what tells of degraded images without a UEM."""
     return 1 - logits.double().softmax(1).amax(1)
 
@@ -137,7 +137,7 @@ def measure(network: Trained, images: Tensor, labels: Tensor, *, clean: Tensor) 
         "top1_draws": [int(correct[draw].sum()) / len(draw) for draw in draws],
     }
     clean_logits, reference = _look_at_clean(network, clean)
-    result["auroc_max_softmax"] = auroc(_doubt(clean_logits), _doubt(logits[: len(clean)]))
+    result["auroc_max_softmax"] = auroc(doubt(clean_logits), doubt(logits[: len(clean)]))
     if features is None or reference is None:
         return result
     return result | calibration(features, reference)

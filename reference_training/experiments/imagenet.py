@@ -18,6 +18,7 @@ from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders, corruption_folders
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
+    RECORD,
     AugmentedFolders,
     Photographs,
     fingerprint,
@@ -25,7 +26,7 @@ from reference_training.data.photographs import (
 )
 from reference_training.data.samples import EvaluationData
 from reference_training.data.sampling import CORRUPTION_SAMPLINGS
-from reference_training.data.views import MEAN, STD, Views
+from reference_training.data.views import MEAN, STD, VIEWS
 from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.sets import choose, few, sets_of
@@ -47,7 +48,7 @@ from reference_training.runtime.stop import Interrupted, StopOnSignal, TimeLimit
 from reference_training.runtime.workers import bar
 from reference_training.training import export, record, tracking
 from reference_training.training.loop import TrainingLoop
-from reference_training.training.schedule import Schedule, stepwise
+from reference_training.training.schedule import recipe_schedule
 
 VALIDATION, PUBLISHED = "val", "imagenet-c"
 """The folders of the evaluation's images below the data root."""
@@ -60,6 +61,7 @@ def check(job: Job) -> None:
     run = job.run
     for option, value, known in (
         ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
+        ("--recipe.view", run.recipe.view, VIEWS),
         ("--plan-gpu", run.plan_gpu, plan.GPU_GIGABYTES),
     ):
         if value not in known:
@@ -73,8 +75,15 @@ def check(job: Job) -> None:
         )
     if run.resize < run.crop:
         raise RunError(f"--crop {run.crop} does not fit into --resize {run.resize}.")
+    if run.deepaugment_roots and run.deepaugment_stand_in:
+        raise RunError("give --deepaugment-roots or --deepaugment-stand-in, not both.")
     if run.deepaugment_roots and not job.deepaugmented:
         raise RunError(f"--deepaugment-roots: the pairs of {run.experiment} are none of these.")
+    if run.recipe.view == "resized_crop" and (run.data_root / RECORD).exists():
+        raise RunError(
+            f"{run.experiment} cuts parts of random size and shape from photographs, but those in "
+            f"{run.data_root} were squeezed to squares by data.prepare; give the originals."
+        )
     shards = ranks.launched() * run.accumulate
     if run.recipe.batch_size % shards:
         raise RunError(
@@ -87,18 +96,22 @@ def check(job: Job) -> None:
     try:
         with torch.device("meta"):  # whatever an option is wrong about shows when a step is built
             job.make_step(classes=1000)
+        recipe_schedule(run.recipe)
     except ValueError as error:
         raise RunError(str(error)) from error
 
 
-def _check_corruptions(job: Job) -> None:
+def _check_training(job: Job) -> None:
     """Raises RunError for what only training needs, and a plan lists as missing."""
+    run = job.run
+    if job.deepaugmented and not (run.deepaugment_roots or run.deepaugment_stand_in):
+        raise RunError(f"{run.experiment} needs {plan.DEEPAUGMENT_IMAGES}.")
     try:
         _ = job.frost
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--frost {job.run.frost}: {error}") from error
-    crop = job.run.crop
-    none = torch.empty(0, 3, crop, crop, dtype=torch.uint8)
+    side = job.views.corrupted
+    none = torch.empty(0, 3, side, side, dtype=torch.uint8)
     try:
         corrupt(none, [], [], seeds=[], **vars(job.corruptions.options))
     except ValueError as error:
@@ -135,7 +148,7 @@ def _source(job: Job, photographs: Photographs, world: World, clock: Clock) -> P
         batch_size=run.recipe.batch_size,
         seed=run.seed,
         second=job.training.second,
-        views=Views(run.resize, run.crop, job.corruptions),
+        views=job.views,
         channels_last=run.numerics.channels_last,
         workers=run.workers,
         most_unreadable=run.most_unreadable,
@@ -189,7 +202,7 @@ def execute(run: ImageNetRun) -> None:
         if ranks.is_main():
             print(plan.text(job))
         return
-    _check_corruptions(job)
+    _check_training(job)
     with (
         _deterministic(run.deterministic),
         ranks.join(run.device) as world,
@@ -201,9 +214,10 @@ def execute(run: ImageNetRun) -> None:
 
 def beginning(job: Job, classes: int) -> tuple[Classifier, str]:
     """The network with the weights that training starts from, and their SHA-256."""
-    torch.manual_seed(job.run.seed)
+    run = job.run
+    torch.manual_seed(run.seed)
     model = job.backbone.make(classes)
-    return model, load_weights(model, job.run.arch, job.run.weights)
+    return model, load_weights(model, run.arch, run.weights, run.weights_prefix)
 
 
 def _step(job: Job, world: World, classes: int) -> tuple[nn.Module, dict[str, str]]:
@@ -236,17 +250,12 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
 
 
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
-    run, recipe, clock = job.run, job.run.recipe, Clock(world.device)
+    run, clock = job.run, Clock(world.device)
     with _link(run) as link, tracking.observers(run, world) as observers:
         TrainingLoop(
             step,
             _source(job, photographs, world, clock),
-            Schedule(
-                recipe.iterations,
-                recipe.learning_rate,
-                stepwise(recipe.milestones),
-                recipe.weight_decay,
-            ),
+            recipe_schedule(run.recipe),
             folder=run.folder,
             checkpoint_every=run.checkpoint_every,
             checkpoint_minutes=run.checkpoint_minutes,
@@ -279,8 +288,6 @@ def _execute(job: Job, world: World) -> None:
                 f"{run.recipe.batch_size} pairs on {world.size} x {world.device.type}; "
                 f"into {run.folder}"
             )
-            if job.deepaugmented and not run.deepaugment_roots:
-                tqdm.write("no --deepaugment-roots: a random network stands in for DeepAugment")
         try:
             _train(job, world, step, photographs)
         except Interrupted:

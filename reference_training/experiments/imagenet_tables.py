@@ -145,7 +145,8 @@ def _draw(name: str, kind: Kind, trained: Trainings, data: EvaluationData, folde
     said = (
         f"Drawn from {label_of(seen)}, at {run.crop} x {run.crop} pixels, normalised by the mean "
         f"{MEAN} and deviation {STD}. Network: {run.arch}, trained from --weights {run.weights}. "
-        f"Frost overlays in training: {run.frost}."
+        f"Frost overlays in training: {run.frost}. "
+        + _recipes({row.key: job.run for row, job in jobs.items()})
     )
     blocks: list[Block] = [Heading(experiment.title, 1), *drawn.blocks, Paragraph(said)]
     blocks += [Heading("Make it again"), Code(record.command())]
@@ -202,7 +203,8 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
     data = next(iter(found.values())).whole
     normaliser = data["metrics"]["mce"]["normaliser"]
     networks = {row.arch: found[row.key].run.arch for row in experiment.rows}
-    why = _not_the_papers(data, networks)
+    stand_ins = [key for key, row in found.items() if row.run.deepaugment_stand_in]
+    why = _not_the_papers(data, networks, stand_ins)
     if normaliser is None:  # no errors are known by which to divide
         columns = tuple("error" if key == "mce" else key for key in experiment.columns)
         experiment = replace(experiment, columns=columns)
@@ -210,6 +212,8 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
     frosts = " and ".join(sorted({row.run.frost for row in found.values()}))
     said = (
         f"Evaluated on {data['label']}. Frost overlays in training: {frosts}.",
+        _recipes({key: row.run for key, row in found.items()}),
+        *([f"A random network was DeepAugment: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"The paper's numbers are left out: {why}."] if why else []),
     )
     return table(
@@ -221,6 +225,15 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
         beside="nothing" if why else "number",
         said=said,
     )
+
+
+def _recipes(runs: Mapping[str, ImageNetRun]) -> str:
+    """By whose recipes the rows of a table or figure were trained."""
+    rows: dict[str, list[str]] = {}
+    for key, run in runs.items():
+        rows.setdefault(resolve(run).recipe, []).append(key)
+    said = "; ".join(f"{name} ({', '.join(keys)})" for name, keys in rows.items())
+    return f"Recipes: {said}."
 
 
 def _check_same_images(name: str, found: Mapping[str, _Evaluated]) -> None:
@@ -242,12 +255,15 @@ def _seen(result: Json) -> dict[str, Any]:
     return {**result["data"], "content": result["content"], **result["model"]["preprocessing"]}
 
 
-def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
+def _not_the_papers(
+    result: Json, networks: Mapping[str, str], stand_ins: Sequence[str]
+) -> str | None:
     """Why a result cannot be compared with the paper's numbers; None if it can.
 
     Args:
         result: a row's.
         networks: {the paper's: the one in its place}.
+        stand_ins: the rows without DeepAugment's own images.
     """
     data, by = result["data"], result["metrics"]["mce"]["normaliser"]
     whole = data["subset"] is None and data["images"] == IMAGES
@@ -255,13 +271,16 @@ def _not_the_papers(result: Json, networks: Mapping[str, str]) -> str | None:
         "these are not the published ImageNet-C": data.get("published") != IMAGENET_C.name,
         f"mCE is not normalised by {ALEXNET.name}": by is None or by["name"] != ALEXNET.name,
         f"these are not all {IMAGES} images": not whole,
+        "DeepAugment's own images were not there": bool(stand_ins),
         "this is another network": any(ours != theirs for theirs, ours in networks.items()),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
 def _placed(run: ImageNetRun, runs: Sequence[ImageNetRun]) -> ImageNetRun:
-    """The run in a folder of its own, with the weights of the stage that it needs."""
+    """The run in a folder of its own, with what the table has for such rows, as their stage."""
+    if not resolve(run).deepaugmented:
+        run = replace(run, deepaugment_roots=(), deepaugment_stand_in=False)
     if run.out is not None:
         run = replace(run, out=run.out / replace(run, out=None).folder.name)
     stage = resolve(run).stage

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reference_training.config import ImageNetRun
+from reference_training.config import RECIPES, ImageNetRun
 from reference_training.corruptions import CorruptionOptions, frost_source
 from reference_training.data.second_images import CORRUPTED, DEEPAUGMENTED, Corruptions
+from reference_training.data.views import Views
 from reference_training.evaluation.adaptation import ADAPTATIONS, NONE, Adaptation
 from reference_training.evaluation.sets import DRAWS
 from reference_training.methods.base import Method
 from reference_training.methods.trainings import Training, label, training
 from reference_training.networks.backbones import ARCHITECTURES, Backbone
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
+from reference_training.paper.recipes import OWN, recipe_of
 from reference_training.runtime.errors import RunError
 from reference_training.training.export import MODEL, Titles
 
@@ -35,6 +37,11 @@ class Job:
     def method(self) -> Method:
         """What is trained."""
         return self.training.method
+
+    @property
+    def views(self) -> Views:
+        """What its pairs show of a photograph."""
+        return Views(self.run.resize, self.run.crop, self.corruptions, self.run.recipe.view)
 
     @property
     def deepaugmented(self) -> bool:
@@ -63,6 +70,15 @@ class Job:
         if self.stage is None:
             return None
         return self.run.needed or self.stage.folder / "export" / MODEL
+
+    @property
+    def recipe(self) -> str:
+        """Whose recipe it is: own, a name of `RECIPES`, or "changed"."""
+        for name in (OWN, *RECIPES):
+            recipe = recipe_of(self.row.training, name).recipe
+            if self.training.recipe(recipe) == self.run.recipe:
+                return name
+        return "changed"
 
     @property
     def heading(self) -> Titles:

@@ -14,12 +14,19 @@ from reference_training.config import ImageNetRun
 from reference_training.data.batch import Batch
 from reference_training.experiments.job import Job
 from reference_training.networks.backbones import download_command, pretrained_file
+from reference_training.paper.recipes import IMAGES, OWN, differences, recipe_of, words
 from reference_training.runtime import ranks
 from reference_training.runtime.files import JsonLines
+from reference_training.training.schedule import OPTIMIZERS
 from reference_training.training.tracking import PERFORMANCE
 
-IMAGENET_IMAGES = 1_281_167
 IMAGENET_GIGABYTES = 148  # the training archive; its unpacked files take about as much
+DEEPAUGMENT_IMAGES = (
+    "DeepAugment's own images of the training set (EDSR's and CAE's; links in the README of "
+    "github.com/hendrycks/imagenet-r, folder DeepAugment): name their folders with "
+    "--deepaugment-roots; with --deepaugment-stand-in a random network makes others, and the table "
+    "says so"
+)
 GPU_GIGABYTES = {
     "H200": 141,
     "H100": 80,
@@ -95,8 +102,8 @@ def pairs_at_once(run: ImageNetRun, processes: int) -> int:
 
 def memory_bytes(run: ImageNetRun, pair: Cost, processes: int = 1) -> int:
     """Of each GPU: weights, optimiser, images and activations, without any workspace."""
-    # Weight, gradient and Adam's two moments; DDP's buckets hold the gradients themselves.
-    fixed = pair.weights * 4 * 4
+    # Weight, gradient and the optimiser's moments; DDP's buckets hold the gradients themselves.
+    fixed = pair.weights * 4 * (2 + OPTIMIZERS[run.recipe.optimizer].moments)
     images = 2 * 3 * run.crop**2 * 4 * run.recipe.batch_size // processes
     return fixed + images + pairs_at_once(run, processes) * pair.saved_bytes
 
@@ -145,6 +152,8 @@ def missing(job: Job) -> list[str]:
             f"ImageNet-C's frost overlays (--frost {run.frost}):\n"
             "    pip install imagecorruptions-imaug"
         )
+    if job.deepaugmented and not (run.deepaugment_roots or run.deepaugment_stand_in):
+        lacks.append(DEEPAUGMENT_IMAGES)
     if run.weights == "pretrained" and not pretrained_file(run.arch).is_file():
         lacks.append(f"the pretrained weights:\n    {download_command(run.arch)}")
     if not torch.cuda.is_available():
@@ -176,13 +185,17 @@ def text(job: Job) -> str:
     share = pairs_at_once(run, processes)
     pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
+    how = recipe_of(job.row.training)
+    whose = how.whose if job.recipe == OWN else job.recipe
     memory = memory_bytes(run, pair, processes) / 1e9
-    checkpoint = pair.weights * 4 * 3 / 1e9
+    checkpoint = pair.weights * 4 * (1 + OPTIMIZERS[recipe.optimizer].moments) / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
+        f"  method          {how.method}; differs: {differences(job.row)}",
+        f"  recipe          {whose}: {words(recipe)}; from {run.weights} weights",
         f"  pairs           {recipe.iterations} iterations x {recipe.batch_size} = {pairs:,} "
-        f"({pairs / IMAGENET_IMAGES:.1f} epochs of ImageNet)",
+        f"({pairs / IMAGES:.1f} epochs of ImageNet)",
         f"  work            about {pair.flops / 1e9:.1f} GFLOP a pair, forward and backward "
         f"({pair.forward_flops / 2e9:.1f} GMAC forward, of which the UEM's "
         f"{pair.uem_flops / 2e9:.2f} for the degraded image); {pairs * pair.flops:.2g} FLOP in all",

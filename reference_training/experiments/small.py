@@ -42,10 +42,13 @@ def check(run: SmallRun) -> None:
         frost_source(run.frost)
     except (ValueError, FileNotFoundError) as error:
         raise RunError(f"--frost: {error}") from error
+    if run.recipe.view != "crop":
+        raise RunError("--recipe.view is an option of --dataset imagenet; leave it out here.")
     entries = stages.trainings_of(run)
     try:  # whatever an option is wrong about shows when a step is built
         model = networks.classifier(run, 10)
         steps = [entry.make_step(model, run.recipe, run.uem) for entry in entries]
+        stages.iterations(run)
     except ValueError as error:
         raise RunError(str(error)) from error
     by_run = (s.uem and "uem" not in e.changes for s, e in zip(steps, entries, strict=True))

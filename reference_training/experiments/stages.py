@@ -32,7 +32,7 @@ from reference_training.runtime.files import JsonLines
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import strip_prefix
 from reference_training.training.loop import TrainingLoop
-from reference_training.training.schedule import Schedule, cosine, stepwise
+from reference_training.training.schedule import Schedule, cosine, recipe_schedule
 
 STEP, MODEL, RANKS = "step.", "step.model.", "rank_correlation"
 
@@ -66,9 +66,7 @@ def schedule_of(run: SmallRun, wanted: Training) -> Schedule:
     if wanted.method.start is None:
         first = run.pretraining
         return Schedule(first.iterations, first.learning_rate, cosine)
-    recipe = wanted.recipe(run.recipe)
-    factor = stepwise(recipe.milestones)
-    return Schedule(recipe.iterations, recipe.learning_rate, factor, recipe.weight_decay)
+    return recipe_schedule(wanted.recipe(run.recipe))
 
 
 def iterations(run: SmallRun) -> int:

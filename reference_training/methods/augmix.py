@@ -47,6 +47,6 @@ METHOD = Method(
     second="augmix",
     second_views=2,
     source="Hendrycks et al. 2020, AugMix, loss and operations as in its public code. There "
-    "networks are trained from random weights with SGD; here they start from the vanilla network "
-    "and are fine-tuned by the recipe that all methods share.",
+    "networks are trained from random weights, and so on ImageNet here; small runs fine-tune the "
+    "vanilla network.",
 )

@@ -72,5 +72,5 @@ METHOD = Method(
     source="In the style of Deep Degradation Prior, from its abstract and this paper's Fig. 2: a "
     "frozen network, a module that maps shallow features, no labels. No code of it is public; the "
     "module's layers (three residual blocks of 3×3 convolutions with dilations 1, 2 and 4), the "
-    "squared error, the shared recipe and the number of training images are not established.",
+    "squared error, the recipe and the number of training images are not established.",
 )

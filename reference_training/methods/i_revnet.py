@@ -11,8 +11,7 @@ METHOD = Method(
     second="clean",
     start=None,
     source=(
-        "Re-implemented from Jacobsen et al. (ICLR 2018), whose network it is; trained by the "
-        "recipe that all methods share, not by theirs (SGD, 600k iterations). Not established: how "
-        "long QualNet trained it."
+        "Re-implemented from Jacobsen et al. (ICLR 2018), whose network it is. Not established: "
+        "how long QualNet trained it."
     ),
 )

@@ -110,5 +110,5 @@ METHOD = Method(
     source="The loss, the regressors (all without bias), the initial variance and the weights 1 "
     "and 1 are RepDistiller's, as is that cross entropy is taken on the student's image, here the "
     "degraded one, alone; the layers, all stages, are torchdistill's recipe for ImageNet. The "
-    "paper names neither its layers nor its recipe, so the recipe is that of all methods here.",
+    "paper names neither its layers nor its recipe.",
 )

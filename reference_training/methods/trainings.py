@@ -32,6 +32,7 @@ LABELS = {
 SECONDS = {
     "augmix": "on AugMix",
     "deepaugment": "on DeepAugment's stand-in",
+    "deepaugment_or_clean": "on clean images and DeepAugment's stand-in",
     "deepaugment_augmix": "on DeepAugment's stand-in + AugMix",
 }
 
@@ -41,6 +42,7 @@ SIGNS = {"lambda": "λ", "beta": "β", "gamma": "γ", "prior_weight": "k"}
 def _options() -> dict[str, Any]:
     """{option: its default} of everything that a name may change."""
     recipe = {entry.name: entry.default for entry in dataclasses.fields(Recipe)}
+    del recipe["view"]  # of photographs alone
     uem = {f"{UEM_PREFIX}{entry.name}": entry.default for entry in dataclasses.fields(UEMOptions)}
     options = recipe | uem | {"second": "corruption", "uem": "official"}
     return {name: default for name, default in options.items() if isinstance(default, KINDS)} | {

@@ -16,8 +16,7 @@ METHOD = Method(
     second="corruption_or_clean",
     source=(
         "Re-implemented from a description of Son et al. (ECCV 2020): architecture, loss and the "
-        "draw of the images are theirs. Theirs too, but not used here, where all methods share one "
-        "recipe: Adam with rate 1e-4, weight decay 1e-3, a tenth of the rate every 10 of 60 "
-        "epochs. Not established: the slope of the leaky ReLU (0.01, torch's)."
+        "draw of the images are theirs. Not established: the slope of the leaky ReLU (0.01, "
+        "torch's)."
     ),
 )

@@ -86,7 +86,7 @@ def download_command(name: str) -> str:
     )
 
 
-def load_weights(model: Classifier, name: str, weights: str) -> str:
+def load_weights(model: Classifier, name: str, weights: str, prefix: str | None = None) -> str:
     """Fills a network; nothing is downloaded.
 
     Args:
@@ -94,6 +94,7 @@ def load_weights(model: Classifier, name: str, weights: str) -> str:
         name: of its architecture.
         weights: "pretrained" (torchvision's V1 weights from its cache), "random" (leaves the model
             as it is), or a file as `weights.read_tensors` reads it.
+        prefix: of the names in the file; None finds it.
 
     Returns:
         The SHA-256 of the file, or "random".
@@ -112,4 +113,6 @@ def load_weights(model: Classifier, name: str, weights: str) -> str:
             )
         check_name(path)
     kind = f"{name} with {model.fc.out_features} classes"
-    return fill_from_file(model, path, kind, "Fetch it again, or train from --weights random.")
+    return fill_from_file(
+        model, path, kind, "Fetch it again, or train from --weights random.", prefix
+    )

@@ -132,7 +132,8 @@ def find_weights(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str | 
     if len(fitting) > 1:
         raise RunError(
             "the checkpoint holds these weights more than once, below "
-            f"{', '.join(map(repr, fitting))}; choose with --checkpoint-prefix."
+            f"{', '.join(map(repr, fitting))}; choose with --checkpoint-prefix, or where it trains "
+            "with --weights-prefix."
         )
     found = fitting[0]
     around = found[: found.rstrip(".").rfind(".") + 1]
@@ -179,7 +180,9 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def fill_from_file(model: Classifier, path: Path, name: str, remedy: str) -> str:
+def fill_from_file(
+    model: Classifier, path: Path, name: str, remedy: str, prefix: str | None = None
+) -> str:
     """Fills a network, in place, from a file of the same number of classes.
 
     Args:
@@ -187,6 +190,7 @@ def fill_from_file(model: Classifier, path: Path, name: str, remedy: str) -> str
         path: the file, as for `read_tensors`.
         name: of the network, for the message.
         remedy: ends the message.
+        prefix: as for `find_weights`.
 
     Returns:
         The file's SHA-256.
@@ -200,7 +204,7 @@ def fill_from_file(model: Classifier, path: Path, name: str, remedy: str) -> str
         here = model.mean, model.std
         if own is not None and not torch.allclose(torch.tensor(own), torch.tensor(here)):
             raise RunError(f"it normalises images by {own}, but here they are by {here}.")
-        fill(model, find_weights(model, tensors, None))
+        fill(model, find_weights(model, tensors, prefix))
     except RunError as error:
         raise RunError(f"{path} does not hold the weights of a {name}: {error} {remedy}") from error
     return sha256(path)

@@ -50,6 +50,7 @@ NEXT = (
     Row("next_feature_distillation", "Ours w/o UEM", "feature_distillation", RESNEXT101),
     Row("next_ulfd", "Ours", "ulfd", RESNEXT101),
 )
+DEEPAUGMENT = "cross_entropy_degraded@second=deepaugment_or_clean"
 BOTH = "augmix@second=deepaugment_augmix"  # DeepAugment + AugMix
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -77,7 +78,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "table3": Experiment(
         "Table 3: on augmentations instead of corruptions",
         (
-            Row("deepaugment", "DeepAugment", "cross_entropy@second=deepaugment"),
+            Row("deepaugment", "DeepAugment", DEEPAUGMENT),
             Row("deepaugment_ulfd", "DeepAugment + Ours", "ulfd@second=deepaugment"),
             Row("augmix", "AugMix", "augmix"),
             Row("augmix_ulfd", "AugMix + Ours", "ulfd@second=augmix"),
@@ -97,7 +98,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             VANILLA,
             Row("deepaugment_augmix", "DeepAugment+AugMix", BOTH),
             Row("bn", "DeepAugment+AugMix+BNAdapt", BOTH, adaptation="bn"),
-            Row("rpl", "DeepAugment+AugMix+RPL", BOTH, adaptation="rpl"),
+            Row("rpl", "DeepAugment+AugMix+RPL", BOTH, adaptation="rpl5"),
             Row(
                 "deepaugment_augmix_ulfd",
                 "DeepAugment+AugMix+Ours",

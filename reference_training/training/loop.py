@@ -32,7 +32,7 @@ from reference_training.runtime.ranks import ALONE, World
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import Checkpoint, load_tensors, tensors_of
-from reference_training.training.schedule import Schedule
+from reference_training.training.schedule import OPTIMIZERS, Schedule
 from ulfd_torch.self_distillation import frozen_statistics
 from ulfd_torch.statistics import concern
 
@@ -110,7 +110,7 @@ class TrainingLoop:
     """Minutes after which the next one is due."""
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = OPTIMIZERS[self.schedule.optimizer].make(
             self.step.parameters(),
             lr=self.schedule.learning_rate,
             weight_decay=self.schedule.weight_decay,

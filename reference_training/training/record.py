@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from tqdm import tqdm
 
@@ -24,6 +24,20 @@ from ulfd.env import versions
 def plain(value: Any) -> Any:
     """A dataclass as JSON has it: tuples as lists, paths as strings."""
     return json.loads(json.dumps(dataclasses.asdict(value), default=str))
+
+
+def restored(kind: Any, value: dict[str, Any]) -> Any:
+    """The dataclass of this kind of which `plain` made `value`."""
+    hints = get_type_hints(kind)
+
+    def field(key: str, found: Any) -> Any:
+        if dataclasses.is_dataclass(hints[key]):
+            return restored(hints[key], found)
+        if isinstance(found, str) and Path in get_args(hints[key]):
+            return Path(found)
+        return tuple(found) if isinstance(found, list) else found
+
+    return kind(**{key: field(key, found) for key, found in value.items()})
 
 
 def _git() -> dict[str, Any] | None:

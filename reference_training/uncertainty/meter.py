@@ -22,6 +22,7 @@ from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
 from reference_training.training import checkpoint, export
 from reference_training.training.checkpoint import STEP, strip_prefix
+from reference_training.training.record import restored
 from ulfd_torch import UEM, FeatureTap
 
 
@@ -123,7 +124,7 @@ def _from_run(folder: Path) -> Meter:
             f"{folder} holds a network {config['backbone']}; the meter reads those of the run's "
             "own ResNets and of exports."
         )
-    network = ResNet(Network(**_fields(config["network"])), RunNetwork.classes)
+    network = ResNet(restored(Network, config["network"]), RunNetwork.classes)
     step, untrained = _random_step(network, place.name, config)
     point = checkpoint.read_latest(folder)
     assert point is not None  # the folder has one
@@ -136,15 +137,10 @@ def _from_run(folder: Path) -> Meter:
 
 def _random_step(network: Classifier, name: str, config: dict[str, Any]) -> tuple[Any, UEM]:
     """A training's step with random weights, and another UEM of the same form."""
-    recipe, options = Recipe(**_fields(config["recipe"])), UEMOptions(**_fields(config["uem"]))
+    recipe, options = restored(Recipe, config["recipe"]), restored(UEMOptions, config["uem"])
     step: Any = training(name).make_step(network, recipe, options)
     if step.uem is None:
         raise RunError(f"{name} has no UEM; give a network that was trained with one, as by ulfd.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return step, UEM(step.uem.spec)
-
-
-def _fields(values: dict[str, Any]) -> dict[str, Any]:
-    """A dataclass's fields from what JSON made of them."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

@@ -105,12 +105,16 @@ def test_folders_that_do_not_fit(folders, tmp_path, capsys):
     assert "--deepaugment-roots: the pairs of table5/cross_entropy" in capsys.readouterr().err
 
 
-def test_a_run_says_that_a_network_stands_in(folders, tmp_path, capsys):
+def test_a_network_stands_in_for_deepaugment_only_if_asked(folders, tmp_path, capsys):
     given = ["--experiment", "table3/deepaugment", "--arch", "resnet8", "--weights", "random"]
     given += ["--data-root", str(folders), "--resize", "36", "--crop", "32", "--workers", "0"]
     given += ["--recipe.iterations", "1", "--recipe.batch-size", "4", "--device", "cpu"]
     roots = ["--deepaugment-roots", str(folders / "inverted"), str(folders / "without_red")]
-    for number, more in enumerate(([], roots)):
+    stand_in = ["--deepaugment-stand-in"]
+    for number, more in enumerate((stand_in, roots)):
         assert main([*given, *more, "--out", str(tmp_path / str(number))]) == 0
-        said = capsys.readouterr()
-        assert ("stands in for DeepAugment" in said.out + said.err) == (not more)
+    for more, message in (([], "needs DeepAugment's own images"), (roots + stand_in, "not both")):
+        assert main([*given, *more, "--out", str(tmp_path / "refused")]) == 1
+        assert message in capsys.readouterr().err
+    assert main([*given, "--plan"]) == 0
+    assert "[ ] DeepAugment's own images" in capsys.readouterr().out

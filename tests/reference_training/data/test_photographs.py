@@ -5,6 +5,7 @@ import json
 import tarfile
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,16 @@ from reference_training.data.photographs import (
     open_photographs,
 )
 from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
-from reference_training.data.second_images import Corruptions
-from reference_training.data.views import MEAN, STD, Views, cropped, decode, resized
+from reference_training.data.second_images import SECOND_IMAGES, Corruptions
+from reference_training.data.views import (
+    MEAN,
+    STD,
+    Views,
+    cropped,
+    decode,
+    random_resized_crop,
+    resized,
+)
 from reference_training.runtime.clock import Clock
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
@@ -322,3 +331,49 @@ def test_one_batch_is_made_ahead_in_another_thread_and_an_error_comes_in_its_tur
     with pytest.raises(RunError, match="the last"):
         next(batches)
     assert threads[0] == threading.get_ident() != threads[1]
+
+
+def test_resized_crops_are_cut_from_whole_photographs(folder, tmp_path):
+    corruptions = Corruptions("cycle", CorruptionOptions(frost="procedural"))
+    views = Views(40, 32, corruptions, "resized_crop")
+    photographs = open_photographs(folder)
+    (batch,) = source(photographs, tmp_path, views=views, second="clean").batches(0, 1)
+    samples = samples_at(torch.arange(12), seed=3, total=len(photographs.labels))
+    mean, std = (torch.tensor(levels).view(3, 1, 1) for levels in (MEAN, STD))
+    whole = 0
+    for image, sample, seed in zip(
+        batch.clean, samples, pair_seeds(3, torch.tensor(0), samples), strict=True
+    ):
+        try:
+            original = decode(photographs.read(int(sample)))
+        except Exception:  # a broken one, which another replaced
+            continue
+        levels = ((image * std + mean) * 255).round().to(torch.uint8)
+        part = random_resized_crop(original, seed, 32).movedim(-1, 0)
+        assert torch.equal(levels, part) or torch.equal(levels.flip(-1), part)
+        whole += 1
+    assert whole > 6
+
+
+def test_a_corrupted_crop_is_corrupted_before_it_is_cropped(folder, tmp_path, monkeypatch):
+    def gradient(images, draws):  # tells where in the square a pixel was
+        assert images.shape[-2:] == (40, 40)
+        return torch.arange(1600).view(1, 1, 40, 40).expand(len(images), 3, 40, 40) / 8
+
+    monkeypatch.setitem(SECOND_IMAGES, "gradient", gradient)
+    corruptions = Corruptions("cycle", CorruptionOptions(frost="procedural"))
+    views = Views(40, 32, corruptions, "corrupted_crop")
+    photographs = open_photographs(folder)
+    pairs = source(photographs, tmp_path, views=views, second="gradient")
+    plain = source(photographs, tmp_path, views=replace(views, kind="crop"), second="clean")
+    (batch,), (cropped_alone,) = pairs.batches(0, 1), plain.batches(0, 1)
+    assert torch.equal(batch.clean, cropped_alone.clean)  # the same crops, whatever comes first
+    mean, std = (torch.tensor(levels).view(3, 1, 1) for levels in (MEAN, STD))
+    places = ((batch.degraded * std + mean) * 255 * 8).round()[:, 0]
+    corners = set()
+    for square in places:
+        square = square if square[0, 0] < square[0, 1] else square.flip(-1)
+        assert torch.equal(square.diff(dim=0), torch.full((31, 32), 40.0))
+        assert torch.equal(square.diff(dim=1), torch.ones(32, 31))
+        corners.add(int(square[0, 0]))
+    assert len(corners) > 3

@@ -137,6 +137,16 @@ def test_rpl_is_its_closed_form():
     assert np.abs(scale - begin).max() > 1e-6  # far above the tolerance: the steps were seen
 
 
+def test_five_epochs_of_rpl_are_five_runs_over_the_same_batches():
+    model, given = net(scale=20.0), batches(6, 9)
+    once = list(ADAPTATIONS["rpl"].predict(model, given * 5))
+    found = list(ADAPTATIONS["rpl5"].predict(model, given))
+    assert len(found) == 2
+    for last, expected in zip(found, once[-2:], strict=True):
+        torch.testing.assert_close(last, expected, rtol=0, atol=0)
+    assert not torch.allclose(found[0], once[0], rtol=0, atol=1e-9)
+
+
 class Watched(ResNet):
     """Tells which network computes: the original or its copy."""
 

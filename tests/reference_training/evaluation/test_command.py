@@ -182,7 +182,7 @@ def test_arrays(arrays_folder, weights, tmp_path):
 
 
 BAD = {
-    "adaptation": (["--adaptation", "tent"], "use one of none, bn, bn_prior, rpl"),
+    "adaptation": (["--adaptation", "tent"], "use one of none, bn, bn_prior, rpl, rpl5"),
     "data": (["--data", "no/such"], "neither a folder nor one of"),
     "model": (["--corruptions", "fogg"], "did you mean 'fog'"),
     "checkpoint": (["--checkpoint", "no.pth"], "are not there; check the file"),

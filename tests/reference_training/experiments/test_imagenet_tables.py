@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from reference_training import report
 from reference_training.config import ImageNetRun
 from reference_training.corruptions import CORRUPTIONS
+from reference_training.data.photographs import RECORD
 from reference_training.experiments import imagenet, imagenet_tables
 from reference_training.experiments.job import resolve
+from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
 from reference_training.run import main, parse
+from reference_training.training import export
 from scripts.make_photograph_crops import write_folder
 
 SMALL = (
@@ -53,6 +58,37 @@ def test_a_run_ends_with_its_evaluation_and_continues_it(tmp_path, capsys):
     assert all(file.stat().st_mtime_ns == then for file, then in kept.items() if file != path)
 
 
+def test_published_weights_are_a_row_as_they_are(tmp_path, capsys):
+    """Files like AugMix's: below "module.", with the optimiser's state beside, no objects."""
+    write_folder(tmp_path, each=2, broken=0)
+    torch.manual_seed(5)
+    network = ARCHITECTURES["resnet8"].make(8)
+    weights = {f"module.{name}": value for name, value in network.state_dict().items()}
+    published = {"epoch": 89, "arch": "resnet8", "state_dict": weights, "best_acc1": torch.ones(1)}
+    torch.save(published, tmp_path / "augmix.pth.tar")
+    given = ["--experiment", "table3/augmix", *SMALL, "--data-root", str(tmp_path)]
+    given += ["--recipe.iterations", "0", "--out", str(tmp_path / "run")]
+    given += ["--weights", str(tmp_path / "augmix.pth.tar")]
+    assert main(given) == 0
+    exported = load_file(tmp_path / "run/export" / export.MODEL)
+    for name, value in network.state_dict().items():
+        assert torch.equal(exported[name], value)
+    torch.save(published | {"ema": weights}, tmp_path / "augmix.pth.tar")
+    assert main([*given, "--out", str(tmp_path / "two")]) == 1
+    assert "'state_dict.module.', 'ema.module.'; choose" in capsys.readouterr().err
+    assert main([*given, "--out", str(tmp_path / "two"), "--weights-prefix", "ema.module."]) == 0
+
+
+def test_squeezed_photographs_have_no_parts_of_random_shape(tmp_path, capsys):
+    write_folder(tmp_path, each=2, broken=0)
+    (tmp_path / RECORD).write_text("{}")
+    given = ["--experiment", "table3/augmix", *SMALL, "--data-root", str(tmp_path)]
+    given += ["--out", str(tmp_path / "run")]
+    assert main(given) == 1
+    assert "were squeezed to squares by data.prepare" in capsys.readouterr().err
+    assert main([*given, "--recipe", "shared"]) == 0
+
+
 def test_a_network_is_evaluated_as_the_tables_ask():
     def asked(row: str) -> set[tuple[str, int | None]]:
         run = ImageNetRun(experiment=row, arch=ROWS[row].arch)
@@ -61,7 +97,7 @@ def test_a_network_is_evaluated_as_the_tables_ask():
     draws = (None, *range(5))
     assert asked("table1/urie") == {("none", None)}
     assert asked("table1/vanilla") == {("none", draw) for draw in draws}  # it is in Table 4
-    both = {(name, draw) for name in ("none", "bn", "rpl") for draw in draws}
+    both = {(name, draw) for name in ("none", "bn", "rpl5") for draw in draws}
     assert asked("table3/deepaugment_augmix") == both
 
 
@@ -127,6 +163,7 @@ def test_a_table_is_written_with_the_papers_numbers_beside(trained, capsys):
     line = next(line for line in page.splitlines() if "SFD + UM" in line)
     assert "| 60.0 | 76.23 | −16.23 |" in line
     assert "Evaluated on ImageNet-C, all 50000 images. Frost overlays in training: photo" in page
+    assert "Recipes: own (cross_entropy, feature_distillation, ulfd, cross_entropy_degr" in page
     assert "left out" not in page
     assert "+ SFD + UM" in capsys.readouterr().out
     assert not (imagenet_tables.OUT / "table1.md").exists()
@@ -140,6 +177,16 @@ def test_table_4_has_adaptations_and_few_images(trained):
     # Of the draws: half of it, and 0 to 4 points more.
     assert float(few[0]) == pytest.approx(float(seen) / 2 + 2, abs=0.1)
     assert float(few[1]) == pytest.approx(2.5**0.5, abs=0.05)
+
+
+def test_a_stand_in_for_deepaugment_is_named_and_not_compared(trained):
+    given = "--experiment table3 --dataset imagenet --deepaugment-stand-in --recipe shared"
+    assert main(given.split()) == 0
+    page = (imagenet_tables.OUT / "table3.md").read_text()
+    assert "Recipes: shared (deepaugment, " in page
+    assert "was DeepAugment: deepaugment, deepaugment_ulfd, deepaugment_augmix, deep" in page
+    assert "left out: DeepAugment's own images were not there" in page
+    assert "60.31" not in page
 
 
 def test_every_network_has_its_folder_and_the_stage_that_it_needs(trained, tmp_path):

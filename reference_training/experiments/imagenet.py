@@ -324,8 +324,8 @@ def evaluation_data(run: ImageNetRun, photographs: Photographs) -> EvaluationDat
     if not (root / VALIDATION).is_dir():
         raise RunError(
             f"the evaluation needs clean images in {root / VALIDATION}; --plan says how to get "
-            "ImageNet's. A row alone, as --experiment table1/ulfd, trains without them if --evaluate "
-            "is left out: the same command with it goes on later."
+            "ImageNet's. A row alone, as --experiment table1/ulfd, trains without them if "
+            "--evaluate is left out: the same command with it goes on later."
         )
     clean = ClassFolders(root / VALIDATION, len(classes))
     if not {classes, clean.names} & {tuple(map(str, range(len(classes))))}:  # shards have numbers

@@ -17,23 +17,24 @@ from reference_training.runtime.files import read_json, write_atomically, write_
 
 CORRECT, THETA = "correct", "uncertainty"
 FORMATS = {
-    THETA: ".6g",  # of any size, and its order by severity must stay
-    "weighted_square": ".4f",
-    "image_rank_correlation": ".4f",
-    "element_rank_correlation": ".4f",
-    "auroc": ".4f",
+    THETA: ".5g",  # of any size, and its order by severity must stay
+    "weighted_square": ".3f",
+    "image_rank_correlation": ".2f",
+    "element_rank_correlation": ".2f",
+    "auroc": ".3f",
 }
 """How the measures of a UEM are written: θ, and those of its calibration."""
 HEADER = "method seed measure".split() + [f"{name} {at}" if at else name for name, at in SETS]
 Json = Mapping[str, Any]
 
 
-def write(path: Path, metrics: Json) -> None:
+def write(path: Path, metrics: Json, *, uncertainty: bool = True) -> None:
     """Writes metrics to `path`.csv and `path`.json, each atomically.
 
     Args:
         path: without a suffix.
         metrics: in the form of metrics.json, with further facts if wanted.
+        uncertainty: whether the measures of a UEM are kept.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -43,6 +44,7 @@ def write(path: Path, metrics: Json) -> None:
             counts = (round(metrics["evaluation_images"] * share) for share in _values(result))
             table.writerow((method, seed, CORRECT, *counts))
             measured = {THETA: result["uncertainty"], **result.get("calibration", {})}
+            measured = measured if uncertainty else {}
             for measure in filter(measured.get, FORMATS):
                 values = _values(measured[measure])
                 cells = (

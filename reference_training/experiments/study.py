@@ -112,7 +112,11 @@ def execute(
         )
         metrics = small.execute(run)
         description = read_json(run.folder / "run.json")
-        measurements.write(results / name, metrics | {key: description[key] for key in FACTS})
+        measurements.write(
+            results / name,
+            metrics | {key: description[key] for key in FACTS},
+            uncertainty=not run.validation_images,  # λ is chosen by top-1 alone
+        )
     found = {name: kept for name in PARTS if (kept := measurements.read(results / name))}
     if not found:
         raise RunError(f"{results} holds no data yet; run the study without --tables first.")

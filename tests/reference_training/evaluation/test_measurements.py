@@ -51,12 +51,16 @@ def test_what_is_written_is_read(tmp_path):
     expected = written["results"]["ulfd@beta=0.5,lambda=1.0"]["0"]
     theta = measured["uncertainty"]["corruptions"]
     for name, row in expected["uncertainty"]["corruptions"].items():
-        assert theta[name] == pytest.approx(row, rel=5e-6)  # six significant digits
+        assert theta[name] == pytest.approx(row, rel=5e-5)  # five significant digits
     assert set(measured["calibration"]) == {"auroc", "image_rank_correlation"}
     assert measured["calibration"]["image_rank_correlation"]["clean"] is None
-    for measure, values in measured["calibration"].items():
+    for measure, half in (("auroc", 5.1e-4), ("image_rank_correlation", 5.1e-3)):  # 3, 2 decimals
         for name, row in expected["calibration"][measure]["corruptions"].items():
-            assert values["corruptions"][name] == pytest.approx(row, abs=5.1e-5)  # four decimals
+            values = measured["calibration"][measure]["corruptions"][name]
+            assert values == pytest.approx(row, abs=half)
+    measurements.write(tmp_path / "part", written, uncertainty=False)
+    for seeds in measurements.read(tmp_path / "part")["results"].values():
+        assert seeds["0"]["uncertainty"] is None
 
 
 def test_nothing_and_damage_are_told_apart(tmp_path):

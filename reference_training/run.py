@@ -24,7 +24,7 @@ from reference_training.config import (
     SmallRun,
     UEMOptions,
 )
-from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
+from reference_training.experiments import small, small_tables
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import training
 from reference_training.paper.experiments import EXPERIMENTS, ROWS
@@ -64,6 +64,8 @@ def parse(
     if dataset == IMAGENET and name in ROWS:
         return _parse_experiment(name, known.recipe, others)
     if dataset == IMAGENET and name is not None:
+        from reference_training.experiments import imagenet_tables
+
         rows = imagenet_tables.rows(name)
         return [_parse_experiment(row, known.recipe, others) for row in rows]
     if dataset not in PRESETS:
@@ -105,15 +107,15 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetR
 
 def execute(arguments: list[str] | None) -> None:
     """Does what the command line asks for."""
-    match run := parse(arguments):
-        case SmallRun():
-            small.execute(run)
-        case PaperTables():
-            small_tables.execute(run)
-        case ImageNetRun():
-            imagenet.execute(run)
-        case _:
-            imagenet_tables.execute(run)
+    run = parse(arguments)
+    if isinstance(run, SmallRun):
+        small.execute(run)
+    elif isinstance(run, PaperTables):
+        small_tables.execute(run)
+    else:  # what only full-scale runs need is slow to import
+        from reference_training.experiments import imagenet, imagenet_tables
+
+        imagenet.execute(run) if isinstance(run, ImageNetRun) else imagenet_tables.execute(run)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -192,7 +192,7 @@ def apply(given: Application) -> int:
             )
         check_sources(task, files)
         write_json(path, record)
-        with pool(given.jobs, threads=1) as workers:
+        with pool(given.jobs, threads=1, preload=__name__) as workers:
             tasks = [
                 workers.executor.submit(corrupt_file, task, file, seed)
                 for file, seed in zip(files, seeds, strict=True)

@@ -143,8 +143,10 @@ def execute(run: SmallRun) -> dict[str, Any]:
 
 
 def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> dict[str, Any]:
-    with record.kept(run.folder, description), workers.pool(run.jobs, run.threads) as pool:
-        pool.train(stages.tasks_of(run), stages.iterations(run))
+    processes = workers.pool(run.jobs, run.threads, preload=__name__)
+    with record.kept(run.folder, description), processes as pool:
+        with stages.shared_pairs(run):
+            pool.train(stages.tasks_of(run, dataset.classes), stages.iterations(run))
         rows = evaluate_all(run, pool)
     metrics = {
         "dataset": dataset.name,

@@ -79,19 +79,21 @@ class Pairs:
         positions = torch.arange(first * self.batch_size, last * self.batch_size)
         corruptions = Corruptions(options=CorruptionOptions(frost=self.frost))
         draws = Draws(seeds, random, positions, self.seed, corruptions)
-        second = self._second(clean, draws, first, last)
+        second, flip = self._second(clean, draws, first, last)
         pairs = [clean] if second is clean else [clean, second]
         if self.dataset.flips:
-            flip = random.uniform(1)[:, 0] < 0.5
             pairs = [flipped(images, flip) for images in pairs]
         for start in range(0, len(samples), self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = [normalised(images[rows]) for images in pairs]
             yield Batch(batch[0], batch[-1], labels[rows])
 
-    def _second(self, clean: Tensor, draws: Draws, first: int, last: int) -> Tensor:
-        def made() -> Tensor:
-            return second_image(self.second, clean, draws, self.second_views)
+    def _second(self, clean: Tensor, draws: Draws, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The second images, and which pairs are flipped: drawn after them, from one stream."""
+
+        def made() -> tuple[Tensor, Tensor]:
+            second = second_image(self.second, clean, draws, self.second_views)
+            return second, draws.random.uniform(1)[:, 0] < 0.5
 
         size = clean[0].nbytes * self.batch_size * self.second_views * last
         if self.kept is None or self.second == "clean" or size > KEPT:
@@ -99,14 +101,16 @@ class Pairs:
         which = self.second, self.second_views, self.batch_size, len(self.dataset.train_labels)
         path = self.kept / "-".join(map(str, (*which, first, last)))
         if path.is_file():
-            return torch.from_numpy(np.load(path))
-        second, part = made(), path.with_suffix(f".{os.getpid()}")
+            with np.load(path) as found:
+                return torch.from_numpy(found["second"]), torch.from_numpy(found["flip"])
+        second, flip = made()
+        part = path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):  # a full disk: they are made anew each time
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                np.save(file, second.numpy())
+                np.savez(file, second=second.numpy(), flip=flip.numpy())
             part.replace(path)
-        return second
+        return second, flip
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the iterations first, ..., last − 1."""

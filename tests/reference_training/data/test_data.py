@@ -135,6 +135,7 @@ def test_a_batch_depends_on_seed_and_iteration_only(digits):
 
 
 def test_second_images_are_made_once_for_those_who_share_them(digits, tmp_path, monkeypatch):
+    digits = replace(digits, flips=True)
     options = {"batch_size": 4, "seed": 0, "second": "corruption", "frost": "procedural"}
     wanted = list(Pairs(digits, **options).batches(0, 3))
     others = [

@@ -10,7 +10,6 @@ from dataclasses import replace
 from reference_training.config import PaperTables, SmallRun
 from reference_training.corruptions import frost_source
 from reference_training.experiments import small, stages
-from reference_training.experiments.paper_figures import FIGURES
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import method_of, training
 from reference_training.networks.resnet import describe
@@ -92,6 +91,8 @@ def execute(request: PaperTables) -> None:
             print("\n" + made.terminal())
             blocks.append(made)
         if experiment.figure is not None:
+            from reference_training.experiments.paper_figures import FIGURES  # slow to import
+
             blocks += FIGURES[experiment.figure](experiment, runs[RESNET50], folder)
         blocks += [Heading("Make it again"), Code(record.command())]
         page = html_document(experiment.title, blocks)

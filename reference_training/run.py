@@ -23,9 +23,9 @@ from reference_training.config import (
     SmallRun,
     UEMOptions,
 )
-from reference_training.experiments import imagenet, imagenet_tables, small, small_tables
+from reference_training.experiments import small
 from reference_training.methods.trainings import training
-from reference_training.paper.experiments import EXPERIMENTS, ROWS
+from reference_training.paper.experiments import ALL, EXPERIMENTS, ROWS
 from reference_training.paper.recipes import OWN, recipe_of
 from reference_training.presets import PRESETS, fine_tuned
 from reference_training.runtime.command import exit_code
@@ -54,7 +54,7 @@ def parse(
     first.add_argument("--list", action="store_true")
     known, others = first.parse_known_args(arguments)
     name = known.experiment
-    if name not in (None, small_tables.ALL, *EXPERIMENTS, *ROWS):
+    if name not in (None, ALL, *EXPERIMENTS, *ROWS):
         raise RunError(
             f"unknown experiment {name!r}; use one of {', '.join(EXPERIMENTS)}, all, or one of "
             "their rows, as table1/ulfd; --list shows them."
@@ -63,12 +63,14 @@ def parse(
     if dataset == IMAGENET and name in ROWS:
         return _parse_experiment(name, known.recipe, others)
     if dataset == IMAGENET and name is not None:
+        from reference_training.experiments import imagenet_tables
+
         rows = imagenet_tables.rows(name)
         return [_parse_experiment(row, known.recipe, others) for row in rows]
     if dataset not in PRESETS:
         raise RunError(f"unknown dataset {dataset!r}; use one of {sorted(PRESETS)}.")
     if name is not None or known.list:
-        default = PaperTables(name or small_tables.ALL, dataset)
+        default = PaperTables(name or ALL, dataset)
         description = PaperTables.__doc__
         return tyro.cli(
             PaperTables, prog=PROGRAM, default=default, args=arguments, description=description
@@ -101,9 +103,14 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetR
 
 def execute(arguments: list[str] | None) -> None:
     """Does what the command line asks for."""
-    match run := parse(arguments):
-        case SmallRun():
-            small.execute(run)
+    run = parse(arguments)
+    if isinstance(run, SmallRun):
+        small.execute(run)
+        return
+    # What only tables and full-scale runs need is slow to import.
+    from reference_training.experiments import imagenet, imagenet_tables, small_tables
+
+    match run:
         case PaperTables():
             small_tables.execute(run)
         case ImageNetRun():

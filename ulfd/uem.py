@@ -27,6 +27,7 @@ then alike, so the cheap one. One σ for each image was as good as the MSE under
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -262,10 +263,23 @@ class UEMSpec:
                 f"UEM: expected features {_EXPECTED[layout].format(self.channels)}, got "
                 f"{tuple(feature_shape)}; {self._remedy(feature_shape)}."
             )
+        if layout == "NCHW":
+            self._warn_of_channels_last(feature_shape)
         shared = {"element": "", "spatial": "C", "sample": layout[1:]}[self.log_variance]
         return tuple(
             1 if axis in shared else size for axis, size in zip(layout, feature_shape, strict=True)
         )
+
+    def _warn_of_channels_last(self, shape: tuple[int, ...]) -> None:
+        """Warns of (B, H, H, C) with H channels: it fits, but hardly any (B, C, H, W) is so."""
+        _, channels, height, width = shape
+        if channels == height < width:
+            warnings.warn(
+                f"UEM: the features {tuple(shape)} are read as (B, C, H, W) with {channels} "
+                f"channels, but look like (B, H, W, C) with {width}; if they are, take "
+                f"UEM({width}, layout='NHWC').",
+                stacklevel=3,
+            )
 
     def _remedy(self, shape: tuple[int, ...]) -> str:
         """What to do about features of the wrong shape."""

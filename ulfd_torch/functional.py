@@ -45,6 +45,17 @@ def _no_tensor(name: str, value: Any) -> TypeError:
     )
 
 
+def check_dense(where: str, /, **tensors: Tensor) -> None:
+    """Raises TypeError for sparse, nested and oneDNN tensors, whose elements no kernel reads."""
+    for name, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise TypeError(
+                f"{where}: {name} is a tensor of the layout {kind}, but a dense one is needed; "
+                "convert it with .to_dense(), a nested one with .to_padded_tensor(0.0)."
+            )
+
+
 def _double(*given: Any) -> bool:
     return any(getattr(tensor, "dtype", None) == torch.float64 for tensor in given)
 
@@ -71,6 +82,7 @@ def _checked(
     for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
+        check_dense("ulfd_loss", **{name: value})
     observed = derivatives.observed(*inputs)
     distributed = [type(t) for t in inputs if _is_distributed(t)] if observed else []
     if implementation is None and (distributed or forward_ad._current_level >= 0):

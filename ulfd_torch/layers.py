@@ -32,10 +32,27 @@ def _left_as_it_was(model: nn.Module, example: Tensor) -> Iterator[None]:
             module.training = mode
 
 
+def _run(model: nn.Module, example: Tensor) -> Any:
+    """What the model makes of the example.
+
+    Raises:
+        ValueError: it does not take it.
+    """
+    try:
+        return model(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the model does not take the example, {example.dtype} {tuple(example.shape)} on "
+            f"{example.device} ({str(error).strip().splitlines()[0]}); give a batch of images as "
+            "in its training: (B, 3, H, W), one image with .unsqueeze(0), floating point, "
+            "normalised, on the model's device."
+        ) from error
+
+
 def layer_output(model: nn.Module, layer: str, example: Tensor) -> Tensor:
     """What the layer puts out for a batch of images; raises as `FeatureTap`."""
     with FeatureTap(model, layer) as tap, _left_as_it_was(model, example):
-        unwrapped(model)(example)
+        _run(unwrapped(model), example)
         return tap.take()
 
 
@@ -112,7 +129,7 @@ def suggest_layers(model: nn.Module, example: Tensor) -> list[SuggestedLayer]:
         model: any classifier; wrapped in DistributedDataParallel or compiled is fine.
         example: a batch of images (B, 3, H, W), as the model takes them.
     Raises:
-        ValueError: no layer puts out features.
+        ValueError: no layer puts out features, or the model does not take the example.
         TypeError: example is no tensor.
     """
     plain, seen, handles = unwrapped(model), dict[str, tuple[Tensor, int]](), []
@@ -127,7 +144,7 @@ def suggest_layers(model: nn.Module, example: Tensor) -> list[SuggestedLayer]:
             handles.append(module.register_forward_hook(partial(record, name)))
     try:
         with _left_as_it_was(plain, example):
-            result = plain(example)
+            result = _run(plain, example)
     finally:
         for handle in handles:
             handle.remove()

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, distributed, nn
 
+from ulfd import checks
 from ulfd.kernels import registry
 from ulfd.options import Likelihood, loss_options, member_options
 from ulfd.uem import Convolution, UEMSpec, check_layout
-from ulfd_torch.functional import ulfd_loss
+from ulfd_torch.functional import check_dense, ulfd_loss
 from ulfd_torch.layers import layer_output, layout_of
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 
@@ -269,7 +270,7 @@ class UEM(nn.Module):
             the UEM, on the feature's device.
         Raises:
             ValueError: there is no such layer, its output is no feature map or tokens, or may be
-                of either layout; or as `ulfd.UEMSpec`.
+                of either layout; the model does not take the example; or as `ulfd.UEMSpec`.
             TypeError: example is no tensor, or the layer's output is none.
         """
         feature = layer_output(model, layer, example)
@@ -340,7 +341,10 @@ class UEM(nn.Module):
 
         Raises:
             ValueError: the features have another number of channels.
+            TypeError: they are no dense tensor of a floating-point dtype.
         """
+        check_dense("UEM", features=student)
+        checks.check_dtypes("UEM", features=student.dtype)
         self.spec.output_shape(tuple(student.shape), self.layout)
         if self.training and torch.is_grad_enabled():
             self.started = True

@@ -14,9 +14,11 @@ from ulfd_torch.modules import UEM, ULFDLoss
 from ulfd_torch.statistics import LossStatistics, loss_statistics
 from ulfd_torch.step_checks import (
     check_gradient,
+    check_initialised,
     check_pairs,
     check_parts,
     explained,
+    judged,
     logits_of,
     warn_of_a_large_uem,
 )
@@ -117,7 +119,8 @@ class SelfDistillation(nn.Module):
             for every hundredth step, say. Under `torch.compile` each of the two is a graph of its
             own, compiled when first used.
     Raises:
-        ValueError: an unknown option or layer.
+        ValueError: an unknown option or layer, or a frozen teacher of a model whose lazy layers
+            have no weights yet.
         TypeError: the model, layer, uem or loss is of a wrong kind.
     """
 
@@ -142,6 +145,8 @@ class SelfDistillation(nn.Module):
             if value not in allowed:
                 raise ValueError(f"SelfDistillation: {name} is {value!r}; use one of {allowed}.")
         check_parts(uem, loss, task_loss)
+        if teacher == "frozen":
+            check_initialised(model)
         if faithful and loss is not None and getattr(loss, "gamma", None) is None:
             raise ValueError(
                 f"SelfDistillation: faithful is the loss's gamma, but {described(loss)} has none; "
@@ -238,7 +243,7 @@ class SelfDistillation(nn.Module):
             labels: y, (B,), class indices, or what `task_loss` takes.
         Raises:
             ValueError: clean and degraded differ in shape, or are one image where the model has
-                batch normalisation.
+                batch normalisation; or the cross entropy does not take the labels.
             TypeError: one of the three is no tensor, or the model takes no such dtype.
             RuntimeError: the step was closed, ẑ has no gradient, or the layer's output was changed
                 in place.
@@ -263,8 +268,8 @@ class SelfDistillation(nn.Module):
         if self.statistics:
             clamp = getattr(self.loss, "clamp", None)
             statistics = loss_statistics(z_hat, teacher, log_variance, clamp=clamp)
-        clean_loss = self.task_loss(y, labels)
-        degraded_loss = self.task_loss(y_hat, labels)
+        clean_loss = judged(self.task_loss, y, labels)
+        degraded_loss = judged(self.task_loss, y_hat, labels)
         return SelfDistillationLoss(
             total=clean_loss + degraded_loss + distillation,
             clean=clean_loss,

@@ -2,9 +2,12 @@
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ulfd.uem import UEMSpec
 from ulfd_torch.features import described
@@ -37,6 +40,16 @@ def check_parts(uem: object, loss: object, task_loss: object) -> None:
             "ULFDLoss(weight=0.1), which is the mean squared error without a UEM, or wrap it in a "
             "function of these three."
         ) from error
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Raises ValueError if the model has lazy layers without weights, of which none can be kept."""
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    if lazy := [name for name, tensor in tensors.items() if nn.parameter.is_lazy(tensor)]:
+        raise ValueError(
+            "SelfDistillation: the frozen teacher is a copy of the model as it is now, but "
+            f"{lazy[0]!r} has no value yet; run the model on a batch of images first."
+        )
 
 
 def warn_of_a_large_uem(model: nn.Module, spec: UEMSpec) -> None:
@@ -100,6 +113,31 @@ def check_gradient(layer: str, z_hat: Tensor, logits: Tensor) -> None:
             "use_reentrant=False, or under torch.no_grad(), or all that it depends on is frozen: "
             "tap a layer behind something that trains."
         )
+
+
+def judged(task_loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    """The task loss.
+
+    Raises:
+        ValueError: it is a cross entropy, which does not take these labels.
+    """
+    try:
+        return task_loss(logits, labels)
+    except (IndexError, RuntimeError, ValueError) as error:
+        entropy = task_loss is functional.cross_entropy or isinstance(
+            task_loss, nn.CrossEntropyLoss
+        )
+        if not entropy or isinstance(error, torch.OutOfMemoryError) or logits.dim() < 2:
+            raise
+        batch, classes, *places = logits.shape
+        dtype = str(labels.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"SelfDistillation: labels are {dtype} {tuple(labels.shape)}, which the cross entropy "
+            f"does not take for logits {tuple(logits.shape)} ({error}). Give class indices from 0 "
+            f"to {classes - 1}, int64 {(batch, *places)}: .long(), .squeeze(1), or of one-hot "
+            "vectors .argmax(1); probabilities in the logits' shape, floating point; or another "
+            "task_loss."
+        ) from error
 
 
 def explained(images: Tensor, error: Exception) -> Exception | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import read_json, reading, write_atomically, write_json
+from reference_training.runtime.files import read_json, reason, write_atomically, write_json
 from reference_training.runtime.image_files import (
     class_names,
     images_below,
@@ -122,19 +122,23 @@ def check_sources(task: Task, files: list[str]) -> None:
     write_json(path, before | now)
 
 
-def corrupt_file(task: Task, file: str, seed: int) -> int:
-    """Writes those corruptions of an image that are not there yet; returns how many.
+def corrupt_file(task: Task, file: str, seed: int) -> int | str:
+    """Writes those corruptions of an image that are not there yet.
+
+    Returns:
+        how many; or why the image cannot be read or corrupted.
 
     Raises:
-        RunError: the image cannot be read or corrupted, or a file not be written.
+        RunError: a file cannot be written.
         Interrupted: the parent was asked to stop.
     """
     missing = [pair for pair in task.pairs if not _there(task.target(pair, file))]
     if not missing:
         return 0
-    remedy = "Copy it anew, or remove it, and run the same command again"
-    with reading(f"the image {task.images / file}", "cannot be read", remedy):
+    try:
         image = open_rgb(task.images / file)
+    except Exception as error:  # damaged bytes make decoders raise anything
+        return f"{task.images / file} cannot be read ({reason(error)})"
     prepare = PREPARATIONS[task.preparation]
     pixels = np.array(prepare(image) if prepare else image)
     for pair in missing:
@@ -143,7 +147,7 @@ def corrupt_file(task: Task, file: str, seed: int) -> int:
         try:
             corrupted = corrupt(pixels, *pair, seeds=seed, **task.options)
         except ValueError as error:
-            raise RunError(f"{task.images / file}: {error}") from error
+            return f"{task.images / file}: {error}"
         with io.BytesIO() as content:
             how = {"quality": 85, "optimize": True} if task.jpeg else {}
             Image.fromarray(corrupted).save(content, "JPEG" if task.jpeg else "PNG", **how)
@@ -155,8 +159,8 @@ def apply(given: Application) -> int:
     """Corrupts the folder, or what is left of it after a kill; returns how many files it wrote.
 
     Raises:
-        RunError: an option is wrong, or does not fit what is already in the folder; an image cannot
-            be read.
+        RunError: an option is wrong, or does not fit what is already in the folder; or, once all
+            others are done, images cannot be read or corrupted.
     """
     task = _task(given)
     files = images_below(given.images)
@@ -192,12 +196,19 @@ def apply(given: Application) -> int:
             )
         check_sources(task, files)
         write_json(path, record)
-        with pool(given.jobs, threads=1) as workers:
+        with pool(given.jobs, threads=1, preload=__name__) as workers:
             tasks = [
                 workers.executor.submit(corrupt_file, task, file, seed)
                 for file, seed in zip(files, seeds, strict=True)
             ]
-            return sum(workers.results(tasks, 0, unit="image", description="corrupting"))
+            results = list(workers.results(tasks, 0, unit="image", description="corrupting"))
+    if broken := [result for result in results if isinstance(result, str)]:
+        lines = "\n  ".join(broken)
+        raise RunError(
+            f"{len(broken)} of {len(files)} images were left out:\n  {lines}\nCopy them anew, or "
+            "remove them, and run the same command again; the others are done."
+        )
+    return sum(results)
 
 
 def _task(given: Application) -> Task:

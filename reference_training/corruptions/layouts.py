@@ -48,6 +48,7 @@ def as_batch(images: Any) -> tuple[Tensor, Back]:
             "images: expected a torch.Tensor, a NumPy array or a PIL.Image, got "
             f"{type(images).__name__}"
         )
+    _check_elements(images)
     shape, dtype = images.shape, images.dtype
     if images.ndim not in (3, 4) or shape[-3] not in (1, 3):
         raise ValueError(
@@ -69,6 +70,17 @@ def as_batch(images: Any) -> tuple[Tensor, Back]:
         return corrupted.view(shape)
 
     return levels, back
+
+
+def _check_elements(images: Tensor) -> None:
+    """Raises TypeError for a tensor whose elements cannot be read."""
+    if images.is_nested or images.layout != torch.strided or images.is_meta:
+        kind = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
+        kind = "on the device meta, without values" if images.is_meta else f"of the layout {kind}"
+        raise TypeError(
+            f"images: expected a dense tensor on a device, got one {kind}; sparse ones have "
+            ".to_dense()"
+        )
 
 
 def _from_array(images: np.ndarray) -> tuple[Tensor, Back]:
@@ -113,7 +125,7 @@ def _levels(images: Tensor) -> Tensor:
     """uint8 as it is; floating point in [0, 1] rounded to 8 bits."""
     if images.dtype == torch.uint8:
         return images.contiguous()
-    if not images.is_floating_point():
+    if images.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(
             f"images: expected uint8, or floating point in [0, 1], got {images.dtype}; grey levels "
             "from 0 to 255 become uint8 by .to(torch.uint8), in NumPy .astype(np.uint8), others "

@@ -12,8 +12,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
+from numbers import Integral
+from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -47,6 +50,7 @@ class RandomCorruption(v2.Transform):
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or range.
+        FileNotFoundError: frost photographs asked for and not there.
     """
 
     _transformed_types = (is_pure_tensor, tv_tensors.Image, Image.Image)
@@ -60,14 +64,23 @@ class RandomCorruption(v2.Transform):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        levels = (severities,) if isinstance(severities, int) else tuple(severities)
-        self.severities = tuple(severity_levels(levels, len(levels)))
-        corruption_codes(self.kinds, len(self.kinds))
-        if not (self.kinds and self.severities):
+        self.kinds = _several("kinds", kinds, str)
+        levels = _several("severities", severities, Integral)
+        if not (self.kinds and levels):
             raise ValueError("kinds and severities: expected at least one of each, got none")
-        if not 0 <= p <= 1:
-            raise ValueError(f"p: expected a share from 0 to 1, got {p}")
+        if unknown := sorted(options.keys() - {each.name for each in fields(CorruptionOptions)}):
+            known = ", ".join(each.name for each in fields(CorruptionOptions))
+            raise TypeError(f"{unknown[0]}: RandomCorruption has no such option; it has {known}")
+        if not (isinstance(p, SupportsFloat) and 0 <= float(p) <= 1):
+            raise ValueError(f"p: expected a share from 0 to 1, got {p!r}")
+        try:  # what is wrong shows here, not an epoch later
+            self.severities = tuple(severity_levels(levels, len(levels)))
+            corruption_codes(self.kinds, len(self.kinds))
+            corrupt(np.zeros((64, 64, 3), np.uint8), "contrast", 1, **options)
+        except (TypeError, ValueError) as error:
+            name, _, what = str(error).partition(":")
+            names = {"corruption": "kinds", "severity": "severities"}
+            raise type(error)(f"{names.get(name, name)}:{what}") from error
         self.p = p
         self.pair = pair
         self.options = CorruptionOptions(**options)
@@ -143,6 +156,14 @@ class RandomCorruption(v2.Transform):
         if isinstance(inpt, tv_tensors.TVTensor):
             return tv_tensors.wrap(corrupted, like=inpt)
         return corrupted
+
+
+def _several(name: str, given: Any, one: type) -> tuple[Any, ...]:
+    """One or several as a tuple."""
+    try:
+        return (given,) if isinstance(given, one) else tuple(given)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected one or several, got {given!r}") from error
 
 
 def _bytes(image: Tensor) -> bytes:

@@ -5,10 +5,14 @@ never from a generator's state, so that a run continues at any iteration exactly
 gone on.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +26,9 @@ from reference_training.data.second_images import Corruptions, Draws, flipped, s
 CHUNK = 16
 """Iterations of 32×32 images degraded together, fewer of larger ones: large groups of one
 corruption make it several times faster."""
+
+KEPT = 2**28
+"""Bytes of second images that are kept for each seed of a run, on the disk."""
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -46,6 +53,9 @@ class Pairs:
     """Which frost overlays; see `corruptions.frost_source`."""
     second_views: int = 1
     """How many second images, see `second_image`."""
+    kept: Path | None = None
+    """A folder of this dataset, seed and frost, where the next that asks finds the second images
+    that were made already: those of the first iterations, up to `KEPT`."""
 
     def samples(self, first: int, last: int) -> Tensor:
         """The indices of the samples of the iterations first, ..., last − 1, in order."""
@@ -69,15 +79,38 @@ class Pairs:
         positions = torch.arange(first * self.batch_size, last * self.batch_size)
         corruptions = Corruptions(options=CorruptionOptions(frost=self.frost))
         draws = Draws(seeds, random, positions, self.seed, corruptions)
-        second = second_image(self.second, clean, draws, self.second_views)
+        second, flip = self._second(clean, draws, first, last)
         pairs = [clean] if second is clean else [clean, second]
         if self.dataset.flips:
-            flip = random.uniform(1)[:, 0] < 0.5
             pairs = [flipped(images, flip) for images in pairs]
         for start in range(0, len(samples), self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = [normalised(images[rows]) for images in pairs]
             yield Batch(batch[0], batch[-1], labels[rows])
+
+    def _second(self, clean: Tensor, draws: Draws, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The second images, and which pairs are flipped: drawn after them, from one stream."""
+
+        def made() -> tuple[Tensor, Tensor]:
+            second = second_image(self.second, clean, draws, self.second_views)
+            return second, draws.random.uniform(1)[:, 0] < 0.5
+
+        size = clean[0].nbytes * self.batch_size * self.second_views * last
+        if self.kept is None or self.second == "clean" or size > KEPT:
+            return made()
+        which = self.second, self.second_views, self.batch_size, len(self.dataset.train_labels)
+        path = self.kept / "-".join(map(str, (*which, first, last)))
+        if path.is_file():
+            with np.load(path) as found:
+                return torch.from_numpy(found["second"]), torch.from_numpy(found["flip"])
+        second, flip = made()
+        part = path.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):  # a full disk: they are made anew each time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                np.savez(file, second=second.numpy(), flip=flip.numpy())
+            part.replace(path)
+        return second, flip
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the iterations first, ..., last − 1."""

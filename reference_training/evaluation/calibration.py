@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 ELEMENTS = 16_384
@@ -76,6 +74,8 @@ def auroc(clean: ArrayLike, degraded: ArrayLike) -> float:
     Returns:
         P(degraded > clean) + P(equal) / 2 of two images drawn at random; 0.5 is chance.
     """
+    from sklearn.metrics import roc_auc_score  # slow to import, and most processes need it late
+
     clean, degraded = np.asarray(clean), np.asarray(degraded)
     truth = np.repeat([0, 1], [len(clean), len(degraded)])
     return float(roc_auc_score(truth, np.concatenate([clean, degraded])))
@@ -109,6 +109,8 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     Returns:
         ρ in [−1, 1], or NaN where one side is constant and has no order.
     """
+    from scipy.stats import rankdata  # slow to import
+
     first, second = np.asarray(first), np.asarray(second)
     if (first == first[0]).all() or (second == second[0]).all():
         return nan

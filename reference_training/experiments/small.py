@@ -13,7 +13,6 @@ from reference_training.evaluation.trained import summarise, test_images
 from reference_training.experiments import stages
 from reference_training.methods.trainings import canonical
 from reference_training.networks import small as networks
-from reference_training.reporting import pages
 from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError, check_at_least
 from reference_training.runtime.files import JsonLines, write_json
@@ -146,8 +145,10 @@ def execute(run: SmallRun) -> dict[str, Any]:
 
 
 def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> dict[str, Any]:
-    with record.kept(run.folder, description), workers.pool(run.jobs, run.threads) as pool:
-        pool.train(stages.tasks_of(run), stages.iterations(run))
+    processes = workers.pool(run.jobs, run.threads, preload=__name__)
+    with record.kept(run.folder, description), processes as pool:
+        with stages.shared_pairs(run):
+            pool.train(stages.tasks_of(run, dataset.classes), stages.iterations(run))
         rows = evaluate_all(run, pool)
     metrics = {
         "dataset": dataset.name,
@@ -166,6 +167,8 @@ def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> di
         },
     }
     write_json(run.folder / "metrics.json", metrics)
+    from reference_training.reporting import pages  # the workers need none of it
+
     pages.write_report(run.folder, example=dataset.test_images[0])
     print(pages.terminal_table(metrics, description))
     print(f"report: {run.folder / 'report.html'}")

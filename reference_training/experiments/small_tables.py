@@ -18,7 +18,7 @@ from reference_training.experiments.paper_figures import FIGURES, Material
 from reference_training.methods.base import VANILLA
 from reference_training.methods.trainings import method_of, training
 from reference_training.networks.resnet import describe
-from reference_training.paper.experiments import EXPERIMENTS, RESNET50, ROWS, Experiment, Row
+from reference_training.paper.experiments import ALL, EXPERIMENTS, RESNET50, ROWS, Experiment, Row
 from reference_training.presets import BUDGETS, PRESETS
 from reference_training.reporting.blocks import Block, Code, Heading, Table
 from reference_training.reporting.measures import Json, vanilla_errors
@@ -27,8 +27,6 @@ from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
 from reference_training.training import checkpoint, record
-
-ALL = "all"
 
 
 def select_experiments(name: str) -> dict[str, Experiment]:

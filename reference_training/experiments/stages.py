@@ -1,5 +1,8 @@
 """The stages of a run: networks that begin from nothing, then every training that needs them."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from graphlib import TopologicalSorter
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_training.config import SmallRun
 from reference_training.corruptions import CorruptionOptions
@@ -50,15 +53,23 @@ def trainings_of(run: SmallRun) -> list[Training]:
     return [trainings[name] for name in sorter.static_order()]
 
 
-def tasks_of(run: SmallRun) -> dict[workers.Key, workers.TrainingTask]:
-    """Every training of every seed."""
+def tasks_of(run: SmallRun, classes: int) -> dict[workers.Key, workers.TrainingTask]:
+    """Every training of every seed; one is as dear as it has iterations and weights."""
+    model = small.classifier(run, classes)
     return {
         (entry.name, seed): workers.TrainingTask(
-            (train, run, seed, entry.name), [(other.name, seed) for other in entry.before]
+            (train, run, seed, entry.name),
+            [(other.name, seed) for other in entry.before],
+            cost=schedule_of(run, entry).iterations * weights,
         )
         for entry in trainings_of(run)
+        for weights in [_weights_of(entry.make_step(model, run.recipe, run.uem))]
         for seed in run.seeds
     }
+
+
+def _weights_of(step: nn.Module) -> int:
+    return sum(weight.numel() for weight in step.parameters())
 
 
 def schedule_of(run: SmallRun, wanted: Training) -> Schedule:
@@ -77,6 +88,20 @@ def iterations(run: SmallRun) -> int:
 def folder_of(run: SmallRun, seed: int, name: str) -> Path:
     """Where a stage keeps its checkpoints and losses."""
     return run.folder / f"seed-{seed}" / name
+
+
+def _pairs_folder(run: SmallRun) -> Path:
+    return run.folder / "pairs"
+
+
+@contextmanager
+def shared_pairs(run: SmallRun) -> Iterator[None]:
+    """While active, the trainings of one seed find the images that another of them degraded."""
+    shutil.rmtree(_pairs_folder(run), ignore_errors=True)  # a killed start may have left some
+    try:
+        yield
+    finally:
+        shutil.rmtree(_pairs_folder(run), ignore_errors=True)
 
 
 def _weights(run: SmallRun, seed: int, name: str, prefix: str) -> dict[str, Tensor]:
@@ -118,6 +143,7 @@ def train(run: SmallRun, seed: int, name: str) -> None:
         second=wanted.second,
         frost=run.frost,
         second_views=wanted.method.second_views,
+        kept=_pairs_folder(run) / str(seed),
     )
     TrainingLoop(
         _step(run, seed, wanted, dataset.classes),

@@ -53,6 +53,8 @@ NEXT = (
 DEEPAUGMENT = "cross_entropy_degraded@second=deepaugment_or_clean"
 BOTH = "augmix@second=deepaugment_augmix"  # DeepAugment + AugMix
 
+ALL = "all"
+"""Stands for all of them."""
 EXPERIMENTS: Mapping[str, Experiment] = {
     "table1": Experiment(
         "Table 1: clean, seen and unseen corruptions",

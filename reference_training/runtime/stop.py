@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run at the next safe point instead of in the middle of a step."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -59,11 +60,14 @@ def end_with_parent() -> None:
 
     An orphan would go on for hours, and write beside the processes of the next start.
     """
-    parent = os.getppid()
+    starter, parent = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        if starter is not None:  # the system's parent may be a fork server, which lives on
+            starter.join()
+        else:
+            while os.getppid() == parent:
+                time.sleep(0.5)
         os._exit(1)  # all files are written atomically, so no moment is a bad one
 
     threading.Thread(target=watch, daemon=True).start()

@@ -6,10 +6,11 @@ working on several seeds or sets at once: faster, and the same numbers on every 
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,9 +58,10 @@ def shared() -> Shared:
     return _shared
 
 
-def _begin(link: Shared, threads: int) -> None:
+def _begin(link: Shared, threads: int, environment: dict[str, str]) -> None:
     global _shared
     _shared = link
+    os.environ.update(environment)  # the server's is from when it began
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everyone; the parent decides
     torch.set_num_threads(threads)
@@ -85,20 +87,38 @@ class TrainingTask(NamedTuple):
 
     call: tuple[Any, ...]
     needs: Sequence[Key]
+    cost: float = 1.0
+    """About how long it takes, in any unit."""
+
+
+def urgency(tasks: Mapping[Key, TrainingTask]) -> dict[Key, float]:
+    """What each task costs, and the dearest chain of those that wait for it.
+
+    The most urgent first leaves the short ones for the end, when a core could be without work
+    (Graham 1969).
+    """
+    found: dict[Key, float] = {}
+    order = TopologicalSorter({key: task.needs for key, task in tasks.items()}).static_order()
+    for key in reversed([*order]):
+        waiting = (found[other] for other, task in tasks.items() if key in task.needs)
+        found[key] = tasks[key].cost + max(waiting, default=0.0)
+    return found
 
 
 @dataclass(frozen=True)
 class Pool:
     """Runs tasks in worker processes, under a progress bar and the parent's signals."""
 
-    executor: ProcessPoolExecutor
+    executor: Executor
     link: Shared
+    jobs: int
 
     def train(self, tasks: Mapping[Key, TrainingTask], iterations: int) -> None:
         """Runs the training tasks, showing how far the workers' iterations have come.
 
         Args:
-            tasks: each begins as soon as those that it needs are done.
+            tasks: each begins when those that it needs are done and a worker is free, the most
+                urgent first.
             iterations: of all tasks together.
         Raises:
             RunError: a task failed; the others were stopped and have saved.
@@ -106,11 +126,16 @@ class Pool:
         """
         sorter = TopologicalSorter({key: task.needs for key, task in tasks.items()})
         sorter.prepare()
+        first = urgency(tasks)
+        ready: list[Key] = []
         running: dict[Future[None], Key] = {}
         errors: list[BaseException] = []
         with bar(iterations, "it", "training") as progress:
             while sorter.is_active() and (running or not errors):
-                for key in () if errors else sorter.get_ready():
+                ready += sorter.get_ready()
+                ready.sort(key=first.__getitem__, reverse=True)
+                while ready and not errors and len(running) < self.jobs:
+                    key = ready.pop(0)
                     running[self.executor.submit(*tasks[key].call)] = key
                 finished, _ = wait(running, POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -141,28 +166,32 @@ class Pool:
 
 
 @contextmanager
-def pool(jobs: int | None, threads: int) -> Iterator[Pool]:
+def pool(jobs: int | None, threads: int, *, preload: str) -> Iterator[Pool]:
     """Starts the workers; on SIGINT or SIGTERM they save what they have, and the pool ends.
 
     Args:
         jobs: worker processes; None is as many as torch would use threads: one for each core.
         threads: torch's threads in each of them.
+        preload: the module with the tasks; imported once, in the process that forks all workers.
     Raises:
         Interrupted: a signal came.
         RunError: a worker was killed from outside.
     """
-    context = multiprocessing.get_context("spawn")
+    served = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+    context = multiprocessing.get_context("forkserver" if served else "spawn")
+    context.set_forkserver_preload([preload, "torch._dynamo"])  # which torch's optimisers import
     link = Shared(context.Event(), context.Value("q", 0), context.Value("q", 0))
+    jobs = jobs or torch.get_num_threads()
     executor = ProcessPoolExecutor(
-        jobs or torch.get_num_threads(),
+        jobs,
         mp_context=context,
         initializer=_begin,
-        initargs=(link, threads),
+        initargs=(link, threads, dict(os.environ)),
     )
     signals = StopOnSignal(link.stop)
     try:
         with signals:
-            yield Pool(executor, link)
+            yield Pool(executor, link, jobs)
     except BrokenProcessPool as error:
         if signals.came:
             raise Interrupted from error

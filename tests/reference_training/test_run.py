@@ -109,17 +109,16 @@ def test_interrupted_says_how_to_continue(whole, tmp_path):
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    """The process numbers of a run's workers, from Linux's /proc."""
-    found = []
+    """The process numbers of a run's workers, from Linux's /proc: children of its fork server."""
+    parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            command = (folder / "cmdline").read_text()
+            if "forkserver" in (folder / "cmdline").read_text():
+                parents[int(folder.name)] = parent
         except (OSError, IndexError):
             continue  # it ended while we looked
-        if parent == process.pid and "spawn_main" in command:
-            found.append(int(folder.name))
-    return found
+    return [worker for worker, server in parents.items() if parents.get(server) == process.pid]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")

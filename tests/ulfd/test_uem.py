@@ -145,3 +145,12 @@ def test_sizes_are_whole_numbers(wrong):
 def test_bad_features(shape, layout, message):
     with pytest.raises(ValueError, match=message):
         UEMSpec(8).output_shape(shape, layout)
+
+
+def test_features_that_look_like_channels_last_are_warned_of(recwarn):
+    with pytest.warns(UserWarning, match=r"take UEM\(2048, layout='NHWC'\)"):
+        UEMSpec(7).output_shape((2, 7, 7, 2048))
+    for shape in ((2, 7, 7, 7), (2, 8, 7, 9), (2, 7, 7, 5), (2, 7, 8, 9)):
+        UEMSpec(shape[1]).output_shape(shape)
+    UEMSpec(2048).output_shape((2, 7, 7, 2048), "NHWC")
+    assert not recwarn.list

@@ -109,7 +109,7 @@ def test_the_model_stays_as_it_was(find, size):
     if size == 8:
         find(model, images)
     else:
-        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        with pytest.raises(ValueError, match="shapes cannot be multiplied"):
             find(model, images)
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
@@ -217,3 +217,18 @@ def test_wrong_use():
     for call in (FeatureTap, lambda *given: SelfDistillation(given[0], layer=given[1])):
         with pytest.raises(ValueError, match=r"no layer 'layer9'.*suggest_layers\(model, images\)"):
             call(models.resnet18(), "layer9")
+
+
+@pytest.mark.parametrize(
+    "example",
+    [torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.rand(3, 8, 8), torch.rand(1, 8, 8, 3)],
+    ids=["uint8", "one image", "channels last"],
+)
+def test_an_example_that_the_model_does_not_take(example):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
+    for found in (
+        lambda: UEM.for_layer(model, "1", example),
+        lambda: suggest_layers(model, example),
+    ):
+        with pytest.raises(ValueError, match=r"does not take the example, .*\.unsqueeze\(0\)"):
+            found()

@@ -518,3 +518,37 @@ def test_a_network_with_the_channels_last_distils(layout, sigma):
     result.total.backward()
     assert uem.to_map.weight.grad.abs().sum() > 1e-3
     assert model[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.rand(4),
+        LABELS.int(),
+        LABELS[:3],
+        LABELS[:, None],
+        torch.tensor([0, 1, 2, 3]),
+        torch.tensor([0, 1, 2, -1]),
+        functional.one_hot(LABELS, 3),
+    ],
+    ids=["float", "int32", "few", "(B, 1)", "too large", "negative", "one-hot"],
+)
+def test_labels_that_the_cross_entropy_does_not_take(labels):
+    step = SelfDistillation(network(), layer="2")
+    with pytest.raises(ValueError, match=r"labels are .*class indices from 0 to 2, int64 \(4,\)"):
+        step(*images(), labels)
+
+
+def test_another_task_loss_speaks_for_itself():
+    step = SelfDistillation(network(), layer="2", task_loss=nn.BCEWithLogitsLoss())
+    with pytest.raises(ValueError, match="Target size"):
+        step(*images(), LABELS)
+
+
+def test_no_frozen_teacher_of_a_network_without_weights():
+    lazy = nn.Sequential(nn.LazyConv2d(6, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"'0.weight' has no value yet; run the model"):
+        SelfDistillation(lazy, layer="1", teacher="frozen")
+    lazy(images()[0])
+    step = SelfDistillation(lazy, layer="1", teacher="frozen")
+    assert torch.equal(step.frozen[0].weight, lazy[0].weight)

@@ -156,3 +156,24 @@ def test_sharded_features_take_the_composite_form(mesh, placement):
     torch.testing.assert_close(number, ulfd_loss(*tensors[:2], 0.5))
     with pytest.raises(ValueError, match=r"'native' cannot serve.*DTensor.*implementation=None"):
         ulfd_loss(*leaves, implementation="native")
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors|.*beta:UserWarning")
+@pytest.mark.parametrize("make", ["to_sparse", "to_mkldnn", "nested", "float8"])
+def test_what_no_kernel_reads_is_refused(make):
+    dense = torch.rand(2, 4, 3, 3)
+    if make == "nested":
+        odd = torch.nested.nested_tensor([dense[0], dense[1]])
+    else:
+        odd = dense.to(torch.float8_e4m3fn) if make == "float8" else getattr(dense, make)()
+    message = "dtype float8_e4m3fn" if make == "float8" else "a dense one is needed"
+    for refused in (
+        lambda: ulfd_loss(odd, odd),
+        lambda: ulfd_loss(dense, dense, odd),
+        lambda: value_and_grad(dense, odd),
+        lambda: loss_statistics(odd, dense, dense),
+        lambda: UEM(4)(odd),
+        lambda: UEM.official(4)(odd),
+    ):
+        with pytest.raises(TypeError, match=message):
+            refused()

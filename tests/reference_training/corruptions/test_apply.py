@@ -151,9 +151,14 @@ def test_folders_that_do_not_fit_are_refused(photos, tmp_path, capsys):
     assert apply(photos, tmp_path / "c", *some) == 0
     assert apply(photos, tmp_path / "c", *some, "--seed", "1") == 1
     assert "was made with another choice of seed" in capsys.readouterr().err
-    (photos / "cat" / "9.png").write_bytes(b"no image")
+    (photos / "cat" / "0.png").write_bytes(b"no image")
+    (photos / "dog" / "9.png").write_bytes((photos / "dog" / "1.png").read_bytes()[:99])
     assert apply(photos, tmp_path / "d", *some) == 1
-    assert "cat/9.png cannot be read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 of 7 images were left out" in said
+    assert "cat/0.png cannot be read" in said
+    assert "dog/9.png cannot be read" in said
+    assert len(list((tmp_path / "d").rglob("*.png"))) == 5
     Image.new("RGB", (40, 40)).save(photos / "cat" / "1.jpg")
     assert apply(photos, tmp_path / "e", *some) == 1
     assert "more than one image named cat/1" in capsys.readouterr().err

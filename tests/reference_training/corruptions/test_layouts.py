@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 
 from reference_training.corruptions import CORRUPTIONS, corrupt
 from reference_training.corruptions.layouts import as_batch
@@ -217,3 +218,18 @@ def test_what_would_be_lost_or_ignored_is_refused():
         corrupt(photo, "contrast", 1, seed=1, seeds=[2])
     with pytest.raises(TypeError, match=r"astype\(np.uint8\)"):
         corrupt(photo.astype(np.int64), "contrast", 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Tensor.to_sparse, "layout sparse_coo"),
+        (Tensor.to_mkldnn, "layout _mkldnn"),
+        (lambda images: images.to("meta"), "device meta"),
+        (lambda images: torch.nested.nested_tensor([*images]), "layout nested"),
+        (lambda images: images.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
+    ],
+)
+def test_tensors_without_elements_to_read_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        corrupt(make(torch.rand(2, 3, 32, 32)), "contrast", 1)

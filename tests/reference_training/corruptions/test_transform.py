@@ -132,13 +132,23 @@ def test_a_share_stays_clean():
     [
         ({"kinds": ("gausian_noise",)}, "did you mean 'gaussian_noise'"),
         ({"kinds": ()}, "at least one of each"),
-        ({"severities": (0,)}, "severity: expected 1, 2, 3, 4 or 5, got 0"),
+        ({"kinds": None}, "kinds: expected one or several, got None"),
+        ({"kinds": (3,)}, "kinds: expected names, got int"),
+        ({"severities": (0,)}, "severities: expected 1, 2, 3, 4 or 5, got 0"),
+        ({"severities": 2.0}, "severities: expected one or several, got 2.0"),
         ({"p": 1.5}, "p: expected a share from 0 to 1, got 1.5"),
+        ({"p": "all"}, "p: expected a share from 0 to 1, got 'all'"),
+        ({"parameters": "huge"}, "parameters: 'huge' is unknown"),
+        ({"seed": 3}, "seed: RandomCorruption has no such option; it has parameters"),
     ],
 )
 def test_messages(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         RandomCorruption(**arguments)
+
+
+def test_one_severity_of_numpy():
+    assert RandomCorruption(severities=np.int64(3)).severities == (3,)
 
 
 def test_a_sample_without_an_image_is_refused():

@@ -134,6 +134,23 @@ def test_a_batch_depends_on_seed_and_iteration_only(digits):
     assert not torch.equal(other.labels, whole[0].labels)
 
 
+def test_second_images_are_made_once_for_those_who_share_them(digits, tmp_path, monkeypatch):
+    digits = replace(digits, flips=True)
+    options = {"batch_size": 4, "seed": 0, "second": "corruption", "frost": "procedural"}
+    wanted = list(Pairs(digits, **options).batches(0, 3))
+    others = [
+        Pairs(digits, **options | changes, kept=tmp_path)
+        for changes in ({"second": "clean"}, {"batch_size": 5}, {"second_views": 2}, {})
+    ] + [Pairs(training_subset(digits, 100), **options, kept=tmp_path)]
+    for pairs in others:
+        list(pairs.batches(0, 3))
+    assert len([*tmp_path.iterdir()]) == 4  # the clean ones are not kept
+    monkeypatch.setattr("reference_training.data.pairs.second_image", None)
+    again = Pairs(digits, **options, kept=tmp_path).batches(0, 3)
+    for batch, same in zip(wanted, again, strict=True):
+        assert all(map(torch.equal, batch, same))
+
+
 def test_an_epoch_shows_every_image_once(digits):
     total = len(digits.train_labels)
     source = pairs(digits, batch_size=total)

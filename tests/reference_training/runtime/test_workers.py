@@ -3,12 +3,13 @@
 import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.stop import Interrupted
-from reference_training.runtime.workers import Pool, Shared, TrainingTask
+from reference_training.runtime.workers import Pool, Shared, TrainingTask, urgency
 
 
 @pytest.fixture
@@ -16,7 +17,9 @@ def pool():
     context = multiprocessing.get_context("spawn")
     with ThreadPoolExecutor(2) as executor:
         yield Pool(
-            executor, Shared(threading.Event(), context.Value("q", 0), context.Value("q", 0))
+            executor,
+            Shared(threading.Event(), context.Value("q", 0), context.Value("q", 0)),
+            jobs=2,
         )
 
 
@@ -58,3 +61,21 @@ def test_a_failure_stops_the_others_and_is_the_one_that_is_told(pool):
     with pytest.raises(RunError, match="a disk is full"):
         pool.train(tasks, 3)
     assert not began
+
+
+def test_the_dearest_chain_begins_first(pool):
+    began = []
+    tasks = {
+        ("short", 0): TrainingTask((began.append, "short"), (), cost=1),
+        ("long", 0): TrainingTask((began.append, "long"), (), cost=5),
+        ("first", 0): TrainingTask((began.append, "first"), (), cost=2),
+        ("second", 0): TrainingTask((began.append, "second"), [("first", 0)], cost=4),
+    }
+    assert urgency(tasks) == {
+        ("short", 0): 1,
+        ("long", 0): 5,
+        ("first", 0): 6,
+        ("second", 0): 4,
+    }
+    replace(pool, jobs=1).train(tasks, 1)
+    assert began == ["first", "long", "second", "short"]

@@ -22,9 +22,12 @@ SECONDS, FEWEST, MOST = 3.0, 7, 41
 SHORT = 1e-3  # seconds
 LIBC = ctypes.CDLL(None)
 Run = Callable[[], Any]
+Clock = Callable[[], float]
 
 
-def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
+def by_turns(
+    candidates: Mapping[str, Run], clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of every round of every candidate; each round has its own order, drawn once for all.
 
     A drift of the machine's speed then meets all of them, and the ratio of two candidates can be
@@ -32,10 +35,11 @@ def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
     the caches. As many rounds as fit into about three seconds a candidate.
 
     Single calls are timed, which find the caches as the others left them. Where any candidate takes
-    less than a millisecond, every one is repeated until the clock is fine enough.
+    less than a millisecond, every one is repeated until the clock is fine enough. The clock gives
+    seconds; `time.process_time` leaves out the waiting for other programs, and adds all threads up.
     """
     order, generator = list(candidates), random.Random(0)
-    once = {name: _seconds(run, 1) for name, run in candidates.items()}
+    once = {name: _seconds(run, 1, clock) for name, run in candidates.items()}
     rounds = int(SECONDS * len(once) / sum(once.values()))
     short = min(once.values()) < SHORT
     repeats = {name: 1 + int(2 * SHORT / took) if short else 1 for name, took in once.items()}
@@ -45,16 +49,16 @@ def by_turns(candidates: Mapping[str, Run]) -> dict[str, list[float]]:
         for name in order:
             if short:
                 candidates[name]()
-            times[name].append(_seconds(candidates[name], repeats[name]))
+            times[name].append(_seconds(candidates[name], repeats[name], clock))
     return times
 
 
-def _seconds(run: Run, repeats: int) -> float:
+def _seconds(run: Run, repeats: int, clock: Clock) -> float:
     """The mean time of a call."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         run()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def summary(times: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, Any]]:

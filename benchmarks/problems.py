@@ -1,8 +1,8 @@
 """What is measured: the only place for shapes, σ kinds, dtypes and sizes. Data; imports nothing.
 
-`python -m benchmarks.cpu`, `gpu`, `corruptions` and `parity`, from which the published tables are
-made, and the suite `pytest benchmarks` measure the same problems. Those in a `..._BY_DEFAULT` are
-what the suite takes without `--everything`.
+`python -m benchmarks.cpu`, `gpu`, `corruptions`, `parity` and `step_cost`, from which the published
+tables are made, and the suite `pytest benchmarks` measure the same problems. Those in a
+`..._BY_DEFAULT` are what the suite takes without `--everything`.
 """
 
 from dataclasses import dataclass
@@ -143,6 +143,24 @@ UEMS_BY_DEFAULT = (
     UEMProblem(512, 8, "pointwise", FORWARD),
     UEMProblem(512, 8, "pointwise", BOTH),
 )
+
+
+@dataclass(frozen=True)
+class StepProblem:
+    """One training step.
+
+    Args:
+        network: a key of `step_cost.NETWORKS`.
+        side: of the images (pairs, 3, side, side), float32.
+        pairs: of a clean and a degraded image, in a batch.
+    """
+
+    network: str
+    side: int = 224
+    pairs: int = 8
+
+
+STEPS = (StepProblem("ResNet-8", 32, 128), StepProblem("ResNet-18"), StepProblem("ResNet-50"))
 
 PHOTOGRAPH = (500, 375)  # width and height, as of most of ImageNet's files
 PHOTOGRAPHS = 75  # each of the 15 corruptions at each of the 5 severities once

@@ -63,6 +63,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "ahead-of-time": lambda: _section("Ahead of time"),
     "parity": lambda: _section("Parity"),
     "corruptions": lambda: _section("Corruptions"),
+    "step": lambda: _section("A training step"),
     "family": _family,
     "jax-versions": jax_versions.table,
     "paper-modules": lambda: _paper(

@@ -70,6 +70,7 @@ def execute(
     size: int = 224,
     seed: int = 0,
     public: bool = True,
+    across: int = 1,
 ) -> None:
     """Makes the sheet and writes it, saying which overlays of frost were used.
 
@@ -81,12 +82,15 @@ def execute(
         seed: Of all that is random.
         public: Whether the public package stands beside, where it is installed; for 224's
             parameters only, as it has no others.
+        across: In how many parts, side by side, the types are shown.
 
     Raises:
         RunError: an option is wrong.
     """
     if out.suffix.lower() != ".png" or out.is_dir():
         raise RunError(f"--out is {out}, but must be the name of a PNG file, as sheet.png.")
+    if across < 1:
+        raise RunError(f"--across is {across}, but must be at least 1.")
     clean = load_square(image, size)
     pixels, types = torch.from_numpy(clean.copy()).permute(2, 0, 1), tqdm(CORRUPTIONS, desc="ours")
     try:
@@ -99,7 +103,7 @@ def execute(
     if public and installed and comparable:
         blocks.append(("the public package imagecorruptions", public_rows(clean, seed)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(blocks).save(out, "PNG", optimize=True)
+    sheet(blocks, across=across).save(out, "PNG", optimize=True)
     print(f"{out}; frost: {frost_source(options.frost)}")
 
 

@@ -42,16 +42,18 @@ def corrupted_rows(
     return {name: list(row.permute(0, 2, 3, 1).cpu().numpy()) for name, row in rows.items()}
 
 
-def sheet(blocks: Sequence[tuple[str, Rows]], *, scale: int = 1) -> Image.Image:
+def sheet(blocks: Sequence[tuple[str, Rows]], *, scale: int = 1, across: int = 1) -> Image.Image:
     """Blocks side by side: each has a title, and below it the names and images of its rows.
 
     Args:
         blocks: (title, rows), of images of one size.
         scale: pixels of the sheet for a pixel of an image, each way.
+        across: beside each other, parts of each block.
     """
+    blocks = [part for title, rows in blocks for part in _parts(title, rows, across)]
     first = next(iter(blocks[0][1].values()))[0]
     height, width = (scale * side for side in first.shape[:2])
-    points = max(10, height // 7)
+    points = max(12, height // 7)
     font = ImageFont.load_default(points)
     names = max(font.getlength(name) for _, rows in blocks for name in rows)
     margin, line = int(names) + 2 * _GAP, int(1.6 * points) + _GAP
@@ -70,3 +72,13 @@ def sheet(blocks: Sequence[tuple[str, Rows]], *, scale: int = 1) -> Image.Image:
                 cell = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
                 page.paste(cell, (left + column * (width + _GAP), top))
     return page
+
+
+def _parts(title: str, rows: Rows, count: int) -> list[tuple[str, Rows]]:
+    """A block's rows in that many blocks, as even as can be, under one title."""
+    names = list(rows)
+    each = -(-len(names) // count)
+    parts = [names[start : start + each] for start in range(0, len(names), each)]
+    return [
+        ("" if at else title, {name: rows[name] for name in part}) for at, part in enumerate(parts)
+    ]

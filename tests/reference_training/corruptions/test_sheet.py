@@ -54,6 +54,16 @@ def test_an_image_stands_in_its_row_and_block():
     assert tuple(page[0, 0]) == (255, 255, 255)
 
 
+def test_a_sheet_in_parts_has_them_side_by_side_under_one_title():
+    rows = {str(row): [np.full((32, 32, 3), row, np.uint8)] for row in range(5)}
+    page = np.asarray(sheet([("title", rows)], across=2))
+    left = np.asarray(sheet([("title", {name: rows[name] for name in "012"})]))
+    right = np.asarray(sheet([("", {name: rows[name] for name in "34"})]))
+    assert (page[:, : left.shape[1]] == left).all()
+    assert (page[: len(right), left.shape[1] :] == right).all()
+    assert (page[len(right) :, left.shape[1] :] == 255).all()
+
+
 def test_a_scaled_sheet_repeats_pixels():
     image = np.arange(32 * 32 * 3, dtype=np.uint16).astype(np.uint8).reshape(32, 32, 3)
     page = np.asarray(sheet([("", {"clean": [image]})], scale=3))
@@ -77,6 +87,7 @@ def test_the_rows_are_every_type_at_every_severity():
     ("arguments", "message"),
     [
         (["--size", "30"], "--size is 30, but must be at least 32"),
+        ([*SMALL, "--across", "0"], "--across is 0, but must be at least 1"),
         (["--image", "absent.png"], "--image absent.png cannot be read"),
         (["--out", "sheet.jpg"], "--out is sheet.jpg, but must be the name of a PNG file"),
         ([*SMALL, "--frost", "ice"], "--frost: 'ice' is unknown"),

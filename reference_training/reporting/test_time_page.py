@@ -54,15 +54,15 @@ ENOUGH = 2  # datasets
 TRAINING = "python -m reference_training.run --seeds 0 1 2 3 4 --out runs/test_time/{name}{options}"
 POINTWISE = "ulfd@lambda=0.03,uem=default"
 SHAPES = f" --methods {POINTWISE} {POINTWISE},uem.log_variance={{spatial,element}}"
-CIFAR10 = (
-    f" --dataset cifar10 --data-root FOLDER{SHAPES} --recipe.iterations 400 --recipe.milestones "
-    "0.6 0.8 0.95 --pretraining.iterations 1000 --network.blocks 3 --network.stem-stride 2"
-)
+MEASURING = "python -m reference_training.experiments.test_time --run"
 COMMANDS = (
     TRAINING.format(name="fashion-mnist-subset", options=f"{SHAPES} ulfd@uem=official"),
     TRAINING.format(name="digits", options=f" --dataset digits{SHAPES}"),
-    TRAINING.format(name="cifar10", options=CIFAR10),
-    "python -m reference_training.experiments.test_time --run runs/test_time/*",
+    "python -m reference_training.experiments.study --parts cifar10_validation cifar10 "
+    "imagenette_validation imagenette --data cifar10=FOLDER imagenette=FOLDER",
+    f"{MEASURING} runs/test_time/* runs/study/cifar10",
+    f"{MEASURING} runs/study/imagenette --images 100 --severities 1 3 5 --methods "
+    "ulfd@lambda=1,uem=default ulfd@lambda=0.1,uem.blocks=2,uem=official",
 )
 
 

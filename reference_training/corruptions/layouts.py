@@ -74,11 +74,10 @@ def as_batch(images: Any) -> tuple[Tensor, Back]:
 
 def _check_elements(images: Tensor) -> None:
     """Raises TypeError for a tensor whose elements cannot be read."""
-    if images.is_nested or images.layout != torch.strided or images.is_meta:
+    if images.is_nested or images.layout != torch.strided:
         kind = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
-        kind = "on the device meta, without values" if images.is_meta else f"of the layout {kind}"
         raise TypeError(
-            f"images: expected a dense tensor on a device, got one {kind}; sparse ones have "
+            f"images: expected a dense tensor, got one of the layout {kind}; sparse ones have "
             ".to_dense()"
         )
 

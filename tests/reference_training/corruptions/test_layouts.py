@@ -225,7 +225,6 @@ def test_what_would_be_lost_or_ignored_is_refused():
     [
         (Tensor.to_sparse, "layout sparse_coo"),
         (Tensor.to_mkldnn, "layout _mkldnn"),
-        (lambda images: images.to("meta"), "device meta"),
         (lambda images: torch.nested.nested_tensor([*images]), "layout nested"),
         (lambda images: images.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
     ],

@@ -18,10 +18,10 @@ from reference_training.runtime.files import read_json, write_atomically, write_
 CORRECT, THETA = "correct", "uncertainty"
 FORMATS = {
     THETA: ".5g",  # of any size, and its order by severity must stay
-    "weighted_square": ".3f",
+    "weighted_square": ".2f",
     "image_rank_correlation": ".2f",
     "element_rank_correlation": ".2f",
-    "auroc": ".3f",
+    "auroc": ".2f",
 }
 """How the measures of a UEM are written: θ, and those of its calibration."""
 HEADER = "method seed measure".split() + [f"{name} {at}" if at else name for name, at in SETS]

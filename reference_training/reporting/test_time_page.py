@@ -51,6 +51,8 @@ USES = (
     ),
 )
 ENOUGH = 2  # datasets
+KINDS = {"uem=official": "official UEM", "global_skip=False": "no skip", "beta=0.5": "β = 0.5"}
+"""{a part of a training's name: what tells it from others of the same shape of σ}."""
 TRAINING = "python -m reference_training.run --seeds 0 1 2 3 4 --out runs/test_time/{name}{options}"
 POINTWISE = "ulfd@lambda=0.03,uem=default"
 SHAPES = f" --methods {POINTWISE} {POINTWISE},uem.log_variance={{spatial,element}}"
@@ -84,7 +86,7 @@ def page(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
             shape = network_of(method)[0].uem(UEMOptions()).log_variance
             if shape == "sample" and use.measure.startswith("pooling"):  # all weights are equal
                 continue
-            kind = f"{shape}, official UEM" if "uem=official" in method else shape
+            kind = ", ".join([shape, *(word for part, word in KINDS.items() if part in method)])
             if f"{use.measure} @ unseen" in own:
                 lines.append((run, kind, cell(own[f"{use.measure} @ unseen"]), *_gains(use, own)))
                 if all(_ahead(use, own, rival) for rival in use.rivals):

@@ -23,7 +23,7 @@ Array = jax.Array
 
 
 class UEM(nnx.Module):
-    """Feature ẑ (B, H, W, C) to σ of the same shape (Fig. 3b)."""
+    """Feature ẑ (B, H, W, C) to σ, (B, 1, 1, 1) by the default specification."""
 
     def __init__(self, spec: UEMSpec, *, rngs: nnx.Rngs) -> None:
         weights = uem.init(rngs.params(), spec)

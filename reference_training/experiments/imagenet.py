@@ -79,7 +79,8 @@ def check(job: Job) -> None:
         raise RunError("give --deepaugment-roots or --deepaugment-stand-in, not both.")
     if run.deepaugment_roots and not job.deepaugmented:
         raise RunError(f"--deepaugment-roots: the pairs of {run.experiment} are none of these.")
-    if run.recipe.view == "resized_crop" and (run.data_root / RECORD).exists():
+    cuts = run.recipe.iterations and run.recipe.view == "resized_crop"
+    if cuts and (run.data_root / RECORD).exists():
         raise RunError(
             f"{run.experiment} cuts parts of random size and shape from photographs, but those in "
             f"{run.data_root} were squeezed to squares by data.prepare; give the originals."
@@ -104,7 +105,8 @@ def check(job: Job) -> None:
 def _check_training(job: Job) -> None:
     """Raises RunError for what only training needs, and a plan lists as missing."""
     run = job.run
-    if job.deepaugmented and not (run.deepaugment_roots or run.deepaugment_stand_in):
+    images = run.deepaugment_roots or run.deepaugment_stand_in or not run.recipe.iterations
+    if job.deepaugmented and not images:
         raise RunError(f"{run.experiment} needs {plan.DEEPAUGMENT_IMAGES}.")
     try:
         _ = job.frost

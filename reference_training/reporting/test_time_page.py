@@ -60,9 +60,9 @@ MEASURING = "python -m reference_training.experiments.test_time --run"
 COMMANDS = (
     TRAINING.format(name="fashion-mnist-subset", options=f"{SHAPES} ulfd@uem=official"),
     TRAINING.format(name="digits", options=f" --dataset digits{SHAPES}"),
-    "python -m reference_training.experiments.study --parts cifar10_validation cifar10 "
-    "imagenette_validation imagenette --data cifar10=FOLDER imagenette=FOLDER",
-    f"{MEASURING} runs/test_time/* runs/study/cifar10",
+    "python -m reference_training.experiments.study --parts imagenette_validation imagenette "
+    "--data imagenette=FOLDER",
+    f"{MEASURING} runs/test_time/*",
     f"{MEASURING} runs/study/imagenette --images 100 --severities 1 3 5 --methods "
     "ulfd@lambda=1,uem=default ulfd@lambda=0.1,uem.blocks=2,uem=official",
 )

@@ -116,5 +116,7 @@ def test_a_network_stands_in_for_deepaugment_only_if_asked(folders, tmp_path, ca
     for more, message in (([], "needs DeepAugment's own images"), (roots + stand_in, "not both")):
         assert main([*given, *more, "--out", str(tmp_path / "refused")]) == 1
         assert message in capsys.readouterr().err
+    as_they_are = ["--recipe.iterations", "0", "--out", str(tmp_path / "as they are")]
+    assert main([*given, *as_they_are]) == 0  # published weights need no training images
     assert main([*given, "--plan"]) == 0
     assert "[ ] DeepAugment's own images" in capsys.readouterr().out

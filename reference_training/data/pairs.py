@@ -5,11 +5,11 @@ never from a generator's state, so that a run continues at any iteration exactly
 gone on.
 """
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ CHUNK = 16
 corruption make it several times faster."""
 
 KEPT = 2**28
-"""Bytes of second images that are kept for each seed of a run, on the disk."""
+"""Bytes of second images of one kind that are kept for each seed of a run, on a disk where as many
+stay free."""
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -95,8 +96,7 @@ class Pairs:
             second = second_image(self.second, clean, draws, self.second_views)
             return second, draws.random.uniform(1)[:, 0] < 0.5
 
-        size = clean[0].nbytes * self.batch_size * self.second_views * last
-        if self.kept is None or self.second == "clean" or size > KEPT:
+        if self.kept is None or self.second == "clean":
             return made()
         which = self.second, self.second_views, self.batch_size, len(self.dataset.train_labels)
         path = self.kept / "-".join(map(str, (*which, first, last)))
@@ -104,12 +104,16 @@ class Pairs:
             with np.load(path) as found:
                 return torch.from_numpy(found["second"]), torch.from_numpy(found["flip"])
         second, flip = made()
+        self.kept.mkdir(parents=True, exist_ok=True)
+        if second.nbytes * last // (last - first) > KEPT or disk_usage(self.kept).free < KEPT:
+            return second, flip
         part = path.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):  # a full disk: they are made anew each time
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             with part.open("wb") as file:
                 np.savez(file, second=second.numpy(), flip=flip.numpy())
             part.replace(path)
+        except OSError:  # a disk that another filled: they are made anew each time
+            part.unlink(missing_ok=True)
         return second, flip
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:

@@ -102,7 +102,7 @@ def check(job: Job) -> None:
         raise RunError(str(error)) from error
 
 
-def _check_training(job: Job) -> None:
+def check_training(job: Job) -> None:
     """Raises RunError for what only training needs, and a plan lists as missing."""
     run = job.run
     images = run.deepaugment_roots or run.deepaugment_stand_in or not run.recipe.iterations
@@ -204,7 +204,7 @@ def execute(run: ImageNetRun) -> None:
         if ranks.is_main():
             print(plan.text(job))
         return
-    _check_training(job)
+    check_training(job)
     with (
         _deterministic(run.deterministic),
         ranks.join(run.device) as world,

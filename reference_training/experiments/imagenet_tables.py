@@ -63,7 +63,8 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
     """Trains and evaluates each network, writes what was asked for, and other finished tables.
 
     Raises:
-        RunError: one network stands in for two, or the rows were evaluated on different images.
+        RunError: one network stands in for two, a row cannot be trained, or the rows were evaluated
+            on different images.
     """
     names = [run.experiment for run in runs]
     asked = {name: one for name, one in EXPERIMENTS.items() if names in (rows(name), rows("all"))}
@@ -78,6 +79,9 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
             )
     given, plan = runs[0].out, runs[0].plan
     runs = [_placed(run, runs) for run in runs]
+    for job in () if plan else map(resolve, runs):  # the last is not to fail after weeks of others
+        imagenet.check(job)
+        imagenet.check_training(job)
     shown: list[EvaluationData] = []
     with ranks.join(runs[0].device) as world:
         if figures and not plan:
@@ -228,12 +232,20 @@ def _table(name: str, found: Mapping[str, _Evaluated]) -> Table:
 
 
 def _recipes(runs: Mapping[str, ImageNetRun]) -> str:
-    """By whose recipes the rows of a table or figure were trained."""
+    """By whose recipes the rows of a table or figure were trained, and from which weights."""
+    names = {key: resolve(run).recipes for key, run in runs.items()}
+    shared = [name for name in next(iter(names.values())) if all(name in n for n in names.values())]
+    recipes = {key: (shared or own)[0] for key, own in names.items()}
+    weights = {key: run.weights for key, run in runs.items()}
+    return f"Recipes: {_grouped(recipes)}. Weights at first: {_grouped(weights)}."
+
+
+def _grouped(values: Mapping[str, str]) -> str:
+    """Each value, with the rows that have it."""
     rows: dict[str, list[str]] = {}
-    for key, run in runs.items():
-        rows.setdefault(resolve(run).recipe, []).append(key)
-    said = "; ".join(f"{name} ({', '.join(keys)})" for name, keys in rows.items())
-    return f"Recipes: {said}."
+    for key, value in values.items():
+        rows.setdefault(value, []).append(key)
+    return "; ".join(f"{value} ({', '.join(keys)})" for value, keys in rows.items())
 
 
 def _check_same_images(name: str, found: Mapping[str, _Evaluated]) -> None:

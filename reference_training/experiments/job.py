@@ -72,13 +72,14 @@ class Job:
         return self.run.needed or self.stage.folder / "export" / MODEL
 
     @property
-    def recipe(self) -> str:
-        """Whose recipe it is: own, a name of `RECIPES`, or "changed"."""
-        for name in (OWN, *RECIPES):
-            recipe = recipe_of(self.row.training, name).recipe
-            if self.training.recipe(recipe) == self.run.recipe:
-                return name
-        return "changed"
+    def recipes(self) -> list[str]:
+        """Whose recipe it is: own and names of `RECIPES`, which may be alike, or "changed"."""
+        names = [
+            name
+            for name in (OWN, *RECIPES)
+            if self.training.recipe(recipe_of(self.row.training, name).recipe) == self.run.recipe
+        ]
+        return names or ["changed"]
 
     @property
     def heading(self) -> Titles:

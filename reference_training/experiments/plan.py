@@ -186,7 +186,7 @@ def text(job: Job) -> str:
     pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size
     how = recipe_of(job.row.training)
-    whose = how.whose if job.recipe == OWN else job.recipe
+    whose = how.whose if OWN in job.recipes else job.recipes[0]
     memory = memory_bytes(run, pair, processes) / 1e9
     checkpoint = pair.weights * 4 * (1 + OPTIMIZERS[recipe.optimizer].moments) / 1e9
     space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9

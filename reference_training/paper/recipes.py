@@ -40,7 +40,7 @@ class OwnRecipe:
 
 
 PAPERS = "the paper's"
-OURS = OwnRecipe(PAPER, PAPERS, "limits of σ and precision, see docs/reproducing.md")
+OURS = OwnRecipe(PAPER, PAPERS, "precision and, where there is a σ, its limits")
 _DEEPAUGMENT = Recipe(
     iterations=iterations(30, 1024, sets=3),
     batch_size=1024,
@@ -129,7 +129,8 @@ BASELINES: Mapping[str, OwnRecipe] = {
 """By the row's training. Every other row is ours."""
 ADAPTED = {
     "bn": "the batches are the paper's, 256 and 32",
-    "rpl5": "rate, batch and epochs of its public demo; those of its paper are not established",
+    "rpl5": "rate, batch and epochs of its public demo, whose last epoch predicts here; those of "
+    "its paper are not established",
 }
 """What a test-time adaptation adds to what differs."""
 

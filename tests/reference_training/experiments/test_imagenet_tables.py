@@ -170,7 +170,7 @@ def test_a_table_is_written_with_the_papers_numbers_beside(trained, capsys):
 
 
 def test_table_4_has_adaptations_and_few_images(trained):
-    assert main("--experiment table4 --dataset imagenet".split()) == 0
+    assert main("--experiment table4 --dataset imagenet --deepaugment-roots there".split()) == 0
     lines = (imagenet_tables.OUT / "table4.md").read_text().splitlines()
     adapted = next(line for line in lines if "BNAdapt" in line)
     seen, few = adapted.split("|")[3], adapted.split("|")[6].split(" ± ")
@@ -183,10 +183,17 @@ def test_a_stand_in_for_deepaugment_is_named_and_not_compared(trained):
     given = "--experiment table3 --dataset imagenet --deepaugment-stand-in --recipe shared"
     assert main(given.split()) == 0
     page = (imagenet_tables.OUT / "table3.md").read_text()
-    assert "Recipes: shared (deepaugment, " in page
+    everyone = ", ".join(row.key for row in EXPERIMENTS["table3"].rows)  # an equal budget
+    assert f"Recipes: shared ({everyone}). Weights at first: pretrained ({everyone})." in page
     assert "was DeepAugment: deepaugment, deepaugment_ulfd, deepaugment_augmix, deep" in page
     assert "left out: DeepAugment's own images were not there" in page
     assert "60.31" not in page
+
+
+def test_a_row_that_cannot_be_trained_is_said_before_the_first(trained, capsys):
+    assert main("--experiment table3 --dataset imagenet".split()) == 1
+    assert "table3/deepaugment needs DeepAugment's own images" in capsys.readouterr().err
+    assert not trained
 
 
 def test_every_network_has_its_folder_and_the_stage_that_it_needs(trained, tmp_path):

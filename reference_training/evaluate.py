@@ -84,7 +84,7 @@ class Evaluation:
     adaptation: str = "none"
     """How the network adapts to each set: none, bn, bn_prior, rpl or rpl5 (Table 4)."""
     batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
-    """Images computed at once, 256; or those adapted to at once: bn 256, with --subset 32; rpl, rpl5 96.
+    """Images computed at once, 256; or those adapted to at once: bn 256, with --subset 32; rpl* 96.
     """
     workers: int | None = None
     """Processes which read image files; by default up to 8, one for each core."""

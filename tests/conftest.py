@@ -1,8 +1,22 @@
-"""Hypothesis for all tests: no deadline, for a busy machine is not a bug; fixed examples in CI."""
+"""Every test draws the same random numbers in any order, and hypothesis has no deadline."""
 
 import os
+import random
+import sys
 
+import numpy as np
+import pytest
 from hypothesis import settings
 
+# A busy machine is not a bug; the examples are fixed in CI.
 settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """The global generators begin anew, or a result would depend on the worker's tests before."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

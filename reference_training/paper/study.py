@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from reference_training.config import SHORT, Network, Pretraining, SmallRun
-from reference_training.presets import PRESETS
+from reference_training.presets import PRESETS, fine_tuned
 
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = replace(PRESETS["fashion-mnist-subset"], seeds=SEEDS)
@@ -91,6 +91,24 @@ IMAGENETTE = replace(
     recipe=replace(PRESETS["imagenette"].recipe, iterations=60),
     pretraining=replace(PRESETS["imagenette"].pretraining, iterations=60),
     evaluation_images=100,
+)
+HIGHER = (0.1, 0.3, 1.0, 3.0)
+TINY_CANDIDATES: Candidates = {
+    "best_mse": ("feature_distillation", (1.0, 3.0, 10.0, 30.0)),
+    "best_official": ("ulfd@uem=official,uem.blocks=2", (0.03, 0.1, 0.3, 1.0)),
+    "best_official_no_skip": ("ulfd@uem=official,uem.blocks=2,uem.global_skip=false", HIGHER),
+    "best_sample": ("ulfd@uem=default", HIGHER),
+    "best_mse_frozen": ("feature_distillation@teacher=frozen", (1.0, 3.0, 10.0, 30.0)),
+    "best_sample_frozen": ("ulfd@teacher=frozen,uem=default", HIGHER),
+}
+"""Four λ each, around those that Imagenette had chosen."""
+TINY_IMAGENET = replace(
+    fine_tuned(PRESETS["tiny-imagenet"]),
+    backbone=IMAGENETTE.backbone,
+    seeds=SEEDS,
+    recipe=replace(IMAGENETTE.recipe, iterations=100, batch_size=64),
+    pretraining=replace(IMAGENETTE.pretraining, iterations=200, batch_size=64),
+    evaluation_images=300,
 )
 
 
@@ -187,5 +205,19 @@ PARTS: Mapping[str, Part] = {
         PRETRAINED_CANDIDATES,
         500,
         FIRST_CHOICE,
+    ),
+    **_chosen(
+        TINY_IMAGENET,
+        "tiny_imagenet",
+        "A network with ImageNet weights, Tiny-ImageNet; the teacher frozen too.",
+        TINY_CANDIDATES,
+        2000,
+    ),
+    "imagenette_few": Part(
+        "500 images for everything, a network with ImageNet weights; λ as chosen on all images.",
+        ("vanilla", "cross_entropy", *PRETRAINED_CANDIDATES),
+        replace(IMAGENETTE, train_images=500),
+        PRETRAINED_CANDIDATES,
+        "imagenette_validation",
     ),
 }

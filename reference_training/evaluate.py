@@ -80,7 +80,8 @@ class Evaluation:
     reference: Path | None = None
     """result.json of a network on the same images: normalise by its errors."""
     out: Path | None = None
-    """The folder of the results; by default below runs/evaluation, named after model and data."""
+    """The folder of the results; by default below runs/evaluation, named after the model, its
+    checkpoint and the data."""
     adaptation: str = "none"
     """How the network adapts to each set: none, bn, bn_prior, rpl or rpl5 (Table 4)."""
     batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
@@ -96,15 +97,19 @@ class Evaluation:
         """Where the results are."""
         if self.out is not None:
             return self.out
-        data = self.data
-        if data not in DATASETS:  # many folders are called val: a sign of where it is, too
-            root = Path(data).resolve()
-            data = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
+        data = self.data if self.data in DATASETS else _sign(Path(self.data))
+        checkpoint = _sign(self.checkpoint) if self.checkpoint else ""
         adaptation = "" if self.adaptation == "none" else self.adaptation
         subset = f"subset-{self.subset}" if self.subset else ""
         subset = self.image_list.stem if self.image_list else subset
-        name = "-".join(filter(None, (self.model, adaptation, data, subset)))
+        name = "-".join(filter(None, (self.model, checkpoint, adaptation, data, subset)))
         return Path("runs") / "evaluation" / name.replace(":", "-").replace("/", "-")
+
+
+def _sign(path: Path) -> str:
+    """A name and a sign of where it is: many folders are called val, many files model."""
+    path = path.resolve()
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
 
 
 def clean_images(where: str, given: Evaluation, classes: int) -> CleanImages:

@@ -23,7 +23,12 @@ from reference_training.data.photographs import Photographs, open_photographs
 from reference_training.data.samples import CLEAN, Samples, spread
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
-from reference_training.runtime.image_files import open_rgb, resize256_center224, squash224
+from reference_training.runtime.image_files import (
+    class_names,
+    open_rgb,
+    resize256_center224,
+    squash224,
+)
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -39,6 +44,10 @@ PREPARATIONS: dict[str, dict[str, Transform | None]] = {
 
 IMAGENET_NAMES = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 """SHA-256 of the 1,000 names n01440764 to n15075141 of ImageNet-1K's class folders, one a line."""
+
+
+SPLITS = {"train", "val", "valid", "validation", "test"}
+"""What is called so is no class, but has a folder for each."""
 
 
 def are_imagenets(names: Sequence[str]) -> bool:
@@ -110,11 +119,14 @@ class ClassFolders:
     def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
         self.photographs = open_photographs(root)
         self.names = self.photographs.classes
-        if len(self.names) != classes:
+        if len(self.names) != classes or {*self.names} <= SPLITS:
+            folders = (root / name for name in self.names)
+            inside = [str(at) for at in folders if at.is_dir() and len(class_names(at)) == classes]
             raise RunError(
                 f"{root} has {len(self.names)} class folders, but the network has {classes} "
                 "outputs. Give the folder that holds exactly one folder for each class (for "
-                "ImageNet's validation set n01440764 to n15075141)."
+                "ImageNet's validation set n01440764 to n15075141)"
+                + (f": did you mean {' or '.join(inside)}?" if inside else ".")
             )
         self.name = root.resolve().name
         self.classes = classes

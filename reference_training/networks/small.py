@@ -119,7 +119,12 @@ def begin(model: Classifier, run: SmallRun) -> None:
     """
     if not has_weights(run):
         return
-    loaded = _published(run.backbone, run.checkpoint, run.download)
+    try:
+        loaded = _published(run.backbone, run.checkpoint, run.download)
+    except RunError as error:
+        if run.checkpoint is not None:
+            raise
+        raise RunError(f"{error} Or begin with random weights, with --no-pretrained.") from error
     if (loaded.preprocessing.mean, loaded.preprocessing.std) != (model.mean, model.std):
         raise RunError(
             f"{loaded.name} expects images normalised by {loaded.preprocessing.mean} and "

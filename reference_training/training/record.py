@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -96,17 +96,24 @@ def check_same_run(path: Path, description: dict[str, Any]) -> bool:
             f"{path} does not describe a run (no {error}); use another --out."
         ) from error
     new = {**description["config"], "data": description["dataset"]}
-    changed = [
-        f"{key} was {old.get(key)!r} and is now {new[key]!r}"
-        for key in new
-        if key not in NOT_COMPUTED and old.get(key) != new[key]
-    ]
+    changed = [text for key in new if key not in NOT_COMPUTED for text in _changes(key, old, new)]
     if changed:
         raise RunError(
             f"{path.parent} holds another run: {'; '.join(changed)}. Use another folder with "
             f"--out, or delete {path.parent} to start anew."
         )
     return True
+
+
+def _changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What is no longer as it was below the last part of `name`, each by its whole name."""
+    key = name.rpartition(".")[2]
+    before, now = old.get(key), new.get(key)
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for inner in {**before, **now}:
+            yield from _changes(f"{name}.{inner}", before, now)
+    elif before != now:
+        yield f"{name} was {before!r} and is now {now!r}"
 
 
 @contextmanager

@@ -169,7 +169,8 @@ def test_another_configuration_is_not_mixed_in(whole, capsys):
     folder, _ = whole
     before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
     assert main([*SMALL, "--out", str(folder), "--lambda", "0.5"]) == 1
-    assert "holds another run" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds another run: recipe.distillation_weight was 0.1 and is now 0.5. Use" in said
     assert before == {path: path.read_bytes() for path in folder.rglob("*.json*")}
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from reference_training.data.class_folders import ClassFolders
 from reference_training.evaluate import Evaluation, main
 from reference_training.networks.resnet import ResNet
 from reference_training.presets import PRESETS
+from reference_training.runtime.errors import RunError
 from tests.reference_training.evaluation.material import CLASSES, CORRUPTIONS
 
 LISTED = ((CLASSES[1], 2), (CLASSES[0], 1))
@@ -116,6 +119,24 @@ def test_the_default_folder_keeps_subsets_apart():
     assert part == whole + "-subset-500"
     assert str(Evaluation("run:digits", "digits").folder) == "runs/evaluation/run-digits-digits"
     assert Evaluation("resnet50", "old/val").folder != Evaluation("resnet50", "new/val").folder
+    mine, other = (
+        Evaluation("run:digits", "digits", checkpoint=Path(at, "m.pth")).folder for at in "ab"
+    )
+    assert re.fullmatch(r"run-digits-m.pth-[0-9a-f]{6}-digits", mine.name)
+    assert mine != other
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, classes):
+    """Two splits are not taken for two classes, and the error names the folder that was meant."""
+    for split in ("train", "val"):
+        for name in ("a", "b", "c")[:classes]:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "0.png")
+    with pytest.raises(RunError, match=re.escape(f"did you mean {tmp_path / 'train'} or ")):
+        ClassFolders(tmp_path, classes)
+    assert ClassFolders(tmp_path / "val", classes).classes == classes
 
 
 def test_results_are_not_written_among_the_images(clean_folder, three, monkeypatch, capsys):

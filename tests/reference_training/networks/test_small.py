@@ -14,7 +14,7 @@ from reference_training.experiments import small as runs
 from reference_training.methods.trainings import training
 from reference_training.networks import models, small
 from reference_training.presets import PRESETS
-from reference_training.run import parse
+from reference_training.run import main, parse
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 
@@ -93,6 +93,16 @@ def test_a_new_last_layer_is_trained_first(tmp_path):
     small.begin(small.classifier(run, 7), run)
     with pytest.raises(RunError, match="its last layer is new"):
         small.begin(small.classifier(run, 3), run)
+
+
+def test_a_dry_run_says_that_weights_are_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    given = "--dataset digits --network torchvision:resnet18 --side 32 --dry-run".split()
+    assert main([*given, "--out", str(tmp_path / "run")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "are not on this machine" in said
+    assert "Or begin with random weights, with --no-pretrained." in said
+    assert main([*given, "--out", str(tmp_path / "run"), "--no-pretrained"]) == 0
 
 
 def test_another_network_has_the_numbers_of_fine_tuning():

@@ -117,14 +117,15 @@ def difference_tables(metrics: Json) -> list[Table]:
 
 def verdicts(metrics: Json) -> list[str]:
     """Did the run's first ULFD beat its rivals in Seen, by the rule of `statistics`?"""
-    pairs = [pair for pair in compared_pairs(metrics) if _kind(pair[0]) == ULFD]
+    ours = next((name for name in metrics["methods"] if _kind(name) == ULFD), ULFD)
+    rivals = [rival for name, rival in compared_pairs(metrics) if name == ours]
+    if paired(*values_of(metrics, ours, VANILLA)):
+        rivals.append(VANILLA)
     found = []
-    for method, rival in (pair for pair in pairs if pair[0] == pairs[0][0]):
-        names, values = (
-            (f"“{label(method)}”", f"“{label(rival)}”"),
-            values_of(metrics, method, rival),
-        )
-        found.append(statistics.verdict(*values, *names, unit="points of seen top-1"))
+    for rival in rivals:
+        names, values = (label(ours), label(rival)), values_of(metrics, ours, rival)
+        quoted = (f"“{name}”" for name in names)
+        found.append(statistics.verdict(*values, *quoted, unit="points of seen top-1"))
     return found or ["No verdict: this run has no ULFD beside cross entropy or the MSE."]
 
 
@@ -149,7 +150,7 @@ def detection_table(metrics: Json) -> Table:
     Rows: methods. A run of before these were measured has dashes.
     """
     kinds = {"seen": SEEN, "unseen": UNSEEN}
-    rows = []
+    rows, backwards = [], []
     for method in metrics["methods"]:
         results = metrics["results"][method]
         logs = {seed: log for seed, r in results.items() if (log := r.get("rank_correlation"))}
@@ -158,17 +159,24 @@ def detection_table(metrics: Json) -> Table:
         softmax = {seed: r.get("auroc_max_softmax") for seed, r in results.items()}
         found = [_over(table, names) for names in kinds.values() for table in (theta, softmax)]
         rows.append((label(method), *(cell(v, signed=True) for v in ends), *map(cell, found)))
+        if any(auroc and fmean(auroc.values()) < 50 for auroc in found[::2]):
+            backwards.append(label(method))
+    notes = [
+        "ρ: Spearman's correlation of σ with (z − ẑ)² in the first and in the last line of the "
+        "training's log; below 0 the largest errors weigh most. AUROC: clean against degraded "
+        "images by θ, which needs the UEM at test time, or by 1 − the largest softmax output; "
+        "mean over corruptions and severities, 50 is chance."
+    ]
+    if backwards:
+        notes.append(
+            f"Below 50, θ is larger on clean images; do not detect with it: {', '.join(backwards)}."
+        )
     scores = (f"{score}, {kind}" for kind in kinds for score in ("θ", "max-softmax"))
     return Table(
         header=("Method", "ρ, start", "ρ, end", *scores),
         rows=tuple(rows),
         caption="What the uncertainty knows: ρ in training, and AUROC in %",
-        notes=(
-            "ρ: Spearman's correlation of σ with (z − ẑ)² in the first and in the last line of the "
-            "training's log; below 0 the largest errors weigh most. AUROC: clean against degraded "
-            "images by θ, which needs the UEM at test time, or by 1 − the largest softmax output; "
-            "mean over corruptions and severities, 50 is chance.",
-        ),
+        notes=tuple(notes),
     )
 
 

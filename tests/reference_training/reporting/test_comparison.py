@@ -79,6 +79,8 @@ def test_the_verdict_is_that_of_seen():
     (said,) = comparison.verdicts(data)
     assert "(ULFD)” did not beat “+ feature distillation (MSE)”: −9.50 ± 0.50 points" in said
     assert comparison.verdicts(metrics(ulfd=(0.7,)))[0].startswith("No verdict")
+    (said,) = comparison.verdicts(metrics(vanilla=(0.7, 0.7), ulfd=(0.60, 0.61)))
+    assert "did not beat “Vanilla (clean only)”: −9.50 ± 0.50 points" in said
 
 
 def test_detection_table_cells():
@@ -88,6 +90,15 @@ def test_detection_table_cells():
     said = ("−0.50 ± 0.00", "+0.25 ± 0.00", "80.0 ± 0.0", "70.0 ± 0.0", "60.0 ± 0.0", "70.0 ± 0.0")
     assert table.rows[3] == ("+ uncertainty (ULFD)", *said)
     assert table.header[3:] == ("θ, seen", "max-softmax, seen", "θ, unseen", "max-softmax, unseen")
+    assert len(table.notes) == 1
+    backwards = full()
+    for result in backwards["results"]["ulfd"].values():
+        for each in result["calibration"]["auroc"]["corruptions"].values():
+            each[:] = [0.4] * len(each)
+    _, warning = comparison.detection_table(backwards).notes
+    assert warning == (
+        "Below 50, θ is larger on clean images; do not detect with it: + uncertainty (ULFD)."
+    )
     before = full()
     for result in before["results"]["vanilla"].values():
         del result["auroc_max_softmax"], result["rank_correlation"]

@@ -12,5 +12,15 @@ from ulfd_jax.functional import (  # noqa: E402
     value_and_grad,
     vid_log_variance,
 )
+from ulfd_jax.statistics import LossStatistics, loss_statistics  # noqa: E402
 
-__all__ = ["UEMSpec", "named_loss", "uem", "ulfd_loss", "value_and_grad", "vid_log_variance"]
+__all__ = [
+    "LossStatistics",
+    "UEMSpec",
+    "loss_statistics",
+    "named_loss",
+    "uem",
+    "ulfd_loss",
+    "value_and_grad",
+    "vid_log_variance",
+]

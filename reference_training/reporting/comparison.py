@@ -123,9 +123,8 @@ def verdicts(metrics: Json) -> list[str]:
         rivals.append(VANILLA)
     found = []
     for rival in rivals:
-        names, values = (label(ours), label(rival)), values_of(metrics, ours, rival)
-        quoted = (f"“{name}”" for name in names)
-        found.append(statistics.verdict(*values, *quoted, unit="points of seen top-1"))
+        values, names = values_of(metrics, ours, rival), (f"“{label(ours)}”", f"“{label(rival)}”")
+        found.append(statistics.verdict(*values, *names, unit="points of seen top-1"))
     return found or ["No verdict: this run has no ULFD beside cross entropy or the MSE."]
 
 

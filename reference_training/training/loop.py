@@ -33,8 +33,8 @@ from reference_training.runtime.stop import Interrupted
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import Checkpoint, load_tensors, tensors_of
 from reference_training.training.schedule import OPTIMIZERS, Schedule
+from ulfd.statistics import concern
 from ulfd_torch.self_distillation import frozen_statistics
-from ulfd_torch.statistics import concern
 
 LOG_EVERY = 10
 

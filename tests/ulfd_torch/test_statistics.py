@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from ulfd.statistics import SAMPLE, concern, places
 from ulfd_torch import UEM, SelfDistillation, ULFDLoss, loss_statistics, ulfd_loss
-from ulfd_torch.statistics import SAMPLE, _places, concern
 
 SIGMAS = [(3, 4, 5, 5), (3, 1, 5, 5), (3, 1, 1, 1), (1, 4, 1, 1), (5,), ()]
 
@@ -101,10 +101,10 @@ def test_what_is_equal_shares_its_ranks():
 
 
 def test_the_sample_is_fixed_and_of_different_elements():
-    places = torch.stack(_places(torch.Size((128, 64, 4, 4)), torch.device("cpu")))
-    assert len(places.unique(dim=1).T) == SAMPLE
+    found = torch.stack(places((128, 64, 4, 4), torch.arange))
+    assert len(found.unique(dim=1).T) == SAMPLE
     for axis, size in enumerate((128, 64, 4, 4)):  # every index is seen, about equally often
-        counts = places[axis].bincount(minlength=size)
+        counts = found[axis].bincount(minlength=size)
         assert counts.min() >= SAMPLE / size / 2
 
 

@@ -151,6 +151,8 @@ def join(device: str) -> Iterator[World]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if launched() == 1:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started one process
+            end_with_parent()
         yield World(0, 1, place)
         return
     if distributed.is_initialized():

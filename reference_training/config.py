@@ -45,6 +45,9 @@ class Recipe:
     clamp: tuple[float, float] | None = (-10.0, 10.0)
     """Limits of the log-variance, or None; the loss is unbounded below where both features are 0.
     """
+    epsilon: float = 0.0
+    """ε of d²/(2·exp(σ) + ε), with which the official script computes half of exp(−σ)·d²: 1e-6
+    there; of ulfd_reconstruct alone."""
     teacher: str = "self"
     """Whose feature is z: self, self_detached or frozen."""
     batch_norm: str = "separate"

@@ -8,7 +8,16 @@ from ulfd_torch import UEM, SelfDistillation, ULFDLoss
 
 
 def loss_of(recipe: Recipe) -> ULFDLoss:
-    """λ·L_ULFD with the recipe's options."""
+    """λ·L_ULFD with the recipe's options.
+
+    Raises:
+        ValueError: the recipe has an ε.
+    """
+    if recipe.epsilon:
+        raise ValueError(
+            "--recipe.epsilon is the official script's, which ulfd_reconstruct follows; leave it "
+            "out, --recipe.clamp limits the weights here."
+        )
     return ULFDLoss(
         weight=recipe.distillation_weight,
         prior_weight=recipe.prior_weight,

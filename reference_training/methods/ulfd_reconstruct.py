@@ -7,8 +7,10 @@ through the plain network in training. At test time the head stays, for every im
 too: a test does not know which are degraded, and the script has one path only.
 """
 
+import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,19 +58,35 @@ class ReconstructStep(nn.Module):
         uem = UEM(replace(options.spec(channels), variant="reconstruct"))
         self.model = Inserted(network, layer, Reconstruct(uem))
         self.layer = self.model.tapped(recipe.layer).layer
-        self.loss = loss_of(recipe)
+        limits = (recipe.clamp, recipe.beta, recipe.gamma)
+        if recipe.epsilon < 0 or (recipe.epsilon and limits != (None, 0.0, None)):
+            raise ValueError(
+                f"--recipe.epsilon {recipe.epsilon} must be >= 0, and stands with --recipe.clamp "
+                "None, without beta and gamma, as in the official script."
+            )
+        self.epsilon = recipe.epsilon
+        self.loss = loss_of(replace(recipe, epsilon=0.0))
 
     @property
     def uem(self) -> UEM:
         """The UEM inside the model; a second registration would save its weights twice."""
         return self.model.get_submodule("inserted.uem")  # type: ignore[return-value]
 
+    def distillation(self, z_hat: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
+        """λ·mean(2·(z − ẑ)²/(2·exp(σ) + ε) + k·σ): Eq. 9 where ε is 0."""
+        if not self.epsilon:
+            return self.loss(z_hat, z, log_variance)
+        least = torch.full_like(log_variance, math.log(self.epsilon / 2))
+        raised = torch.logaddexp(log_variance, least)  # exp(−raised) is 2/(2·exp(σ) + ε)
+        prior = self.loss.weight * self.loss.prior_weight * (log_variance - raised).mean()
+        return self.loss(z_hat, z, raised) + prior
+
     def forward(self, batch: Batch) -> StepResult:
         log_variance, z_hat = self.uem(self.model.before(batch.degraded))
         degraded = functional.cross_entropy(self.model.after(z_hat), batch.labels)
         z = self.model.before(batch.clean)
         clean = functional.cross_entropy(self.model.after(z), batch.labels)
-        distillation = self.loss(z_hat, z, log_variance)
+        distillation = self.distillation(z_hat, z, log_variance)
         logs = {"clean": clean, "degraded": degraded, "distillation": distillation}
         logs |= self.loss.statistics(z_hat, z, log_variance)._asdict()
         return StepResult(clean + degraded + distillation, logs)

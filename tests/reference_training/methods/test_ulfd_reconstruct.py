@@ -78,6 +78,28 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula(layer):
     torch.testing.assert_close(step.state_dict(), twin.state_dict(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 0.5])
+def test_epsilon_is_that_of_the_official_script(epsilon):
+    """λ·(d²/(2·exp(σ) + ε) + σ), with its λ = 2 ours; σ down to −40, where 1e-6 is all there is."""
+    recipe = Recipe(distillation_weight=0.3, clamp=None, epsilon=epsilon)
+    z_hat, z = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    sigma = torch.linspace(-40, 3, 300, dtype=torch.float64).view(3, 4, 5, 5).requires_grad_()
+    expected = 0.6 * ((z - z_hat) ** 2 / (2 * sigma.exp() + epsilon) + sigma).mean()
+    found = new_step(recipe).distillation(z_hat, z, sigma)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(value, (z_hat, z, sigma)) for value in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_epsilon_stands_alone():
+    with pytest.raises(ValueError, match=r"stands with --recipe\.clamp None"):
+        new_step(Recipe(epsilon=1e-6))
+    with pytest.raises(ValueError, match="which ulfd_reconstruct follows"):
+        METHODS["ulfd"].make_step(ResNet(Network(), 10), Recipe(epsilon=1e-6), UEMOptions())
+
+
 def test_at_test_time_every_image_goes_through_the_head():
     model = new_step().eval().model
     network, uem = model.network, model.inserted.uem

@@ -16,22 +16,19 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
-from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 from benchmarks import corruptions
 from benchmarks.problems import PHOTOGRAPH, PHOTOGRAPHS, SIDE
 from benchmarks.suite import case, per_image
-from reference_training.corruptions import SEEN, SEVERITIES, corrupt
+from reference_training.corruptions import SEEN, SEVERITIES
 from reference_training.data.photograph_pairs import Clock, JsonLines, PhotographPairs, World
 from reference_training.data.second_images import Corruptions
 from reference_training.data.views import MEAN, STD, Views, decode, resized
-from ulfd_torch import UEM, SelfDistillation, ULFDLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROUNDS = 5
 TITLE = f"of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}, per image"
-STEP_PAIRS = 5
 PAIR = f"training pair of {SIDE}×{SIDE} from JPEGs {TITLE}"
 BILINEAR = v2.InterpolationMode.BILINEAR
 
@@ -233,65 +230,3 @@ def check(clean: torch.Tensor, degraded: torch.Tensor) -> None:
     assert away.max() < 1.01, f"{int((away >= 1.01).sum())} images are others than Pillow's"
     assert degraded.shape == clean.shape
     assert not (degraded == clean).flatten(1).all(1).any()
-
-
-def read(folder: Path) -> Callable[[], object]:
-    """From files that the system has in its cache."""
-    paths = [folder / f"{number}.jpg" for number in range(PHOTOGRAPHS)]
-    for path, content in zip(paths, files(), strict=True):
-        path.write_bytes(content)
-    return lambda: [path.read_bytes() for path in paths]
-
-
-def decoded(folder: Path) -> Callable[[], object]:
-    return lambda: [decode(content) for content in files()]
-
-
-def squared(folder: Path) -> Callable[[], object]:
-    images = [decode(content) for content in files()]
-    return lambda: resized(images, SIDE)
-
-
-def degraded(folder: Path) -> Callable[[], object]:
-    """Each of the 15 types at each severity once."""
-    images = resized([decode(content) for content in files()], SIDE)
-    names, severities = zip(*((name, s) for name in SEEN for s in SEVERITIES), strict=True)
-    options = {"seeds": list(range(PHOTOGRAPHS)), "frost": "photographs"}
-    return lambda: corrupt(images, list(names), list(severities), **options)
-
-
-def trained(folder: Path) -> Callable[[], object]:
-    """A training step of ResNet-18 with the default UEM, and Adam's."""
-    torch.manual_seed(0)
-    loss = ULFDLoss(weight=0.1, clamp=(-10, 10))
-    step = SelfDistillation(resnet18(num_classes=10), layer="layer4", uem=UEM(512), loss=loss)
-    optimizer = torch.optim.Adam(step.parameters())
-    pairs, labels = torch.rand(2, STEP_PAIRS, 3, SIDE, SIDE), torch.arange(STEP_PAIRS)
-
-    def run() -> None:
-        optimizer.zero_grad()
-        step(*pairs, labels).total.backward()
-        optimizer.step()
-
-    return run
-
-
-STAGES = {
-    "read": (read, PHOTOGRAPHS),
-    "decode": (decoded, PHOTOGRAPHS),
-    "resize": (squared, PHOTOGRAPHS),
-    "corrupt": (degraded, PHOTOGRAPHS),
-    "step of ResNet-18": (trained, STEP_PAIRS),
-}
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        case(make, group=f"{PAIR}, by stage", row=row, by_default=True, timer=per_image(images))
-        for row, (make, images) in STAGES.items()
-    ],
-)
-def test_stages(benchmark, make, tmp_path):
-    """Of the first four stages `test_training_pairs` checks the result, of the last the tests."""
-    benchmark.pedantic(make(tmp_path), rounds=ROUNDS, warmup_rounds=1)

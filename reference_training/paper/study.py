@@ -108,7 +108,7 @@ TINY_IMAGENET = replace(
     seeds=SEEDS,
     recipe=replace(IMAGENETTE.recipe, iterations=100, batch_size=64),
     pretraining=replace(IMAGENETTE.pretraining, iterations=200, batch_size=64),
-    evaluation_images=300,
+    evaluation_images=200,
 )
 
 

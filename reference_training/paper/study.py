@@ -98,8 +98,6 @@ TINY_CANDIDATES: Candidates = {
     "best_official": ("ulfd@uem=official,uem.blocks=2", (0.03, 0.1, 0.3, 1.0)),
     "best_official_no_skip": ("ulfd@uem=official,uem.blocks=2,uem.global_skip=false", HIGHER),
     "best_sample": ("ulfd@uem=default", HIGHER),
-    "best_mse_frozen": ("feature_distillation@teacher=frozen", (1.0, 3.0, 10.0, 30.0)),
-    "best_sample_frozen": ("ulfd@teacher=frozen,uem=default", HIGHER),
 }
 """Four λ each, around those that Imagenette had chosen."""
 TINY_IMAGENET = replace(
@@ -209,7 +207,7 @@ PARTS: Mapping[str, Part] = {
     **_chosen(
         TINY_IMAGENET,
         "tiny_imagenet",
-        "A network with ImageNet weights, Tiny-ImageNet; the teacher frozen too.",
+        "A network with ImageNet weights, Tiny-ImageNet.",
         TINY_CANDIDATES,
         2000,
     ),

@@ -31,16 +31,23 @@ def check_shapes(
 ) -> None:
     """Raises ValueError if the shapes do not fit each other or the reduction."""
     if tuple(student) != tuple(teacher):
+        column = [size for size in student if size > 1] == [size for size in teacher if size > 1]
         raise ValueError(
             f"ulfd_loss: student has shape {tuple(student)} but teacher {tuple(teacher)}; they "
-            "must be equal, for a silent broadcast between features hides bugs. Project or resize "
-            "one of them first."
+            "must be equal, for a silent broadcast between them hides bugs. "
+            + (
+                f"If they are the same elements, give the teacher, the target, as "
+                f"teacher.reshape({tuple(student)})."
+                if column
+                else "Project or resize one of them first."
+            )
         )
     if log_variance is not None and not broadcasts_to(log_variance, student):
         raise ValueError(
             f"ulfd_loss: log_variance of shape {tuple(log_variance)} does not broadcast to the "
-            f"features' shape {tuple(student)}; for features (B, C, H, W) give (B, C, H, W), "
-            "(B, 1, H, W), (B, 1, 1, 1), (1, C, 1, 1) or one number, for (B, H, W, C) "
+            f"features' shape {tuple(student)}; for predictions (N, D) give (N, D), (N, 1), (1, D) "
+            "or one number, for features (B, C, H, W) (B, C, H, W), (B, 1, H, W), "
+            " (B, 1, 1, 1), (1, C, 1, 1) or one number, for (B, H, W, C) "
             "(B, H, W, C), (B, H, W, 1), (B, 1, 1, 1), (1, 1, 1, C) or one number."
         )
     if reduction in ("mean", "batchmean") and 0 in student:

@@ -5,7 +5,6 @@ in their library and on their device; PyTorch's and JAX's have adapters of their
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -15,7 +14,7 @@ from ulfd import checks, losses
 from ulfd.gradients import Gradients, closed_form, joined
 from ulfd.kernels import registry
 from ulfd.kernels.cpu import arrays as native
-from ulfd.options import Likelihood, LossOptions, loss_options, member_options
+from ulfd.options import Likelihood, LossOptions, loss_options, named
 
 Array = Any
 NUMPY = array_api_compat.array_namespace(np.empty(0))
@@ -236,9 +235,13 @@ def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..
     Args:
         name: of `ulfd.FAMILY`.
         weight: λ; it multiplies the member's own factor.
-        options: the other arguments of `ulfd_loss`, as reduction="sum".
+        options: the other arguments of `ulfd_loss`, as reduction="sum"; the member's likelihood
+            may have other parameters, as ("student_t", 10.0).
+    Returns:
+        a function of student, teacher and log_variance, as `ulfd_loss`; raises ValueError where σ
+        is given and the member has none, or the other way round.
     Raises:
         KeyError: there is no such member; the message lists them.
         TypeError: an option is the member's own.
     """
-    return partial(ulfd_loss, **member_options(name, weight), **options)
+    return named(ulfd_loss, name, weight, options)

@@ -4,7 +4,7 @@ Every adapter makes it of its keyword arguments, `ulfd.kernels.registry.Problem`
 kernels, which refuse what they do not implement, and JAX compiles it in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -150,17 +150,57 @@ def loss_options(
     )
 
 
-def member_options(name: str, weight: float = 1.0) -> dict[str, Any]:
+def member_options(name: str, weight: float = 1.0, **given: Any) -> dict[str, Any]:
     """The arguments of `ulfd_loss` that make a member of the family, under the weight λ.
 
-    >>> member_options("beta_nll", weight=0.1)
-    {'prior_weight': 1.0, 'weight': 0.05, 'beta': 0.5}
+    >>> member_options("beta_nll", weight=0.1, reduction="sum")
+    {'prior_weight': 1.0, 'weight': 0.05, 'beta': 0.5, 'reduction': 'sum'}
 
     Args:
         name: of `ulfd.FAMILY`.
         weight: λ; it multiplies the member's own factor, as the ½ of a likelihood.
+        given: other arguments; the member's likelihood may have other parameters, as
+            likelihood=("student_t", 10.0).
     Raises:
         KeyError: there is no such member; the message lists them.
+        TypeError: an argument is the member's own.
     """
-    options: Mapping[str, Any] = FAMILY[name].options
-    return {**options, "weight": weight * options.get("weight", 1.0)}
+    own: Mapping[str, Any] = FAMILY[name].options
+    for key in own.keys() & given.keys():
+        if key != "likelihood" or _likelihood(given[key])[0] != _likelihood(own[key])[0]:
+            raise TypeError(
+                f"the loss {name!r} has {key} = {own[key]!r} of its own; for another leave the "
+                f"name out, and give all that makes it: {dict(own)}."
+            )
+    return {**own, "weight": weight * own.get("weight", 1.0), **given}
+
+
+def check_member(name: str | None, log_variance: Any) -> None:
+    """Raises ValueError unless σ is given where the member of the family has one, and only there.
+
+    None is a loss without a name, which is the mean squared error where σ is None.
+    """
+    if name is None or (FAMILY[name].log_variance == "none") == (log_variance is None):
+        return
+    if log_variance is None:
+        raise ValueError(
+            f"the loss {name!r} needs log_variance, σ; 0.0 stands for σ = 0, and the mean squared "
+            "error is 'mse'."
+        )
+    raise ValueError(
+        f"the loss {name!r} has no σ, but log_variance is given; leave it out, or choose a loss "
+        f"with one, as {[other for other in FAMILY if FAMILY[other].log_variance == 'any']}."
+    )
+
+
+def named(
+    loss: Callable[..., Any], name: str, weight: float, given: dict[str, Any]
+) -> Callable[..., Any]:
+    """A framework's `ulfd_loss` as a member of the family; see `member_options`."""
+    fixed = member_options(name, weight, **given)
+
+    def member(student: Any, teacher: Any, log_variance: Any = None, **more: Any) -> Any:
+        check_member(name, log_variance)
+        return loss(student, teacher, log_variance, **{**fixed, **more})
+
+    return member

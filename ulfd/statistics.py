@@ -14,7 +14,7 @@ SAMPLE = 4096
 FEWEST = 32
 """A σ of fewer elements has no rank correlation, which chance would make."""
 _SPREAD = 2654435761  # a prime above every number of elements, whose multiples jump through them
-NEGATIVE, CONCENTRATED = -0.1, 0.6
+NEGATIVE, CONCENTRATED, AT_LIMITS = -0.1, 0.6, 0.5
 REMEDY = (
     "The official UEM's global skip does this, for it ties an element's weight to exp(activation): "
     "take UEM(C), or UEM.official(C, global_skip=False)."
@@ -75,6 +75,11 @@ def concern(numbers: Mapping[str, float]) -> str | None:
     if numbers.get("top_share", 0.0) > CONCENTRATED:
         found = f"1 % of the elements carry {numbers['top_share']:.0%} of the distillation loss"
         return f"{found}. {REMEDY}"
+    if numbers.get("log_variance_clamped", 0.0) > AT_LIMITS:
+        return (
+            f"{numbers['log_variance_clamped']:.0%} of σ lie beyond the clamp, where σ learns "
+            "nothing. Standardise the features or targets to a size of about 1, or widen the clamp."
+        )
     return None
 
 
@@ -159,7 +164,7 @@ def _sampled(
     weighted = (difference * xp.exp(-0.5 * clamped(at_places, clamp, xp=xp))) ** 2
     count = weighted.shape[0]
     top = xp.sum(xp.sort(weighted)[count - max(1, count // 100) :])
-    share = xp.where(top > 0, top / xp.sum(weighted), xp.zeros_like(top))
+    share = xp.where(top == 0, xp.zeros_like(top), top / xp.sum(weighted))  # NaN stays NaN
     if math.prod(sigma.shape) < FEWEST:
         return xp.zeros_like(share), share
     if sigma.shape == student.shape:

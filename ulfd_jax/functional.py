@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from ulfd import checks, losses
 from ulfd.gradients import Gradients, joined
 from ulfd.kernels import registry
-from ulfd.options import Likelihood, LossOptions, loss_options, member_options
+from ulfd.options import Likelihood, LossOptions, loss_options, named
 from ulfd_jax import composite, derivatives, native, targets, triton
 from ulfd_jax.composite import Array
 from ulfd_jax.derivatives import Call, Implementation
@@ -315,12 +315,16 @@ def named_loss(name: str, *, weight: float = 1.0, **options: Any) -> Callable[..
     Args:
         name: of `ulfd.FAMILY`.
         weight: λ; it multiplies the member's own factor.
-        options: the other arguments of `ulfd_loss`, as reduction="sum".
+        options: the other arguments of `ulfd_loss`, as reduction="sum"; the member's likelihood
+            may have other parameters, as ("student_t", 10.0).
+    Returns:
+        a function of student, teacher and log_variance, as `ulfd_loss`; raises ValueError where σ
+        is given and the member has none, or the other way round.
     Raises:
         KeyError: there is no such member; the message lists them.
         TypeError: an option is the member's own.
     """
-    return partial(ulfd_loss, **member_options(name, weight), **options)
+    return named(ulfd_loss, name, weight, options)
 
 
 def vid_log_variance(raw: ArrayLike, *, epsilon: float = losses.VID_EPSILON) -> Array:

@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 
 from ulfd import checks
 from ulfd.kernels import registry
-from ulfd.options import Likelihood, loss_options, member_options
+from ulfd.options import Likelihood, check_member, loss_options, member_options
 from ulfd.uem import Convolution, UEMSpec, check_layout
 from ulfd_torch.functional import check_dense, ulfd_loss
 from ulfd_torch.layers import layer_output, layout_of
@@ -65,6 +65,7 @@ class ULFDLoss(nn.Module):
         self.likelihood = likelihood
         self.gamma = gamma
         self.implementation = implementation
+        self.member: str | None = None  # its name in `ulfd.FAMILY`, where it was made by it
 
     @classmethod
     def named(cls, name: str, *, weight: float = 1.0, **options: Any) -> Self:
@@ -74,17 +75,24 @@ class ULFDLoss(nn.Module):
         0.05
 
         Args:
-            options: "reduction", "clamp" and "implementation", as in `ulfd_torch.ulfd_loss`.
+            options: "reduction", "clamp" and "implementation", as in `ulfd_torch.ulfd_loss`; the
+                member's likelihood may have other parameters, as ("student_t", 10.0).
+        Returns:
+            the loss; called, it raises ValueError where σ is given and the member has none, or
+            the other way round.
         Raises:
             KeyError: there is no such member; the message lists them.
             TypeError: an option is the member's own.
         """
-        return cls(**member_options(name, weight), **options)
+        loss = cls(**member_options(name, weight, **options))
+        loss.member = name
+        return loss
 
     def forward(
         self, student: Tensor, teacher: Tensor, log_variance: Tensor | float | None = None
     ) -> Tensor:
         """The loss of student ẑ, teacher z and log-variance σ; see `ulfd_torch.ulfd_loss`."""
+        check_member(self.member, log_variance)
         return ulfd_loss(
             student,
             teacher,

@@ -88,6 +88,8 @@ def test_a_named_loss_is_the_members_options_under_a_weight(name):
     features = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     options = dict(ulfd.FAMILY[name].options)
     own = options.pop("weight", 1.0)
+    if ulfd.FAMILY[name].log_variance == "none":
+        features = features[:2]
     expected = ulfd.ulfd_loss(*features, **options, weight=0.1 * own)
     tensors = torch.tensor(features)
     assert ulfd.named_loss(name, weight=0.1)(*features) == pytest.approx(expected, rel=1e-5)
@@ -100,6 +102,32 @@ def test_a_named_loss_keeps_the_members_own_options():
     for make in (ulfd.named_loss, ulfd_torch.ULFDLoss.named, ulfd_jax.named_loss):
         with pytest.raises(TypeError, match="prior_weight"):
             make("vid", prior_weight=2.0)
+        with pytest.raises(TypeError, match=r"has beta = 0.5 of its own.*'prior_weight': 1.0"):
+            make("beta_nll", beta=1.0)
+        with pytest.raises(TypeError, match="has likelihood"):
+            make("student_t", likelihood="laplace")
+
+
+def test_a_named_loss_takes_sigma_where_it_has_one():
+    """The mean squared error with σ would be Eq. 9, and a likelihood without it the squares."""
+    given = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    for make, array in (
+        (ulfd.named_loss, np.asarray),
+        (ulfd_torch.ULFDLoss.named, torch.tensor),
+        (ulfd_jax.named_loss, np.asarray),
+    ):
+        student, teacher, sigma = map(array, given)
+        with pytest.raises(ValueError, match="'mse' has no σ, but log_variance is given"):
+            make("mse")(student, teacher, sigma)
+        with pytest.raises(ValueError, match=r"'gaussian_nll' needs log_variance, σ; 0\.0 stands"):
+            make("gaussian_nll")(student, teacher)
+        half = float(np.mean((given[0] - given[1]) ** 2)) / 2
+        assert float(make("gaussian_nll")(student, teacher, 0.0)) == pytest.approx(half, rel=1e-5)
+        other = make("student_t", likelihood=("student_t", 10.0))(student, teacher, sigma)
+        expected = ulfd.ulfd_loss(
+            *given, likelihood=("student_t", 10.0), prior_weight=1.0, weight=0.5
+        )
+        assert float(other) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize(

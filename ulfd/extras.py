@@ -13,5 +13,6 @@ def require(*modules: str, extra: str) -> None:
     if missing:
         raise ImportError(
             f"{', '.join(missing)} not installed, but this part of ulfd needs it. Install it "
-            f"with:\n    pip install 'ulfd[{extra}]'"
+            f"with:\n    pip install 'ulfd[{extra}]'\nor in a checkout with:\n"
+            f"    pip install '.[{extra}]'"
         )

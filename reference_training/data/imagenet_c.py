@@ -9,13 +9,14 @@ Source: Hendrycks & Dietterich 2019; https://github.com/hendrycks/robustness.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES
+from reference_training.corruptions.apply import RECORD
 from reference_training.data.class_folders import (
     ImageFiles,
     are_imagenets,
@@ -31,6 +32,7 @@ from reference_training.data.samples import (
     spread,
 )
 from reference_training.runtime.errors import RunError
+from reference_training.runtime.files import read_json
 from reference_training.runtime.image_files import class_names, some
 
 ARCHIVES = {
@@ -141,9 +143,26 @@ class PublishedFolders:
         self.name = self.published.name + (
             "" if whole else f" ({classes} classes, {width}x{height})"
         )
+        if (root / RECORD).is_file():
+            self._read_record(read_json(root / RECORD))
         self.is_imagenet = whole and self.published is IMAGENET_C and are_imagenets(self.names)
         if clean:
             check_same_labels(clean, self.name, self.labels)
+
+    def _read_record(self, made: Mapping[str, Any]) -> None:
+        """Of a folder that `corruptions apply` made: its name, and how its images were prepared."""
+        height, width = self.size
+        frost = made["options"]["frost"]
+        self.name = (
+            f"{self.root.resolve().name} ({self.classes} classes, {width}x{height}, {frost})"
+        )
+        prepared = getattr(self.clean_images, "preparation", None)
+        if prepared not in (None, made["preparation"]):
+            raise RunError(
+                f"{self.root} was made with --preparation {made['preparation']}, but the clean "
+                f"images would be prepared as {prepared}, and both are compared: give "
+                f"--preparation {made['preparation']}."
+            )
 
     def _severities(self, corruption: str) -> list[Path]:
         folders = [self.folders[corruption] / str(severity) for severity in SEVERITIES]

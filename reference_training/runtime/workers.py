@@ -192,9 +192,11 @@ def pool(jobs: int | None, threads: int, *, preload: str) -> Iterator[Pool]:
     try:
         with signals:
             yield Pool(executor, link, jobs)
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, EOFError) as error:  # EOFError: the fork server ended first
         if signals.came:
             raise Interrupted from error
+        if isinstance(error, EOFError):
+            raise
         raise RunError(
             "a worker process was killed, perhaps for want of memory. Run the same command again, "
             "it continues; fewer --jobs need less memory."

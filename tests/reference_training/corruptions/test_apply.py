@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from reference_training.corruptions.__main__ import main
 from reference_training.data.class_folders import ClassFolders
 from reference_training.data.imagenet_c import PublishedFolders
 from reference_training.evaluation import CorruptionOptions, OnTheFly
+from reference_training.runtime.errors import RunError
 
 FROST = ["--frost", "procedural"]
 
@@ -104,10 +106,15 @@ def test_killed_three_times_it_ends_with_the_same_files(photos, tmp_path):
 
 
 def test_the_evaluation_reads_what_it_would_make_on_the_fly(photos, tmp_path):
+    (photos / ".ipynb_checkpoints").mkdir()  # which is no class, and moves no image's position
+    shutil.copy(photos / "cat" / "0.png", photos / ".ipynb_checkpoints" / "0.png")
     out, kinds = tmp_path / "c", ("gaussian_noise", "snow", "pixelate")
     options = ["--jpeg85", "--preparation", "imagenet", "--seeds", "position", "--seed", "3"]
     assert apply(photos, out, "--kinds", *kinds, *options) == 0
-    stored = PublishedFolders(out, 2)
+    stored = PublishedFolders(out, 2, ClassFolders(photos, 2))
+    assert stored.name.startswith("c (2 classes, 224x224, procedural: generated stand-in")
+    with pytest.raises(RunError, match=r"made with --preparation imagenet.* prepared as as_is"):
+        PublishedFolders(out, 2, ClassFolders(photos, 2, "as_is"))
     made = OnTheFly(
         ClassFolders(photos, 2), CorruptionOptions(frost="procedural"), seed=3, jpeg85=True
     )

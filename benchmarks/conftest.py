@@ -3,6 +3,7 @@
 Only `test_*.py` are collected: the scripts hold no tests, and some need a GPU's packages.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,18 @@ def pytest_collection_modifyitems(config, items):
 def _row_name(benchmark):
     """The title of the table says the rest."""
     benchmark.name = benchmark.param.rsplit(": ", 1)[-1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_benchmark_group_stats(group_by):
+    """Stages of one whole say how many go through in a second, and their share of its time."""
+    groups = yield
+    for _, rows in groups if group_by == "group" else []:
+        stages = [row for row in rows if "stage_of" in row["extra_info"]]
+        wholes = Counter()  # of every run that is compared
+        for row in stages:
+            wholes[row["path"]] += row["min"]
+        for row in stages:
+            rate, share = 1 / row["min"], row["min"] / wholes[row["path"]]
+            row["name"] += f": {rate:,.1f} {row['extra_info']['stage_of']}/s, {share:.1%}"
+    return groups

@@ -161,6 +161,8 @@ class StepProblem:
 
 
 STEPS = (StepProblem("ResNet-8", 32, 128), StepProblem("ResNet-18"), StepProblem("ResNet-50"))
+STAGED_STEPS = (StepProblem("ResNet-18", pairs=2), StepProblem("ResNet-50", pairs=2))
+"""Those that are set beside the making of their pairs; the first is what the suite takes."""
 
 PHOTOGRAPH = (500, 375)  # width and height, as of most of ImageNet's files
 PHOTOGRAPHS = 75  # each of the 15 corruptions at each of the 5 severities once

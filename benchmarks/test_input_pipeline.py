@@ -1,7 +1,8 @@
 """The training pairs' way from a file to the network, beside Pillow, OpenCV and torchvision.
 
 One thread; the processor's time, counted per image. A batch holds each of the 15 corruptions at
-each of the 5 severities once, for all candidates alike.
+each of the 5 severities once, for all candidates alike. A table for each network has the pair's way
+by stage, the training step last, each with its pairs a second and its share of the whole.
 """
 
 import io
@@ -18,12 +19,12 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
-from benchmarks import corruptions
-from benchmarks.problems import PHOTOGRAPH, PHOTOGRAPHS, SIDE
+from benchmarks import corruptions, step_cost
+from benchmarks.problems import PHOTOGRAPH, PHOTOGRAPHS, SIDE, STAGED_STEPS, StepProblem
 from benchmarks.suite import case, per_image
-from reference_training.corruptions import SEEN, SEVERITIES
+from reference_training.corruptions import SEEN, SEVERITIES, corrupt
 from reference_training.data.photograph_pairs import Clock, JsonLines, PhotographPairs, World
-from reference_training.data.second_images import Corruptions
+from reference_training.data.second_images import Corruptions, flipped
 from reference_training.data.views import MEAN, STD, Views, decode, resized
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -31,6 +32,7 @@ ROUNDS = 5
 TITLE = f"of {PHOTOGRAPH[0]}×{PHOTOGRAPH[1]}, per image"
 PAIR = f"training pair of {SIDE}×{SIDE} from JPEGs {TITLE}"
 BILINEAR = v2.InterpolationMode.BILINEAR
+KINDS = [(name, severity) for name in SEEN for severity in SEVERITIES]
 
 
 @cache
@@ -152,10 +154,10 @@ def test_resizing(benchmark, resizer):
     benchmark.pedantic(resizer, (images,), rounds=ROUNDS, warmup_rounds=1)
 
 
-def ours(folder: Path) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """`PhotographPairs` in this process."""
+def training_pairs(folder: Path) -> PhotographPairs:
+    """The pairs, in this process."""
     device = torch.device("cpu")
-    pairs = PhotographPairs(
+    return PhotographPairs(
         InMemory(),
         batch_size=PHOTOGRAPHS,
         seed=0,
@@ -168,6 +170,11 @@ def ours(folder: Path) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
         world=World(0, 1, device),
         clock=Clock(device),
     )
+
+
+def ours(folder: Path) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """`PhotographPairs` in this process."""
+    pairs = training_pairs(folder)
     order = np.argsort(pairs.describe(0)["samples"])
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,11 +194,10 @@ def one_by_one(folder: Path) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
             v2.Normalize(MEAN, STD),
         ]
     )
-    kinds = [(name, severity) for name in SEEN for severity in SEVERITIES]
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
         clean, degraded = [], []
-        for content, (name, severity) in zip(files(), kinds, strict=True):
+        for content, (name, severity) in zip(files(), KINDS, strict=True):
             image = Image.open(io.BytesIO(content)).convert("RGB")
             small = np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
             clean.append(transform(small))
@@ -230,3 +236,76 @@ def check(clean: torch.Tensor, degraded: torch.Tensor) -> None:
     assert away.max() < 1.01, f"{int((away >= 1.01).sum())} images are others than Pillow's"
     assert degraded.shape == clean.shape
     assert not (degraded == clean).flatten(1).all(1).any()
+
+
+@cache
+def squares() -> torch.Tensor:
+    """The photographs, resized: uint8 (N, 3, S, S)."""
+    return resized([decode(content) for content in files()], SIDE)
+
+
+def reading(folder: Path) -> Callable[[], list[bytes]]:
+    """From files which the system has in its memory: the processor's part of reading."""
+    paths = [folder / f"{number}.jpeg" for number in range(PHOTOGRAPHS)]
+    for path, content in zip(paths, files(), strict=True):
+        path.write_bytes(content)
+    return lambda: [path.read_bytes() for path in paths]
+
+
+def decoding(folder: Path) -> Callable[[], list[torch.Tensor]]:
+    return lambda: [decode(content) for content in files()]
+
+
+def resizing(folder: Path) -> Callable[[], torch.Tensor]:
+    images = [decode(content) for content in files()]
+    return lambda: resized(images, SIDE)
+
+
+def corrupting(folder: Path) -> Callable[[], torch.Tensor]:
+    names, severities = zip(*KINDS, strict=True)
+    return lambda: corrupt(squares(), names, severities)
+
+
+def normalising(folder: Path) -> Callable[[], list[torch.Tensor]]:
+    """Both images of a pair, flipped or not."""
+    pairs, flip = training_pairs(folder), torch.arange(PHOTOGRAPHS) % 2 == 0
+    return lambda: [pairs.normalised(flipped(images, flip)) for images in (squares(), squares())]
+
+
+Stage = Callable[[Path], Callable[[], object]]
+STAGES: dict[str, Stage] = {
+    "read": reading,
+    "decode": decoding,
+    "resize": resizing,
+    "corrupt": corrupting,
+    "flip and normalise": normalising,
+}
+
+
+def stages(problem: StepProblem) -> dict[str, tuple[Stage, int]]:
+    """What makes each stage, the training step last; and the pairs of one call."""
+
+    def step(folder: Path) -> Callable[[], None]:
+        return step_cost.training(*step_cost.prepared(problem, "+ default UEM, a σ for each image"))
+
+    found = {row: (make, PHOTOGRAPHS) for row, make in STAGES.items()}
+    return found | {"step": (step, problem.pairs)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        case(
+            make,
+            group=f"{PAIR}, by stage, {problem.network}",
+            row=row,
+            by_default=problem == STAGED_STEPS[0],
+            timer=per_image(pairs),
+        )
+        for problem in STAGED_STEPS
+        for row, (make, pairs) in stages(problem).items()
+    ],
+)
+def test_stages(benchmark, make, tmp_path):
+    benchmark.extra_info["stage_of"] = "pairs"
+    benchmark.pedantic(make(tmp_path), rounds=ROUNDS, warmup_rounds=1)

@@ -252,11 +252,12 @@ class PhotographPairs:
         pairs = [clean] if second is clean else [clean, second]
         if corrupted_first:
             pairs = [crop(images) for images in pairs]
-        batch = [self._normalised(flipped(images, flip)) for images in pairs]
+        batch = [self.normalised(flipped(images, flip)) for images in pairs]
         labels = decoded.labels.to(device, non_blocking=True)
         return Batch(batch[0], batch[-1], labels)
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """Grey levels (B, ..., 3, H, W) as networks expect them, in the batches' memory order."""
         scaled = (images / 255 - self._mean) / self._std
         if not self.channels_last or scaled.dim() != 4:
             return scaled.contiguous()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from reference_training.corruptions import SEEN, SEVERITIES, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random
-from reference_training.data import photograph_pairs
+from reference_training.data import photograph_pairs, second_images
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     ImageFolder,
@@ -24,10 +24,11 @@ from reference_training.data.photographs import (
     open_photographs,
 )
 from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
-from reference_training.data.second_images import SECOND_IMAGES, Corruptions
+from reference_training.data.second_images import CORRUPTED, SECOND_IMAGES, Corruptions
 from reference_training.data.views import (
     MEAN,
     STD,
+    VIEWS,
     Views,
     cropped,
     decode,
@@ -377,3 +378,34 @@ def test_a_corrupted_crop_is_corrupted_before_it_is_cropped(folder, tmp_path, mo
         assert torch.equal(square.diff(dim=1), torch.ones(32, 31))
         corners.add(int(square[0, 0]))
     assert len(corners) > 3
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("second", CORRUPTED)
+def test_jpegs_are_encoded_by_the_workers_and_are_the_same(
+    folder, tmp_path, monkeypatch, kind, second
+):
+    """With and without; what makes the other corruptions, on a GPU say, is asked for no JPEG."""
+    options = CorruptionOptions(frost="procedural")
+    views = Views(40, 32, Corruptions("independent", options), kind)
+    asked, encoded = [], []
+
+    def watched(images, names, *others, **given):
+        asked.extend(names)
+        return corrupt(images, names, *others, **given)
+
+    def alone(images, draws):
+        encoded.append(len(draws.encoded))
+        return make(images, replace(draws, encoded=None))
+
+    def batches():
+        return list(source(ImageFolder(folder), tmp_path, views=views, second=second).batches(0, 4))
+
+    make = SECOND_IMAGES[second]
+    monkeypatch.setattr(second_images, "corrupt", watched)
+    found = batches()
+    assert "jpeg_compression" not in asked
+    monkeypatch.setitem(SECOND_IMAGES, second, alone)
+    for one, other in zip(found, batches(), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert 0 < sum(encoded) == asked.count("jpeg_compression")

@@ -7,7 +7,7 @@ in `pairs`. A file that cannot be decoded is replaced by another draw.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NamedTuple
 
@@ -15,11 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from reference_training.corruptions import corrupt
 from reference_training.corruptions.random import Random
 from reference_training.data.batch import Batch
 from reference_training.data.photographs import AugmentedFolders, Photographs
 from reference_training.data.sampling import pair_seeds, samples_at
-from reference_training.data.second_images import Draws, flipped, second_image
+from reference_training.data.second_images import (
+    CORRUPTED,
+    ENCODED,
+    Draws,
+    flipped,
+    second_image,
+)
 from reference_training.data.views import (
     MEAN,
     STD,
@@ -43,6 +50,7 @@ class Decoded(NamedTuple):
     """A batch as a worker sends it: few large tensors travel faster than many small ones."""
 
     pixels: Tensor  # uint8, one image after another, each (H, W, 3); augmented ones after theirs
+    encoded: Tensor  # uint8 (E, 3, S, S), see `Draws`
     sizes: list[tuple[int, int]]  # H, W
     samples: Tensor  # int64 (B,)
     labels: Tensor  # int64 (B,)
@@ -63,8 +71,8 @@ class Slots(Dataset[Decoded | RunError]):
     seed: int
     rank: int
     share: int
-    resized_crop: int | None
-    """The side of random parts that are cut out here; None sends whole images."""
+    second: str
+    views: Views
 
     def positions(self, iteration: int) -> Tensor:
         """The places of this rank in the endless sequence of pairs."""
@@ -86,19 +94,53 @@ class Slots(Dataset[Decoded | RunError]):
         except RunError as error:
             return error  # raised here, it would arrive wrapped into a traceback
         taken = torch.tensor(samples)
+        encoded = self._encoded(iteration, taken, images)
         return Decoded(
             torch.cat([image.flatten() for image in images]),
+            encoded,
             [(image.shape[0], image.shape[1]) for image in images],
             taken,
             self.photographs.labels[taken],
             list(unreadable.items()),
         )
 
+    def draws(self, iteration: int, samples: Tensor) -> tuple[Draws, Tensor, Tensor]:
+        """What is random in these pairs; where they are cropped, (B, 2); whether they are flipped.
+
+        Args:
+            samples: those of this rank that can be read, int64 (B,).
+        """
+        seeds = pair_seeds(self.seed, torch.tensor(iteration), samples)
+        random, views = Random(seeds), self.views
+        corners = random.integers(0, views.side - views.crop + 1, 2)
+        flip = random.uniform(1)[:, 0] < 0.5
+        draws = Draws(seeds, random, self.positions(iteration), self.seed, views.corruptions)
+        return draws, corners, flip
+
+    def _encoded(self, iteration: int, samples: Tensor, images: list[Tensor]) -> Tensor:
+        """The second images that are JPEGs, see `Draws`; of `images` these become squares."""
+        views = self.views
+        found = [torch.empty(0, 3, views.corrupted, views.corrupted, dtype=torch.uint8)]
+        if self.second not in CORRUPTED:
+            return found[0]
+        draws, corners, _ = self.draws(iteration, samples)
+        for place, (name, severity) in enumerate(zip(*draws.kinds(), strict=True)):
+            if name != ENCODED:
+                continue
+            square = resized([images[place]], views.side)
+            images[place] = square[0].permute(1, 2, 0)
+            if views.kind != "corrupted_crop":
+                top, left = corners[place, :, None]
+                square = cropped(square, top, left, views.crop)
+            one, options = draws.seeds[place, None], vars(views.corruptions.options)
+            found.append(corrupt(square, name, severity, seeds=one, **options))
+        return torch.cat(found)
+
     def _view(self, content: bytes, seed: Tensor) -> Tensor:
         image = decode(content)
-        if self.resized_crop is None:
+        if self.views.kind != "resized_crop":
             return image
-        return random_resized_crop(image, seed, self.resized_crop)
+        return random_resized_crop(image, seed, self.views.crop)
 
     def _readable(
         self, iteration: int, drawn: Tensor, unreadable: dict[str, str]
@@ -161,7 +203,8 @@ class PhotographPairs:
             self.seed,
             self.world.rank,
             share,
-            self.views.crop if self.views.kind == "resized_crop" else None,
+            self.second,
+            self.views,
         )
         self._mean = torch.tensor(MEAN, device=self.world.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=self.world.device).view(3, 1, 1)
@@ -233,12 +276,9 @@ class PhotographPairs:
         parts = pixels.split([height * width * 3 for height, width in decoded.sizes])
         images = [part.view(*size, 3) for part, size in zip(parts, decoded.sizes, strict=True)]
 
-        seeds = pair_seeds(slots.seed, torch.tensor(iteration), decoded.samples)
-        random = Random(seeds)
-        margin = views.side - views.crop + 1
-        corners = random.integers(0, margin, 2).to(device, non_blocking=True)
-        flip = (random.uniform(1)[:, 0] < 0.5).to(device, non_blocking=True)
-        each = len(images) // len(seeds)  # 2 if there are augmented ones
+        draws, *places = slots.draws(iteration, decoded.samples)
+        corners, flip = (each.to(device, non_blocking=True) for each in places)
+        each = len(images) // len(draws.seeds)  # 2 if there are augmented ones
         squares = [resized(images[place::each], views.side) for place in range(each)]
 
         def crop(squares: Tensor) -> Tensor:
@@ -246,8 +286,8 @@ class PhotographPairs:
 
         corrupted_first = views.kind == "corrupted_crop"
         clean, *augmented = squares if corrupted_first else map(crop, squares)
-        positions = slots.positions(iteration)
-        draws = Draws(seeds, random, positions, slots.seed, views.corruptions, *augmented)
+        encoded = decoded.encoded.to(device, non_blocking=True)
+        draws = replace(draws, deepaugmented=augmented[0] if augmented else None, encoded=encoded)
         second = second_image(self.second, clean, draws, self.second_views)
         pairs = [clean] if second is clean else [clean, second]
         if corrupted_first:

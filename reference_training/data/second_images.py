@@ -13,7 +13,7 @@ from torch import Tensor
 from reference_training.corruptions import SEEN, CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random, splitmix64
 from reference_training.data.augmentations import augmix, deepaugment_stand_in
-from reference_training.data.sampling import CORRUPTION_SAMPLINGS
+from reference_training.data.sampling import CORRUPTION_SAMPLINGS, Drawn
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Draws:
         seed: of the run.
         corruptions: how corruptions are drawn.
         deepaugmented: uint8 (B, 3, H, W), DeepAugment's own images of the pairs, if there are.
+        encoded: uint8 (E, 3, H, W), the second images of those pairs that get `ENCODED`, in their
+            order, if they are made already.
     """
 
     seeds: Tensor
@@ -46,13 +48,19 @@ class Draws:
     seed: int
     corruptions: Corruptions
     deepaugmented: Tensor | None = None
+    encoded: Tensor | None = None
+
+    def kinds(self) -> Drawn:
+        """Each pair's corruption and severity: drawn once, or `random` goes on to other ones."""
+        sampling = CORRUPTION_SAMPLINGS[self.corruptions.sampling]
+        return sampling(self.random, self.positions, self.seed)
 
     def view(self, number: int) -> "Draws":
         """The draws of another second image of the same pairs; view 0 are these themselves."""
         if number == 0:
             return self
         seeds = splitmix64(self.seeds, torch.full_like(self.seeds, number))
-        return replace(self, seeds=seeds, random=Random(seeds))
+        return replace(self, seeds=seeds, random=Random(seeds), encoded=None)
 
 
 _CLEAN_DRAWS = zlib.crc32(b"corruption_or_clean")  # a domain; see `Random`
@@ -64,10 +72,19 @@ device."""
 
 def corruption(images: Tensor, draws: Draws) -> Tensor:
     """One of the 15 seen corruptions at one of its severities (Sec. 4)."""
-    sampling = CORRUPTION_SAMPLINGS[draws.corruptions.sampling]
-    names, severities = sampling(draws.random, draws.positions, draws.seed)
-    seeds = draws.seeds.to(images.device, non_blocking=True)
-    return corrupt(images, names, severities, seeds=seeds, **vars(draws.corruptions.options))
+    names, severities = draws.kinds()
+    options = vars(draws.corruptions.options)
+    if draws.encoded is None:
+        return corrupt(images, names, severities, seeds=draws.seeds, **options)
+    encoded = torch.tensor([name == ENCODED for name in names])
+    there, rest = (
+        places.nonzero()[:, 0].to(images.device, non_blocking=True)
+        for places in (encoded, ~encoded)
+    )
+    drawn = [each for each in zip(names, severities, strict=True) if each[0] != ENCODED]
+    others = [name for name, _ in drawn], [severity for _, severity in drawn]
+    made = corrupt(images[rest], *others, seeds=draws.seeds[~encoded], **options)
+    return torch.empty_like(images).index_copy_(0, rest, made).index_copy_(0, there, draws.encoded)
 
 
 def or_clean(make: SecondImage, kinds: int) -> SecondImage:
@@ -127,6 +144,8 @@ SECOND_IMAGES: dict[str, SecondImage] = {
     "deepaugment_augmix": lambda images, draws: augmix(deepaugment(images, draws), draws.seeds),
 }
 """A new kind of pair is one function and one entry here."""
+ENCODED = "jpeg_compression"
+"""The corruption that the CPU alone makes: on a GPU's images it would have to wait for them."""
 CORRUPTED = ("corruption", "corruption_or_clean")
 """Those with ImageNet-C's corruptions, and so with a frost."""
 DEEPAUGMENTED = ("deepaugment", "deepaugment_or_clean", "deepaugment_augmix")

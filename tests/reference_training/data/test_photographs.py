@@ -4,7 +4,6 @@ import io
 import json
 import tarfile
 import threading
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from reference_training.corruptions import SEEN, SEVERITIES, CorruptionOptions, corrupt
+from reference_training.corruptions import CorruptionOptions, corrupt
 from reference_training.corruptions.random import Random
-from reference_training.data import photograph_pairs
+from reference_training.data import photograph_pairs, second_images
 from reference_training.data.photograph_pairs import PhotographPairs
 from reference_training.data.photographs import (
     ImageFolder,
@@ -23,11 +22,12 @@ from reference_training.data.photographs import (
     fingerprint,
     open_photographs,
 )
-from reference_training.data.sampling import cycle, independent, pair_seeds, samples_at
-from reference_training.data.second_images import SECOND_IMAGES, Corruptions
+from reference_training.data.sampling import cycle, pair_seeds, samples_at
+from reference_training.data.second_images import CORRUPTED, SECOND_IMAGES, Corruptions
 from reference_training.data.views import (
     MEAN,
     STD,
+    VIEWS,
     Views,
     cropped,
     decode,
@@ -172,38 +172,6 @@ def test_cropping():
     found = cropped(images, torch.tensor([0, 3]), torch.tensor([2, 1]), 3)
     assert torch.equal(found[0], images[0, :, 0:3, 2:5])
     assert torch.equal(found[1], images[1, :, 3:6, 1:4])
-
-
-def test_every_epoch_has_every_sample_once():
-    drawn = samples_at(torch.arange(100), seed=1, total=25).view(4, 25)
-    assert (drawn.sort(1).values == torch.arange(25)).all()
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(samples_at(torch.arange(40, 50), seed=1, total=25), drawn.flatten()[40:50])
-
-
-def test_a_cycle_has_every_type_and_severity_once():
-    positions = torch.arange(75 * 40)
-    names, severities = cycle(Random(torch.zeros(1, dtype=torch.int64)), positions, 5)
-    pairs = list(zip(names, severities, strict=True))
-    for first in range(0, len(pairs), 75):
-        assert len(set(pairs[first : first + 75])) == 75
-    assert pairs[:75] != pairs[75:150]
-    again = cycle(Random(torch.zeros(1, dtype=torch.int64)), positions[100:110], 5)
-    assert list(zip(*again, strict=True)) == pairs[100:110]
-    # The official draw takes a type first: the first of a cycle is uniform over the 15, and a type
-    # that is drawn five times early is over early.
-    firsts = Counter(name for name, _ in pairs[::75])
-    assert len(firsts) > 10
-
-
-def test_independent_draws_are_uniform():
-    count = 15_000
-    draws = Random(torch.arange(count))
-    names, severities = independent(draws, torch.arange(count), 0)
-    table = Counter(zip(names, severities, strict=True))
-    assert len(table) == len(SEEN) * len(SEVERITIES)
-    # 200 expected in each of 75: six standard deviations
-    assert all(abs(number - 200) < 6 * 200**0.5 for number in table.values())
 
 
 def test_a_pair_is_the_published_recipe(folder, tmp_path):
@@ -377,3 +345,34 @@ def test_a_corrupted_crop_is_corrupted_before_it_is_cropped(folder, tmp_path, mo
         assert torch.equal(square.diff(dim=1), torch.ones(32, 31))
         corners.add(int(square[0, 0]))
     assert len(corners) > 3
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("second", CORRUPTED)
+def test_jpegs_are_encoded_by_the_workers_and_are_the_same(
+    folder, tmp_path, monkeypatch, kind, second
+):
+    """With and without; what makes the other corruptions, on a GPU say, is asked for no JPEG."""
+    options = CorruptionOptions(frost="procedural")
+    views = Views(40, 32, Corruptions("independent", options), kind)
+    asked, encoded = [], []
+
+    def watched(images, names, *others, **given):
+        asked.extend(names)
+        return corrupt(images, names, *others, **given)
+
+    def alone(images, draws):
+        encoded.append(len(draws.encoded))
+        return make(images, replace(draws, encoded=None))
+
+    def batches():
+        return list(source(ImageFolder(folder), tmp_path, views=views, second=second).batches(0, 4))
+
+    make = SECOND_IMAGES[second]
+    monkeypatch.setattr(second_images, "corrupt", watched)
+    found = batches()
+    assert "jpeg_compression" not in asked
+    monkeypatch.setitem(SECOND_IMAGES, second, alone)
+    for one, other in zip(found, batches(), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert 0 < sum(encoded) == asked.count("jpeg_compression")

@@ -18,6 +18,7 @@ from .filters import (
     Number,
     gaussian_filter,
     number_for,
+    number_of_each,
     of_levels,
     per_image,
     truncate_levels,
@@ -314,8 +315,9 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
     return covered.to(torch.uint8).argmax(1), covered.sum(1)
 
 
+@per_image
 @of_levels
-def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
+def jpeg_compression(levels: Tensor, random: Random, quality: Number) -> Tensor:
     """Encode as JPEG with 4:2:0 chroma and decode, by Pillow: one result for every device.
 
     Args:
@@ -327,9 +329,10 @@ def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
         uint8 (N, 3, H, W).
     """
     decoded = []
-    for image in _opened(levels):
+    qualities = number_of_each(len(levels), quality)
+    for image, each in zip(_opened(levels), qualities, strict=True):
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality)
+        image.save(file, "JPEG", quality=int(each))
         file.seek(0)
         decoded.append(JpegImageFile(file))
     return _read(decoded).to(levels.device)

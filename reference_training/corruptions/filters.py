@@ -52,6 +52,18 @@ def number_for(images: Tensor, number: Number) -> Number:
     return number.to(images.dtype).to(images.device) if isinstance(number, Tensor) else number
 
 
+def number_of_each(count: int, number: Number) -> list[float]:
+    """A number for each of `count` images."""
+    return number.flatten().tolist() if isinstance(number, Tensor) else [number] * count
+
+
+def add_scaled(total: Tensor, images: Tensor, weight: Number) -> Tensor:
+    """total + weight images, in place and rounded once; weights for each image on its device."""
+    if isinstance(weight, Tensor):
+        return total.addcmul_(images, weight)
+    return total.add_(images, alpha=weight)
+
+
 def of_levels(corruption: _Corruption) -> _Corruption:
     """Marks a corruption that takes the 8-bit levels themselves, uint8, and returns whole ones."""
     _OF_LEVELS.add(corruption)

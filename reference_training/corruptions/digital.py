@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .filters import (
     Number,
+    by_runs,
     gaussian_filter,
     number_for,
     number_of_each,
@@ -25,6 +26,8 @@ from .filters import (
 )
 from .random import Random
 from .resampling import sample_bilinear
+
+Enlargement = Callable[[int, int], Tensor]
 
 # A level too small to be seen, and large enough to be divided by.
 _SPECK = 1e-30
@@ -195,8 +198,9 @@ def affine_sources(inverse: Tensor, height: int, width: int, device: torch.devic
     return places.bitwise_right_shift_(5).to(torch.float32).div_(32)
 
 
+@per_image
 @of_levels
-def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
+def pixelate(levels: Tensor, random: Random, scale: Number) -> Tensor:
     """Shrink to int(scale size) pixels and enlarge again, both by Pillow's box filter, bit-exact.
 
     Args:
@@ -207,12 +211,12 @@ def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     Returns:
         uint8 (N, 3, H, W).
     """
-    # Enlarged, each box covers the centre of one pixel.
-    return _pixelated(levels, scale, lambda size, target: box_spans(size, target)[0])
+    return _pixelated(levels, scale, _covering)
 
 
+@per_image
 @of_levels
-def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
+def pixelate_nearest(levels: Tensor, random: Random, scale: Number) -> Tensor:
     """`pixelate` enlarged by the nearest pixel, which differs where no whole factor enlarges.
 
     Args:
@@ -228,6 +232,11 @@ def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
     return _pixelated(levels, scale, _nearest)
 
 
+def _covering(size: int, target: int) -> Tensor:
+    """As `_nearest` for the box filter, which, enlarged, covers the centre of one pixel."""
+    return box_spans(size, target)[0]
+
+
 @lru_cache(maxsize=64)
 def _nearest(size: int, target: int) -> Tensor:
     """Which pixel of an axis Pillow takes for each of an enlarged one: int64 (target,)."""
@@ -236,22 +245,20 @@ def _nearest(size: int, target: int) -> Tensor:
     return steps.cumsum(0).to(torch.int64)  # summed one by one, as there
 
 
-def _pixelated(levels: Tensor, scale: float, enlarge: Callable[[int, int], Tensor]) -> Tensor:
+def _pixelated(levels: Tensor, scale: Number, enlarge: Enlargement) -> Tensor:
     """Shrunk by a box; `enlarge` says which pixel is taken for each of an axis of another size."""
-    means = _shrunken(levels, scale)
-    down, right = (
-        enlarge(size, target).to(levels.device)
-        for size, target in zip(means.shape[-2:], levels.shape[-2:], strict=True)
-    )
-    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+    if levels.device.type == "cpu":
+        return by_runs(lambda run, each: _by_pillow(run, each, enlarge), levels, scale)
+    return box_pixels(levels, number_of_each(len(levels), scale), enlarge)
 
 
-def _shrunken(levels: Tensor, scale: float) -> Tensor:
-    rows, columns = (int(size * scale) for size in levels.shape[-2:])
-    if levels.device.type != "cpu":
-        return box_shrink(levels, rows, columns)
+def _by_pillow(levels: Tensor, scale: float, enlarge: Enlargement) -> Tensor:
+    height, width = levels.shape[-2:]
+    rows, columns = int(height * scale), int(width * scale)
     box = Image.Resampling.BOX
-    return _read([image.resize((columns, rows), box) for image in _opened(levels)])
+    means = _read([image.resize((columns, rows), box) for image in _opened(levels)])
+    right, down = enlarge(columns, width), enlarge(rows, height)
+    return means.index_select(-1, right).index_select(-2, down)
 
 
 def _opened(levels: Tensor) -> Iterator[Image.Image]:
@@ -269,27 +276,34 @@ def _read(images: Sequence[Image.Image]) -> Tensor:
     )
 
 
-def box_shrink(levels: Tensor, rows: int, columns: int) -> Tensor:
-    """Pillow's box filter on any device.
+def box_pixels(levels: Tensor, scales: Sequence[float], enlarge: Enlargement) -> Tensor:
+    """Shrunk by Pillow's box filter, and enlarged again, on any device.
 
     Args:
         levels: uint8 (N, 3, H, W).
-        rows, columns: the size to shrink to, pixels.
+        scales: N times the sides' shrinkage.
+        enlarge: which pixel is taken for each of an axis of another size.
 
     Returns:
-        float32 (N, 3, rows, columns), whole grey levels: means, halves rounded up.
+        float32 (N, 3, H, W), whole grey levels: means, halves rounded up.
     """
     means = levels.to(torch.float32)
-    for target in (columns, rows):  # along the columns first, as Pillow goes
-        means = means.mT.contiguous()
-        size = means.shape[-2]
-        first, count = (each.to(means.device) for each in box_spans(size, target))
-        total = means.index_select(-2, first)
-        for more in range(1, -(-size // target) + 1):
-            further = means.index_select(-2, (first + more).clamp_(max=size - 1))
-            total.add_(further.mul_((count > more).to(means.dtype)[:, None]))
-        means = total.div_(count[:, None]).add_(0.5).floor_()
+    for axis in (-1, -2):  # along the columns first, as Pillow goes
+        size, device = levels.shape[axis], levels.device
+        boxes = torch.stack([_boxes(size, int(size * each), enlarge, device) for each in scales])
+        # Exact in any order and in any precision of 8 bits, as all are whole numbers to 255.
+        means = boxes[:, None] @ means.mT
+        means = means.div_(boxes.sum(-1)[:, None, :, None]).add_(0.5).floor_()
     return means
+
+
+@lru_cache(maxsize=16)
+def _boxes(size: int, target: int, enlarge: Enlargement, device: torch.device) -> Tensor:
+    """For each pixel of an axis, shrunk and enlarged, the ones it is the mean of: (size, size)."""
+    first, count = box_spans(size, target)
+    pixels = torch.arange(size, device="cpu")
+    inside = (pixels >= first[:, None]) & (pixels < (first + count)[:, None])
+    return inside[enlarge(target, size)].to(device, torch.float32)
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import Literal, TypeVar
 
 import torch
@@ -55,6 +56,19 @@ def number_for(images: Tensor, number: Number) -> Number:
 def number_of_each(count: int, number: Number) -> list[float]:
     """A number for each of `count` images."""
     return number.flatten().tolist() if isinstance(number, Tensor) else [number] * count
+
+
+def by_runs(filtered: Callable[..., Tensor], images: Tensor, *numbers: Number) -> Tensor:
+    """filtered(images, *numbers), called anew for each run of neighbours that share all numbers."""
+    if not any(isinstance(number, Tensor) for number in numbers):
+        return filtered(images, *numbers)
+    parts, start = [], 0
+    rows = zip(*(number_of_each(len(images), number) for number in numbers), strict=True)
+    for row, run in groupby(rows):
+        stop = start + len(list(run))
+        parts.append(filtered(images[start:stop], *row))
+        start = stop
+    return torch.cat(parts)
 
 
 def add_scaled(total: Tensor, images: Tensor, weight: Number) -> Tensor:

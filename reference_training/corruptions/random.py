@@ -183,12 +183,14 @@ class Random:
         """Draw 24 random bits for each element, as `bits_field` draws 32: int32 (N, *shape)."""
         return (self.bits_field(*shape) >> 8).bitwise_and_((1 << 24) - 1)
 
-    def normal_field(self, *shape: int, mean: float = 0.0, std: float | Tensor = 1.0) -> Tensor:
+    def normal_field(
+        self, *shape: int, mean: float | Tensor = 0.0, std: float | Tensor = 1.0
+    ) -> Tensor:
         """Draw from N(mean, std^2) by Box and Muller: sqrt(-2 ln u) times cos(v) and sin(v).
 
         Args:
             shape: the shape of one image's draw.
-            mean, std: of the distribution; std may be float64, N numbers, one for each image.
+            mean, std: of the distribution; float64 with N numbers are one for each image.
 
         Returns:
             float32 (N, *shape): all cosines, then all sines. u has 31 bits of a word and v the
@@ -198,12 +200,13 @@ class Random:
         words = self.words((count + 1) // 2)
         angle = words.to(torch.int32).to(torch.float32).mul_(math.pi * 2.0**-31)
         high = words.bitwise_right_shift_(32).to(torch.int32).bitwise_and_((1 << 31) - 1)
-        variance = -2 * std**2
-        if isinstance(variance, Tensor):
-            variance = variance.view(-1, 1).to(torch.float32).to(self.device)
+        variance, mean = (
+            each.view(-1, 1).to(torch.float32).to(self.device) if isinstance(each, Tensor) else each
+            for each in (-2 * std**2, mean)
+        )
         radius = high.to(torch.float32).add_(1).mul_(2.0**-31).log_().mul_(variance).sqrt_()
         pairs = torch.empty(len(self), 2, angle.shape[1], dtype=torch.float32, device=self.device)
         torch.cos(angle, out=pairs[:, 0])
         torch.sin(angle, out=pairs[:, 1])
-        pairs.mul_(radius[:, None]).add_(mean)
+        pairs.mul_(radius[:, None]).add_(mean[:, None] if isinstance(mean, Tensor) else mean)
         return pairs.flatten(1)[:, :count].reshape(len(self), *shape)

@@ -31,7 +31,8 @@ _NEGLIGIBLE = 1e-7
 _TAPS_AT_ONCE = 8  # of a smear on a GPU, whose memory holds as many copies
 
 
-def gaussian_blur(images: Tensor, random: Random, sigma: float) -> Tensor:
+@per_image
+def gaussian_blur(images: Tensor, random: Random, sigma: Number) -> Tensor:
     """Filter with a Gaussian, cut at 4 sigma, edges repeated.
 
     Args:
@@ -99,8 +100,9 @@ def disk_kernel(radius: float, alias_blur: float) -> Tensor:
     return kernel[margin : len(axis) - margin, margin : len(axis) - margin]
 
 
+@per_image
 def glass_blur(
-    images: Tensor, random: Random, sigma: float, max_delta: int, iterations: int
+    images: Tensor, random: Random, sigma: Number, max_delta: Number, iterations: Number
 ) -> Tensor:
     """Blur, let each pixel copy a neighbour in scan order, blur again.
 
@@ -118,13 +120,32 @@ def glass_blur(
         (N, 3, H, W).
     """
     pixels = pack_levels(truncate_levels(gaussian_filter(images, sigma)))
-    for _ in range(iterations):
-        offsets = random.integer_field(-max_delta, max_delta, 2, *images.shape[-2:])
-        pixels = gather_pixels(pixels, scan_sources(offsets, max_delta))
+    if isinstance(max_delta, Tensor):
+        pixels = _scanned_together(pixels, random, max_delta, number_of_each(1, iterations))
+    else:
+        for _ in range(int(iterations)):
+            delta = int(max_delta)
+            offsets = random.integer_field(-delta, delta, 2, *images.shape[-2:])
+            pixels = gather_pixels(pixels, scan_sources(offsets, delta))
     return gaussian_filter(unpack_levels(pixels).to(images.dtype).div_(255), sigma)
 
 
-def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
+def _scanned_together(
+    pixels: Tensor, random: Random, max_delta: Tensor, iterations: list[float]
+) -> Tensor:
+    """`glass_blur`'s scans of all iterations followed together: few launches, as a GPU needs."""
+    most = int(max(iterations))
+    # An image with fewer scans than others has further ones that move nothing.
+    scans = torch.arange(most, device="cpu")[:, None] < torch.tensor(iterations, device="cpu")
+    deltas = (max_delta.flatten() * scans).view(-1, 1, 1, 1).to(torch.int32).to(pixels.device)
+    offsets = random.streams(most).integer_field(-deltas, deltas, 2, *pixels.shape[1:])
+    sources = scan_sources(offsets, deltas[:, 0]).view(most, *pixels.shape)
+    for number, scan in enumerate(sources.unbind()):
+        pixels = gather_pixels(pixels, scan - number * pixels.numel())
+    return pixels
+
+
+def scan_sources(offsets: Tensor, max_delta: int | Tensor) -> Tensor:
     """Where each pixel's value comes from, after one scan of copies.
 
     The scan goes up from row H - d to d + 1 and, inside, left from column W - d to d + 1, with
@@ -133,7 +154,7 @@ def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
 
     Args:
         offsets: int32 (N, 2, H, W), row and column offsets in -d .. d - 1.
-        max_delta: d.
+        max_delta: d, or int32 (N, 1, 1), one for each image.
 
     Returns:
         int32 (N, H, W): the source's (n H + row) W + column in the images before the scan.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -88,16 +89,23 @@ class Random:
         self.device = seeds.device if device is None else device
         domains = [domain] * len(seeds) if isinstance(domain, int) else domain
         self._keys = [_word(*each) for each in zip(seeds.tolist(), domains, strict=True)]
-        self._stream = 0
+        self._stream, self._together = 0, 1
 
     def __len__(self) -> int:
-        """The number of images."""
-        return len(self._keys)
+        """The number of images, times that of streams drawn from together."""
+        return len(self._keys) * self._together
+
+    def streams(self, count: int) -> Random:
+        """The next `count` streams of the N images, drawn from together as of count N images."""
+        together = copy(self)
+        together._together = count
+        self._stream += count
+        return together
 
     def _open_stream(self) -> list[int]:
         """The state from which each image's next stream starts."""
-        self._stream += 1
-        return [_word(key, self._stream - 1) for key in self._keys]
+        first, self._stream = self._stream, self._stream + self._together
+        return [_word(key, stream) for stream in range(first, self._stream) for key in self._keys]
 
     def words(self, count: int) -> Tensor:
         """Draw `count` times 64 random bits for each image.
@@ -167,11 +175,12 @@ class Random:
         unit = self.bits24_field(*shape).to(torch.float32)
         return unit.mul_((high - low) * 2.0**-24).add_(low)
 
-    def integer_field(self, low: int, high: int, *shape: int) -> Tensor:
+    def integer_field(self, low: int | Tensor, high: int | Tensor, *shape: int) -> Tensor:
         """Draw from low, ..., high - 1, each to within 2^-24 as likely as the others.
 
         Args:
-            low, high: the range, `high` excluded; at most 128 numbers.
+            low, high: the range, `high` excluded; at most 128 numbers; or of each image's on the
+                fields' device, int32 that broadcasts with the result.
             shape: the shape of one image's draw.
 
         Returns:

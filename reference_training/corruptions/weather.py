@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import smear
-from .filters import Number, add_scaled, number_for, per_image, round_levels, truncate_levels
+from .filters import (
+    Number,
+    add_scaled,
+    number_for,
+    number_of_each,
+    per_image,
+    round_levels,
+    truncate_levels,
+)
 from .random import Random
 from .resampling import zoom, zoom_each
 
@@ -84,10 +92,10 @@ def snow_uncut(
 
 def _flakes(noise: Tensor, factor: Number, threshold: Number, *, whole: bool = False) -> Tensor:
     """Noise enlarged, and zero below a threshold."""
-    if not isinstance(factor, Tensor):
+    if not isinstance(factor, Tensor) and not isinstance(threshold, Tensor):
         layer = zoom(noise, factor, whole=whole).contiguous()
         return F.threshold(layer, threshold, 0.0)
-    factors = factor.flatten().tolist()
+    factors = number_of_each(len(noise), factor)
     layer = zoom_each(noise, range(len(noise)), factors, whole=whole)
     return layer.mul_(layer > number_for(layer, threshold)).contiguous()
 

@@ -100,8 +100,9 @@ def contrast(levels: Tensor, random: Random, gain: Number) -> Tensor:
     return truncate_levels(images.mul_(kept).add_(mean.mul_(rest)), white=255)
 
 
+@per_image
 def elastic_transform(
-    images: Tensor, random: Random, alpha: float, sigma: float, affine: float
+    images: Tensor, random: Random, alpha: Number, sigma: Number, affine: Number
 ) -> Tensor:
     """Warp by a random affine map, then displace each pixel by smooth noise.
 
@@ -116,13 +117,16 @@ def elastic_transform(
         (N, 3, H, W), both steps bilinear.
     """
     height, width = images.shape[-2:]
-    inverse = inverse_affine(height, width, random.uniform(3, 2, low=-affine, high=affine))
+    moves = random.uniform(3, 2)
+    reach = affine.view(-1, 1, 1) if isinstance(affine, Tensor) else affine
+    inverse = inverse_affine(height, width, moves.mul_(2 * reach).sub_(reach))
     places = affine_sources(inverse, height, width, images.device).to(images.dtype)
     images = sample_bilinear(images, places, "mirror")
     return _displace(images, random, 1, alpha, sigma)
 
 
-def elastic_displacement(images: Tensor, random: Random, alpha: float) -> Tensor:
+@per_image
+def elastic_displacement(images: Tensor, random: Random, alpha: Number) -> Tensor:
     """Displace each pixel by alpha gaussian(U(-a, a)) with a = H / 200, sigma = H / 100, W / 100.
 
     Args:
@@ -143,12 +147,13 @@ def _displace(
     images: Tensor,
     random: Random,
     amplitude: float,
-    alpha: float,
-    sigma: float | tuple[float, float],
+    alpha: Number,
+    sigma: Number | tuple[float, float],
 ) -> Tensor:
     height, width = images.shape[-2:]
     noise = random.uniform_field(2, height, width, low=-amplitude, high=amplitude)
-    shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect").mul_(alpha)
+    shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect")
+    shift.mul_(number_for(shift, alpha))
     shift[:, 0] += torch.arange(width, dtype=torch.int32, device=images.device)
     shift[:, 1] += torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
     return sample_bilinear(images, shift.movedim(1, -1).contiguous(), "reflect")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ from .random import Random
 from .registry import CORRUPTIONS, Corruption
 
 # One image of 224x224 at a time, or as many smaller ones: what a step computes then stays in a
-# core's cache. A GPU, whose time is lost between small steps, takes all images at once.
+# core's cache. A GPU, whose time is lost between small steps, takes as many as its memory bears.
 _CHUNK_PIXELS = 224 * 224
+_CHUNK_OF_A_GPU = 64
 
 
 # Below this side no published table was meant, and its filters may reach beyond the image.
@@ -94,18 +96,29 @@ def corrupt(
     # The one choice which is not a matter of severity.
     rows["frost"] = tuple((*each, frost) for each in rows["frost"])  # type: ignore
 
+    mixing = _mixes_severities(levels.device)
+    pixels = _CHUNK_PIXELS * (_CHUNK_OF_A_GPU if mixing else 1)
+    chunk = max(1, pixels // max(1, height * width))
+    groups = _groups(codes, severities, chosen.functions, mixing)
+    # Group by group, so that each is a slice, which copies nothing.
+    order = torch.tensor(list(chain(*groups.values())), dtype=torch.int64, device="cpu")
+    sorted_before = torch.equal(order, torch.arange(batch, device="cpu"))
+    if not sorted_before:
+        levels, keys = levels[order.to(levels.device)], keys[order]
     result = torch.empty_like(levels, memory_format=torch.contiguous_format)
-    few = max(1, _CHUNK_PIXELS // max(1, height * width))
-    mixing = _takes_all_at_once(levels.device)
-    chunk = max(1, batch) if mixing else few
-    for (name, level), members in _groups(codes, severities, chosen.functions, mixing).items():
-        for part in _parts(members, chunk):
-            each = level or [severities[at] for at in members]  # which are all in this part
+    start = 0
+    for (name, level), members in groups.items():
+        for some in (members[at : at + chunk] for at in range(0, len(members), chunk)):
+            part = slice(start, start + len(some))
+            each = level or [severities[at] for at in some]
             random = Random(keys[part], _domains(name, each), levels.device)
             given = _arguments(rows[name], each)
-            with _reaching(name, level or severities[members[0]], height, width):
+            with _reaching(name, level or severities[some[0]], height, width):
                 made = corrupt_levels(chosen.functions[name], levels[part], random, *given)
-            result[part] = made.to(torch.uint8)
+            result[part] = made
+            start = part.stop
+    if not sorted_before:
+        result = result[order.argsort().to(result.device)]
     return back(result, [CORRUPTIONS[code] for code in codes])
 
 
@@ -123,18 +136,22 @@ def _reaching(name: str, level: int, height: int, width: int) -> Iterator[None]:
         ) from error
 
 
-def _takes_all_at_once(device: torch.device) -> bool:
-    """Whether all images of a type go together, of all severities too where they can."""
+def _mixes_severities(device: torch.device) -> bool:
+    """Whether the images of a type go together whatever their severities, where they can."""
     return device.type != "cpu"
 
 
 def _groups(
     codes: list[int], severities: list[int], functions: Mapping[str, Corruption], mixing: bool
 ) -> dict[tuple[str, int | None], list[int]]:
-    """Positions in the batch for each (type, severity) that occurs in it; None is any severity."""
+    """Positions in the batch for each (type, severity) that occurs in it; None is any severity.
+
+    Of any severity they stand by severity, so that equal arguments are neighbours.
+    """
     groups: dict[tuple[str, int | None], list[int]] = {}
-    for position, (code, level) in enumerate(zip(codes, severities, strict=True)):
-        name = CORRUPTIONS[code]
+    positions = range(len(codes))
+    for position in sorted(positions, key=severities.__getitem__) if mixing else positions:
+        name, level = CORRUPTIONS[codes[position]], severities[position]
         mixed = mixing and takes_numbers_per_image(functions[name])
         groups.setdefault((name, None if mixed else level), []).append(position)
     return groups
@@ -152,13 +169,9 @@ def _arguments(rows: tuple[Row, ...], level: int | list[int]) -> Iterable[object
     if isinstance(level, int):
         return rows[level - 1]
     columns = zip(*(rows[each - 1] for each in level), strict=True)
-    shape = (-1, 1, 1, 1)
-    return [torch.tensor(c, dtype=torch.float64, device="cpu").view(shape) for c in columns]
-
-
-def _parts(members: list[int], chunk: int) -> Iterator[slice | list[int]]:
-    """Indices of at most `chunk` members each; slices, which copy nothing, where they can be."""
-    for start in range(0, len(members), chunk):
-        part = members[start : start + chunk]
-        whole = part[-1] - part[0] + 1 == len(part)
-        yield slice(part[0], part[-1] + 1) if whole else part
+    return [
+        torch.tensor(column, dtype=torch.float64, device="cpu").view(-1, 1, 1, 1)
+        if isinstance(column[0], int | float)
+        else column[0]
+        for column in columns
+    ]

@@ -13,21 +13,26 @@ from torch import Tensor
 
 from .filters import (
     FEW_TAPS,
+    Number,
     correlate,
     correlate_by_fourier,
     gaussian_filter,
     gaussian_matrix,
+    number_of_each,
+    per_image,
     round_levels,
     transfer_function,
     truncate_levels,
 )
 from .random import Random
-from .resampling import gather_pixels, pack_levels, unpack_levels, zoom, zoom_factors
+from .resampling import gather_pixels, pack_levels, unpack_levels, zoom, zoom_each, zoom_factors
 
 _NEGLIGIBLE = 1e-7
+_TAPS_AT_ONCE = 8  # of a smear on a GPU, whose memory holds as many copies
 
 
-def gaussian_blur(images: Tensor, random: Random, sigma: float) -> Tensor:
+@per_image
+def gaussian_blur(images: Tensor, random: Random, sigma: Number) -> Tensor:
     """Filter with a Gaussian, cut at 4 sigma, edges repeated.
 
     Args:
@@ -95,8 +100,9 @@ def disk_kernel(radius: float, alias_blur: float) -> Tensor:
     return kernel[margin : len(axis) - margin, margin : len(axis) - margin]
 
 
+@per_image
 def glass_blur(
-    images: Tensor, random: Random, sigma: float, max_delta: int, iterations: int
+    images: Tensor, random: Random, sigma: Number, max_delta: Number, iterations: Number
 ) -> Tensor:
     """Blur, let each pixel copy a neighbour in scan order, blur again.
 
@@ -114,13 +120,32 @@ def glass_blur(
         (N, 3, H, W).
     """
     pixels = pack_levels(truncate_levels(gaussian_filter(images, sigma)))
-    for _ in range(iterations):
-        offsets = random.integer_field(-max_delta, max_delta, 2, *images.shape[-2:])
-        pixels = gather_pixels(pixels, scan_sources(offsets, max_delta))
+    if isinstance(max_delta, Tensor):
+        pixels = _scanned_together(pixels, random, max_delta, number_of_each(1, iterations))
+    else:
+        for _ in range(int(iterations)):
+            delta = int(max_delta)
+            offsets = random.integer_field(-delta, delta, 2, *images.shape[-2:])
+            pixels = gather_pixels(pixels, scan_sources(offsets, delta))
     return gaussian_filter(unpack_levels(pixels).to(images.dtype).div_(255), sigma)
 
 
-def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
+def _scanned_together(
+    pixels: Tensor, random: Random, max_delta: Tensor, iterations: list[float]
+) -> Tensor:
+    """`glass_blur`'s scans of all iterations followed together: few launches, as a GPU needs."""
+    most = int(max(iterations))
+    # An image with fewer scans than others has further ones that move nothing.
+    scans = torch.arange(most, device="cpu")[:, None] < torch.tensor(iterations, device="cpu")
+    deltas = (max_delta.flatten() * scans).view(-1, 1, 1, 1).to(torch.int32).to(pixels.device)
+    offsets = random.streams(most).integer_field(-deltas, deltas, 2, *pixels.shape[1:])
+    sources = scan_sources(offsets, deltas[:, 0]).view(most, *pixels.shape)
+    for number, scan in enumerate(sources.unbind()):
+        pixels = gather_pixels(pixels, scan - number * pixels.numel())
+    return pixels
+
+
+def scan_sources(offsets: Tensor, max_delta: int | Tensor) -> Tensor:
     """Where each pixel's value comes from, after one scan of copies.
 
     The scan goes up from row H - d to d + 1 and, inside, left from column W - d to d + 1, with
@@ -129,7 +154,7 @@ def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
 
     Args:
         offsets: int32 (N, 2, H, W), row and column offsets in -d .. d - 1.
-        max_delta: d.
+        max_delta: d, or int32 (N, 1, 1), one for each image.
 
     Returns:
         int32 (N, H, W): the source's (n H + row) W + column in the images before the scan.
@@ -154,7 +179,8 @@ def scan_sources(offsets: Tensor, max_delta: int) -> Tensor:
     return gather_pixels(source, last)
 
 
-def motion_blur(images: Tensor, random: Random, radius: int, sigma: float) -> Tensor:
+@per_image
+def motion_blur(images: Tensor, random: Random, radius: Number, sigma: Number) -> Tensor:
     """Smear along a line whose angle is drawn from U(-45, 45) degrees, and round to 8 bits.
 
     Rounded, since ImageMagick, which made ImageNet-C, handed over an 8-bit image.
@@ -172,7 +198,8 @@ def motion_blur(images: Tensor, random: Random, radius: int, sigma: float) -> Te
     return blurred.to(images.dtype).div_(255)
 
 
-def motion_blur_unrounded(images: Tensor, random: Random, radius: int, sigma: float) -> Tensor:
+@per_image
+def motion_blur_unrounded(images: Tensor, random: Random, radius: Number, sigma: Number) -> Tensor:
     """Smear along a line whose angle is drawn from U(-45, 45) degrees.
 
     Args:
@@ -186,7 +213,7 @@ def motion_blur_unrounded(images: Tensor, random: Random, radius: int, sigma: fl
     return smear(images, random.uniform(low=-45, high=45), radius, sigma)
 
 
-def smear(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
+def smear(images: Tensor, angle: Tensor, radius: Number, sigma: Number) -> Tensor:
     """Average an image shifted along a line, with one-sided Gaussian weights, edges repeated.
 
     Tap i of 2 radius + 1 weighs exp(-i^2 / (2 sigma^2)), normalised, and reads the pixel
@@ -200,52 +227,63 @@ def smear(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
     Returns:
         (N, C, H, W).
     """
+    each = (number_of_each(len(images), number) for number in (radius, sigma))
+    lines = [_line_weights(int(reach), wide) for reach, wide in zip(*each, strict=True)]
+    taps = torch.arange(max(map(len, lines)), dtype=torch.float64, device="cpu")
+    ways = torch.stack([torch.deg2rad(angle).sin(), torch.deg2rad(angle).cos()], dim=1)
+    shifts = torch.ceil(taps[:, None] * ways[:, None] - 0.5).to(torch.int64)
+    add = _add_one_by_one if images.device.type == "cpu" else _add_together
+    return add(images, shifts, lines)
+
+
+@lru_cache(maxsize=64)
+def _line_weights(radius: int, sigma: float) -> tuple[float, ...]:
     taps = torch.arange(2 * radius + 1, dtype=torch.float64, device="cpu")
     weights = torch.exp(-(taps**2) / (2 * sigma**2))
     weights /= weights.sum()
     # What the last taps of a long line add is too little for an 8-bit image to show.
-    weights = weights[weights > _NEGLIGIBLE]
-    ways = torch.stack([torch.deg2rad(angle).sin(), torch.deg2rad(angle).cos()], dim=1)
-    shifts = torch.ceil(taps[: len(weights), None] * ways[:, None] - 0.5).to(torch.int64)
-    add = _add_one_by_one if images.device.type == "cpu" else _add_together
-    return add(images, shifts, weights.tolist())
+    return tuple(weights[weights > _NEGLIGIBLE].tolist())
 
 
-def _add_one_by_one(images: Tensor, shifts: Tensor, weights: list[float]) -> Tensor:
+def _add_one_by_one(images: Tensor, shifts: Tensor, lines: list[tuple[float, ...]]) -> Tensor:
     """`smear` by views of each padded image: few bytes, which is what a CPU's time goes into."""
     height, width = images.shape[-2:]
     result = torch.zeros_like(images)
-    for image, blurred, shift in zip(images, result, shifts.tolist(), strict=True):
+    for image, blurred, shift, line in zip(images, result, shifts.tolist(), lines, strict=True):
         down, right = (max(0, max(reach)) for reach in zip(*shift, strict=True))
         up, left = (max(0, -min(reach)) for reach in zip(*shift, strict=True))
         padded = F.pad(image[None], (left, right, up, down), mode="replicate")[0]
-        for weight, (row, column) in zip(weights, shift, strict=True):
+        for weight, (row, column) in zip(line, shift, strict=False):
             top, first = up + row, left + column
             blurred.add_(padded[:, top : top + height, first : first + width], alpha=weight)
     return result
 
 
-def _add_together(images: Tensor, shifts: Tensor, weights: list[float]) -> Tensor:
-    """`smear` by one copy of all images for each tap: few launches, which a GPU's goes into."""
-    count, channels, height, width = images.shape
-    device = images.device
+def _add_together(images: Tensor, shifts: Tensor, lines: list[tuple[float, ...]]) -> Tensor:
+    """`smear` by one copy of all images for some taps: few launches, which a GPU's goes into."""
+    device, (count, taps, _) = images.device, shifts.shape
     rows, columns = (
-        (torch.arange(size, device="cpu")[:, None, None] + shifts[..., axis])
-        .clamp_(0, size - 1)
-        .permute(2, 1, 0)
-        .to(device)
-        for axis, size in enumerate((height, width))
-    )  # (taps, N, size): edges are repeated
+        (torch.arange(size, device="cpu") + shifts[..., axis, None]).clamp_(0, size - 1).to(device)
+        for axis, size in enumerate(images.shape[-2:])
+    )  # (N, taps, size): edges are repeated
+    # Images with fewer taps than others add their first pixels with the weight zero.
+    weights = torch.zeros(taps, count, 1, 1, 1, dtype=torch.float64, device="cpu")
+    for at, line in enumerate(lines):
+        weights[: len(line), at, 0, 0, 0] = torch.tensor(line, dtype=torch.float64, device="cpu")
+    weights = weights.to(images.dtype).to(device)
     each = torch.arange(count, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[:, None, None]
-    rows, columns = rows[:, :, None, :, None], columns[:, :, None, None, :]
     result = torch.zeros_like(images)
-    for weight, down, right in zip(weights, rows, columns, strict=True):
-        result.add_(images[each, channel, down, right], alpha=weight)
+    for first in range(0, taps, _TAPS_AT_ONCE):
+        some = slice(first, first + _TAPS_AT_ONCE)
+        # (N, taps, H, W, C), as an index stands in front of a slice.
+        moved = images[each, :, rows[:, some, :, None], columns[:, some, None, :]]
+        for weight, part in zip(weights[some], moved.unbind(1), strict=True):
+            result.addcmul_(part.movedim(-1, 1), weight)
     return result
 
 
-def zoom_blur(images: Tensor, random: Random, stop: float, step: float) -> Tensor:
+@per_image
+def zoom_blur(images: Tensor, random: Random, stop: Number, step: Number) -> Tensor:
     """Average the image with enlargements of itself: (x + sum of zoom_z(x)) / (number of z + 1).
 
     Args:
@@ -256,9 +294,30 @@ def zoom_blur(images: Tensor, random: Random, stop: float, step: float) -> Tenso
     Returns:
         (N, 3, H, W).
     """
+    if isinstance(stop, Tensor):
+        rows = zip(stop.flatten().tolist(), number_of_each(len(images), step), strict=True)
+        return _zoomed_together(images, [zoom_factors(*row) for row in rows])
     factors = zoom_factors(stop, step)
     # Transposed, as `zoom` leaves its results in memory.
     transposed = images.mT.clone(memory_format=torch.contiguous_format)
     for factor in factors:
         transposed.add_(zoom(images, factor).mT)
     return (transposed / (len(factors) + 1)).mT
+
+
+def _zoomed_together(images: Tensor, factors: list[tuple[float, ...]]) -> Tensor:
+    """`zoom_blur` of all enlargements together: few launches, which a GPU's time goes into."""
+    device = images.device
+    rounds = [
+        [at for at, each in enumerate(factors) if len(each) > count]
+        for count in range(max(map(len, factors)))
+    ]
+    pairs = [(at, factors[at][count]) for count, owners in enumerate(rounds) for at in owners]
+    owners, all_factors = zip(*pairs, strict=True)
+    enlarged = zoom_each(images, owners, all_factors).split([len(each) for each in rounds])
+    total = images.clone()
+    places = torch.tensor(owners, device="cpu").to(device).split([len(each) for each in rounds])
+    for place, each in zip(places, enlarged, strict=True):
+        total.index_add_(0, place, each)
+    counts = torch.tensor([len(each) + 1 for each in factors], dtype=images.dtype, device="cpu")
+    return total.div_(counts[:, None, None, None].to(device))

@@ -16,14 +16,18 @@ from torch import Tensor
 
 from .filters import (
     Number,
+    by_runs,
     gaussian_filter,
     number_for,
+    number_of_each,
     of_levels,
     per_image,
     truncate_levels,
 )
 from .random import Random
 from .resampling import sample_bilinear
+
+Enlargement = Callable[[int, int], Tensor]
 
 # A level too small to be seen, and large enough to be divided by.
 _SPECK = 1e-30
@@ -96,8 +100,9 @@ def contrast(levels: Tensor, random: Random, gain: Number) -> Tensor:
     return truncate_levels(images.mul_(kept).add_(mean.mul_(rest)), white=255)
 
 
+@per_image
 def elastic_transform(
-    images: Tensor, random: Random, alpha: float, sigma: float, affine: float
+    images: Tensor, random: Random, alpha: Number, sigma: Number, affine: Number
 ) -> Tensor:
     """Warp by a random affine map, then displace each pixel by smooth noise.
 
@@ -112,13 +117,16 @@ def elastic_transform(
         (N, 3, H, W), both steps bilinear.
     """
     height, width = images.shape[-2:]
-    inverse = inverse_affine(height, width, random.uniform(3, 2, low=-affine, high=affine))
+    moves = random.uniform(3, 2)
+    reach = affine.view(-1, 1, 1) if isinstance(affine, Tensor) else affine
+    inverse = inverse_affine(height, width, moves.mul_(2 * reach).sub_(reach))
     places = affine_sources(inverse, height, width, images.device).to(images.dtype)
     images = sample_bilinear(images, places, "mirror")
     return _displace(images, random, 1, alpha, sigma)
 
 
-def elastic_displacement(images: Tensor, random: Random, alpha: float) -> Tensor:
+@per_image
+def elastic_displacement(images: Tensor, random: Random, alpha: Number) -> Tensor:
     """Displace each pixel by alpha gaussian(U(-a, a)) with a = H / 200, sigma = H / 100, W / 100.
 
     Args:
@@ -139,12 +147,13 @@ def _displace(
     images: Tensor,
     random: Random,
     amplitude: float,
-    alpha: float,
-    sigma: float | tuple[float, float],
+    alpha: Number,
+    sigma: Number | tuple[float, float],
 ) -> Tensor:
     height, width = images.shape[-2:]
     noise = random.uniform_field(2, height, width, low=-amplitude, high=amplitude)
-    shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect").mul_(alpha)
+    shift = gaussian_filter(noise.to(images.dtype), sigma, truncate=3, border="reflect")
+    shift.mul_(number_for(shift, alpha))
     shift[:, 0] += torch.arange(width, dtype=torch.int32, device=images.device)
     shift[:, 1] += torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
     return sample_bilinear(images, shift.movedim(1, -1).contiguous(), "reflect")
@@ -194,8 +203,9 @@ def affine_sources(inverse: Tensor, height: int, width: int, device: torch.devic
     return places.bitwise_right_shift_(5).to(torch.float32).div_(32)
 
 
+@per_image
 @of_levels
-def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
+def pixelate(levels: Tensor, random: Random, scale: Number) -> Tensor:
     """Shrink to int(scale size) pixels and enlarge again, both by Pillow's box filter, bit-exact.
 
     Args:
@@ -206,12 +216,12 @@ def pixelate(levels: Tensor, random: Random, scale: float) -> Tensor:
     Returns:
         uint8 (N, 3, H, W).
     """
-    # Enlarged, each box covers the centre of one pixel.
-    return _pixelated(levels, scale, lambda size, target: box_spans(size, target)[0])
+    return _pixelated(levels, scale, _covering)
 
 
+@per_image
 @of_levels
-def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
+def pixelate_nearest(levels: Tensor, random: Random, scale: Number) -> Tensor:
     """`pixelate` enlarged by the nearest pixel, which differs where no whole factor enlarges.
 
     Args:
@@ -227,6 +237,11 @@ def pixelate_nearest(levels: Tensor, random: Random, scale: float) -> Tensor:
     return _pixelated(levels, scale, _nearest)
 
 
+def _covering(size: int, target: int) -> Tensor:
+    """As `_nearest` for the box filter, which, enlarged, covers the centre of one pixel."""
+    return box_spans(size, target)[0]
+
+
 @lru_cache(maxsize=64)
 def _nearest(size: int, target: int) -> Tensor:
     """Which pixel of an axis Pillow takes for each of an enlarged one: int64 (target,)."""
@@ -235,22 +250,20 @@ def _nearest(size: int, target: int) -> Tensor:
     return steps.cumsum(0).to(torch.int64)  # summed one by one, as there
 
 
-def _pixelated(levels: Tensor, scale: float, enlarge: Callable[[int, int], Tensor]) -> Tensor:
+def _pixelated(levels: Tensor, scale: Number, enlarge: Enlargement) -> Tensor:
     """Shrunk by a box; `enlarge` says which pixel is taken for each of an axis of another size."""
-    means = _shrunken(levels, scale)
-    down, right = (
-        enlarge(size, target).to(levels.device)
-        for size, target in zip(means.shape[-2:], levels.shape[-2:], strict=True)
-    )
-    return means.index_select(-1, right).index_select(-2, down).to(torch.uint8)
+    if levels.device.type == "cpu":
+        return by_runs(lambda run, each: _by_pillow(run, each, enlarge), levels, scale)
+    return box_pixels(levels, number_of_each(len(levels), scale), enlarge)
 
 
-def _shrunken(levels: Tensor, scale: float) -> Tensor:
-    rows, columns = (int(size * scale) for size in levels.shape[-2:])
-    if levels.device.type != "cpu":
-        return box_shrink(levels, rows, columns)
+def _by_pillow(levels: Tensor, scale: float, enlarge: Enlargement) -> Tensor:
+    height, width = levels.shape[-2:]
+    rows, columns = int(height * scale), int(width * scale)
     box = Image.Resampling.BOX
-    return _read([image.resize((columns, rows), box) for image in _opened(levels)])
+    means = _read([image.resize((columns, rows), box) for image in _opened(levels)])
+    right, down = enlarge(columns, width), enlarge(rows, height)
+    return means.index_select(-1, right).index_select(-2, down)
 
 
 def _opened(levels: Tensor) -> Iterator[Image.Image]:
@@ -268,27 +281,34 @@ def _read(images: Sequence[Image.Image]) -> Tensor:
     )
 
 
-def box_shrink(levels: Tensor, rows: int, columns: int) -> Tensor:
-    """Pillow's box filter on any device.
+def box_pixels(levels: Tensor, scales: Sequence[float], enlarge: Enlargement) -> Tensor:
+    """Shrunk by Pillow's box filter, and enlarged again, on any device.
 
     Args:
         levels: uint8 (N, 3, H, W).
-        rows, columns: the size to shrink to, pixels.
+        scales: N times the sides' shrinkage.
+        enlarge: which pixel is taken for each of an axis of another size.
 
     Returns:
-        float32 (N, 3, rows, columns), whole grey levels: means, halves rounded up.
+        float32 (N, 3, H, W), whole grey levels: means, halves rounded up.
     """
     means = levels.to(torch.float32)
-    for target in (columns, rows):  # along the columns first, as Pillow goes
-        means = means.mT.contiguous()
-        size = means.shape[-2]
-        first, count = (each.to(means.device) for each in box_spans(size, target))
-        total = means.index_select(-2, first)
-        for more in range(1, -(-size // target) + 1):
-            further = means.index_select(-2, (first + more).clamp_(max=size - 1))
-            total.add_(further.mul_((count > more).to(means.dtype)[:, None]))
-        means = total.div_(count[:, None]).add_(0.5).floor_()
+    for axis in (-1, -2):  # along the columns first, as Pillow goes
+        size, device = levels.shape[axis], levels.device
+        boxes = torch.stack([_boxes(size, int(size * each), enlarge, device) for each in scales])
+        # Exact in any order and in any precision of 8 bits, as all are whole numbers to 255.
+        means = boxes[:, None] @ means.mT
+        means = means.div_(boxes.sum(-1)[:, None, :, None]).add_(0.5).floor_()
     return means
+
+
+@lru_cache(maxsize=16)
+def _boxes(size: int, target: int, enlarge: Enlargement, device: torch.device) -> Tensor:
+    """For each pixel of an axis, shrunk and enlarged, the ones it is the mean of: (size, size)."""
+    first, count = box_spans(size, target)
+    pixels = torch.arange(size, device="cpu")
+    inside = (pixels >= first[:, None]) & (pixels < (first + count)[:, None])
+    return inside[enlarge(target, size)].to(device, torch.float32)
 
 
 @lru_cache(maxsize=64)
@@ -314,8 +334,9 @@ def box_spans(size: int, target: int) -> tuple[Tensor, Tensor]:
     return covered.to(torch.uint8).argmax(1), covered.sum(1)
 
 
+@per_image
 @of_levels
-def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
+def jpeg_compression(levels: Tensor, random: Random, quality: Number) -> Tensor:
     """Encode as JPEG with 4:2:0 chroma and decode, by Pillow: one result for every device.
 
     Args:
@@ -327,9 +348,10 @@ def jpeg_compression(levels: Tensor, random: Random, quality: int) -> Tensor:
         uint8 (N, 3, H, W).
     """
     decoded = []
-    for image in _opened(levels):
+    qualities = number_of_each(len(levels), quality)
+    for image, each in zip(_opened(levels), qualities, strict=True):
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality)
+        image.save(file, "JPEG", quality=int(each))
         file.seek(0)
         decoded.append(JpegImageFile(file))
     return _read(decoded).to(levels.device)

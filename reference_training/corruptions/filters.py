@@ -11,7 +11,8 @@ and dtype, and kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from typing import Literal, TypeVar
 
 import torch
@@ -50,6 +51,31 @@ def takes_numbers_per_image(corruption: Callable[..., Tensor]) -> bool:
 def number_for(images: Tensor, number: Number) -> Number:
     """A number to compute with images: rounded to their dtype, as one for all of them is."""
     return number.to(images.dtype).to(images.device) if isinstance(number, Tensor) else number
+
+
+def number_of_each(count: int, number: Number) -> list[float]:
+    """A number for each of `count` images."""
+    return number.flatten().tolist() if isinstance(number, Tensor) else [number] * count
+
+
+def by_runs(filtered: Callable[..., Tensor], images: Tensor, *numbers: Number) -> Tensor:
+    """filtered(images, *numbers), called anew for each run of neighbours that share all numbers."""
+    if not any(isinstance(number, Tensor) for number in numbers):
+        return filtered(images, *numbers)
+    parts, start = [], 0
+    rows = zip(*(number_of_each(len(images), number) for number in numbers), strict=True)
+    for row, run in groupby(rows):
+        stop = start + len(list(run))
+        parts.append(filtered(images[start:stop], *row))
+        start = stop
+    return torch.cat(parts)
+
+
+def add_scaled(total: Tensor, images: Tensor, weight: Number) -> Tensor:
+    """total + weight images, in place and rounded once; weights for each image on its device."""
+    if isinstance(weight, Tensor):
+        return total.addcmul_(images, weight)
+    return total.add_(images, alpha=weight)
 
 
 def of_levels(corruption: _Corruption) -> _Corruption:
@@ -159,7 +185,7 @@ def gaussian_matrix(
 
 def gaussian_filter(
     images: Tensor,
-    sigma: float | tuple[float, float],
+    sigma: Number | tuple[float, float],
     *,
     truncate: float = 4.0,
     border: Border = "nearest",
@@ -168,13 +194,16 @@ def gaussian_filter(
 
     Args:
         images: (N, C, H, W).
-        sigma: the standard deviation in pixels, or those downwards and across; 0 changes nothing.
+        sigma: the standard deviation in pixels, one for all or one for each image, or those
+            downwards and across; 0 changes nothing.
         truncate: the kernel ends at int(truncate sigma + 1/2) pixels, as SciPy's does.
         border: the border rule, see `fold_index`.
 
     Returns:
         (N, C, H, W).
     """
+    if isinstance(sigma, Tensor):
+        return _gaussians(images, sigma, truncate, border)
     sigmas = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     radii = [int(truncate * each + 0.5) for each in sigmas]
     if 2 * max(radii) + 1 <= FEW_TAPS:
@@ -190,6 +219,28 @@ def gaussian_filter(
         bands = _gaussian_bands(size, radii[axis], sigmas[axis], border, device)
         filtered = torch.cat([rows @ filtered[..., columns, :] for rows, columns in bands], dim=-2)
     return filtered.to(images)
+
+
+def _gaussians(images: Tensor, sigma: Tensor, truncate: float, border: Border) -> Tensor:
+    """`gaussian_filter` of images with a sigma each: the small kernels of neighbours together."""
+    radius = (truncate * sigma + 0.5).to(torch.int64)
+    few = 2 * radius + 1 <= FEW_TAPS
+    parts, start = [], 0
+    for small, run in groupby(few.flatten().tolist()):
+        part = slice(start, start + len(list(run)))
+        start = part.stop
+        if not small:
+            one = partial(gaussian_filter, truncate=truncate, border=border)
+            parts.append(by_runs(one, images[part], sigma[part]))
+            continue
+        reach = int(radius[part].max())
+        each = zip(radius[part].flatten().tolist(), sigma[part].flatten().tolist(), strict=True)
+        kernels = [F.pad(gaussian_weights(r, s), (reach - r, reach - r)) for r, s in each]
+        weights = torch.stack(kernels, dim=1)[..., None, None, None]
+        taps = weights.to(images.dtype).to(images.device).unbind()
+        filtered = correlate(images[part], [[weight] for weight in taps], border)
+        parts.append(correlate(filtered, [taps], border))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def supports_float64(device: torch.device) -> bool:
@@ -212,12 +263,12 @@ def _gaussian_bands(
     return bands
 
 
-def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border) -> Tensor:
+def correlate(images: Tensor, kernel: Sequence[Sequence[Number]], border: Border) -> Tensor:
     """Correlate each channel with a small kernel of odd sides, term by term, as OpenCV's filter2D.
 
     Args:
         images: (N, C, H, W).
-        kernel: its rows.
+        kernel: its rows; weights for each image lie on its device, in its dtype.
         border: see `fold_index`.
 
     Returns:
@@ -228,9 +279,9 @@ def correlate(images: Tensor, kernel: Sequence[Sequence[float]], border: Border)
     result = torch.zeros_like(images, memory_format=torch.contiguous_format)
     for down, row in enumerate(kernel):
         for right, weight in enumerate(row):
-            if weight:
+            if isinstance(weight, Tensor) or weight:
                 part = padded[..., down : down + height, right : right + width]
-                result.add_(part, alpha=weight)
+                add_scaled(result, part, weight)
     return result
 
 
@@ -249,10 +300,14 @@ def pad(images: Tensor, rows: int, columns: int, border: Border) -> Tensor:
         return F.pad(images, (columns, columns, rows, rows), mode=_PADDING[border])
     for dim, reach in ((-2, rows), (-1, columns)):
         if reach:
-            size = images.shape[dim]
-            index = torch.arange(-reach, size + reach, device=images.device)
-            images = images.index_select(dim, fold_index(index, size, border))
+            images = images.index_select(dim, _reflected(images.shape[dim], reach, images.device))
     return images
+
+
+@lru_cache(maxsize=64)
+def _reflected(size: int, reach: int, device: torch.device) -> Tensor:
+    index = torch.arange(-reach, size + reach, device="cpu")
+    return fold_index(index, size, "reflect").to(device)
 
 
 def correlate_by_fourier(images: Tensor, transfer: Tensor, sides: tuple[int, int]) -> Tensor:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .filters import Number, add_scaled, number_for, number_of_each, per_image
 from .random import Random
 from .weather import diamond_square
 
@@ -41,12 +42,13 @@ _LOOKS = (
 )
 
 
+@per_image
 def frost(
     images: Tensor,
     random: Random,
-    image_weight: float,
-    frost_weight: float,
-    resize: float,
+    image_weight: Number,
+    frost_weight: Number,
+    resize: Number,
     source: FrostSource,
 ) -> Tensor:
     """Mix with a random crop of one of five overlays: a x + b overlay.
@@ -70,8 +72,9 @@ def frost(
     return _mixed(images, random, image_weight, frost_weight, source, resize, 0)
 
 
+@per_image
 def frost_enlarged(
-    images: Tensor, random: Random, image_weight: float, frost_weight: float, source: FrostSource
+    images: Tensor, random: Random, image_weight: Number, frost_weight: Number, source: FrostSource
 ) -> Tensor:
     """`frost` with overlays enlarged by 1.1, and as far as it takes to cover the image; bicubic.
 
@@ -96,22 +99,24 @@ def frost_enlarged(
 def _mixed(
     images: Tensor,
     random: Random,
-    image_weight: float,
-    frost_weight: float,
+    image_weight: Number,
+    frost_weight: Number,
     source: FrostSource,
-    resize: float,
+    resize: Number,
     margin: float,
 ) -> Tensor:
     height, width = images.shape[-2:]
-    overlays = load_overlays(choose_source(source), resize, images.device)
-    mixed = images * image_weight
-    chosen, corners = random.integers(0, len(overlays)).tolist(), random.uniform(2).tolist()
-    for image, number, (down, right) in zip(mixed, chosen, corners, strict=True):
-        overlay = covering(overlays[number], height, width, margin)
+    kind, crops = choose_source(source), []
+    chosen, corners = random.integers(0, len(_FILES)).tolist(), random.uniform(2).tolist()
+    sizes = number_of_each(len(images), resize)
+    for number, (down, right), size in zip(chosen, corners, sizes, strict=True):
+        overlay = load_overlays(kind, size, images.device)[number]
+        overlay = covering(overlay, height, width, margin)
         top, left = int(down * (overlay.shape[1] - height)), int(right * (overlay.shape[2] - width))
-        crop = overlay[:, top : top + height, left : left + width]
-        image.add_(crop, alpha=frost_weight / 255)
-    return mixed
+        crops.append(overlay[:, top : top + height, left : left + width])
+    mixed = images * number_for(images, image_weight)
+    ice = torch.stack(crops) if len(crops) > 1 else crops[0][None]
+    return add_scaled(mixed, ice, number_for(images, frost_weight / 255))
 
 
 def covering(overlay: Tensor, height: int, width: int, margin: float) -> Tensor:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .filters import Number, of_levels, per_image, truncate_levels
+from .filters import Number, number_for, of_levels, per_image, truncate_levels
 from .random import Random
 
 _CPU = torch.device("cpu")
@@ -53,8 +54,9 @@ def speckle_noise(images: Tensor, random: Random, std: Number) -> Tensor:
     return images * random.normal_field(*images.shape[1:], mean=1, std=std)
 
 
+@per_image
 @of_levels
-def impulse_noise(levels: Tensor, random: Random, fraction: float) -> Tensor:
+def impulse_noise(levels: Tensor, random: Random, fraction: Number) -> Tensor:
     """Replace each element with probability `fraction`, by 0 or 255 with equal chances.
 
     Args:
@@ -66,14 +68,22 @@ def impulse_noise(levels: Tensor, random: Random, fraction: float) -> Tensor:
         uint8 (N, 3, H, W).
     """
     draw = random.bits24_field(*levels.shape[1:])
-    few, most = (math.ceil(np.float32(share) * 2**24) for share in (fraction / 2, fraction))
+    few, most = _in_24_bits(fraction / 2, draw.device), _in_24_bits(fraction, draw.device)
     # By products with flags, as choosing by a mask is many times slower on a CPU.
     salt, kept = (draw < few).view(torch.uint8), (draw >= most).view(torch.uint8)
     return (levels * kept).add_(salt.mul_(255))
 
 
+def _in_24_bits(share: Number, device: torch.device) -> int | Tensor:
+    """Of 2^24 equally likely numbers, below which a share lies."""
+    if isinstance(share, Tensor):
+        return share.to(torch.float32).mul_(2**24).ceil_().to(torch.int32).to(device)
+    return math.ceil(np.float32(share) * 2**24)
+
+
+@per_image
 @of_levels
-def shot_noise(levels: Tensor, random: Random, photons: float) -> Tensor:
+def shot_noise(levels: Tensor, random: Random, photons: Number) -> Tensor:
     """Count photons: Poisson(photons x) / photons.
 
     Args:
@@ -84,11 +94,11 @@ def shot_noise(levels: Tensor, random: Random, photons: float) -> Tensor:
     Returns:
         int16 (N, 3, H, W).
     """
-    counts = photon_counts(levels, random, photons)
-    return truncate_levels(counts.to(torch.float32).div_(photons))
+    counts = photon_counts(levels, random, photons).to(torch.float32)
+    return truncate_levels(counts.div_(number_for(counts, photons)))
 
 
-def photon_counts(levels: Tensor, random: Random, photons: float) -> Tensor:
+def photon_counts(levels: Tensor, random: Random, photons: Number) -> Tensor:
     """Draw from Poisson(photons level / 255) for each element.
 
     By Walker's alias method, as there are only 256 different means: a draw's high bits choose a
@@ -102,17 +112,43 @@ def photon_counts(levels: Tensor, random: Random, photons: float) -> Tensor:
     Returns:
         int32 (N, 3, H, W).
     """
-    table, bits = poisson_alias_table(photons, levels.device)
-    low_bits = 32 - bits
+    table, bits, first = poisson_alias_tables(photons, levels.device)
+    low_bits, high_mask, low_mask = 32 - bits, (1 << bits) - 1, (1 << (32 - bits)) - 1
     draw = random.bits_field(*levels.shape[1:])
-    count = (draw >> low_bits).bitwise_and_((1 << bits) - 1)
+    count = (draw >> low_bits).bitwise_and_(high_mask)
     entry = levels.to(torch.int32).bitwise_left_shift_(bits).bitwise_or_(count)
+    entry = entry if isinstance(bits, int) else entry.add_(first)
     entry = table.index_select(0, entry.reshape(-1)).view(draw.shape)
-    share = (entry >> bits).bitwise_and_((1 << low_bits) - 1)
-    alias = entry.bitwise_and_((1 << bits) - 1)
+    share = (entry >> bits).bitwise_and_(low_mask)
+    alias = entry.bitwise_and_(high_mask)
     # All ones where the draw's low bits reach the count's own share, else zeros.
-    other = share.sub_(draw.bitwise_and_((1 << low_bits) - 1)).sub_(1).bitwise_right_shift_(31)
+    other = share.sub_(draw.bitwise_and_(low_mask)).sub_(1).bitwise_right_shift_(31)
     return count.bitwise_xor_(alias.bitwise_xor_(count).bitwise_and_(other))
+
+
+def poisson_alias_tables(
+    photons: Number, device: torch.device
+) -> tuple[Tensor, int | Tensor, int | Tensor]:
+    """`poisson_alias_table`, or those of all images one after the other.
+
+    Args:
+        photons: the mean count of a white pixel.
+        device: where the tables lie.
+
+    Returns:
+        The tables, and for each image `bits` and where its own begins, int32 (N, 1, 1, 1); of one
+        for all images an int and 0.
+    """
+    if not isinstance(photons, Tensor):
+        return *poisson_alias_table(photons, device), 0
+    each = photons.flatten().tolist()
+    known = {one: poisson_alias_table(one, device) for one in each}
+    tables, bits = zip(*known.values(), strict=True)
+    first = dict(zip(known, accumulate((256 << b for b in bits), initial=0), strict=False))
+    numbers = [[known[one][1] for one in each], [first[one] for one in each]]
+    places = torch.tensor(numbers, dtype=torch.int32, device=_CPU).view(2, -1, 1, 1, 1)
+    own_bits, starts = places.to(device).unbind()
+    return torch.cat(tables), own_bits, starts
 
 
 @lru_cache(maxsize=32)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -88,16 +89,23 @@ class Random:
         self.device = seeds.device if device is None else device
         domains = [domain] * len(seeds) if isinstance(domain, int) else domain
         self._keys = [_word(*each) for each in zip(seeds.tolist(), domains, strict=True)]
-        self._stream = 0
+        self._stream, self._together = 0, 1
 
     def __len__(self) -> int:
-        """The number of images."""
-        return len(self._keys)
+        """The number of images, times that of streams drawn from together."""
+        return len(self._keys) * self._together
+
+    def streams(self, count: int) -> Random:
+        """The next `count` streams of the N images, drawn from together as of count N images."""
+        together = copy(self)
+        together._together = count
+        self._stream += count
+        return together
 
     def _open_stream(self) -> list[int]:
         """The state from which each image's next stream starts."""
-        self._stream += 1
-        return [_word(key, self._stream - 1) for key in self._keys]
+        first, self._stream = self._stream, self._stream + self._together
+        return [_word(key, stream) for stream in range(first, self._stream) for key in self._keys]
 
     def words(self, count: int) -> Tensor:
         """Draw `count` times 64 random bits for each image.
@@ -167,11 +175,12 @@ class Random:
         unit = self.bits24_field(*shape).to(torch.float32)
         return unit.mul_((high - low) * 2.0**-24).add_(low)
 
-    def integer_field(self, low: int, high: int, *shape: int) -> Tensor:
+    def integer_field(self, low: int | Tensor, high: int | Tensor, *shape: int) -> Tensor:
         """Draw from low, ..., high - 1, each to within 2^-24 as likely as the others.
 
         Args:
-            low, high: the range, `high` excluded; at most 128 numbers.
+            low, high: the range, `high` excluded; at most 128 numbers; or of each image's on the
+                fields' device, int32 that broadcasts with the result.
             shape: the shape of one image's draw.
 
         Returns:
@@ -183,12 +192,14 @@ class Random:
         """Draw 24 random bits for each element, as `bits_field` draws 32: int32 (N, *shape)."""
         return (self.bits_field(*shape) >> 8).bitwise_and_((1 << 24) - 1)
 
-    def normal_field(self, *shape: int, mean: float = 0.0, std: float | Tensor = 1.0) -> Tensor:
+    def normal_field(
+        self, *shape: int, mean: float | Tensor = 0.0, std: float | Tensor = 1.0
+    ) -> Tensor:
         """Draw from N(mean, std^2) by Box and Muller: sqrt(-2 ln u) times cos(v) and sin(v).
 
         Args:
             shape: the shape of one image's draw.
-            mean, std: of the distribution; std may be float64, N numbers, one for each image.
+            mean, std: of the distribution; float64 with N numbers are one for each image.
 
         Returns:
             float32 (N, *shape): all cosines, then all sines. u has 31 bits of a word and v the
@@ -198,12 +209,13 @@ class Random:
         words = self.words((count + 1) // 2)
         angle = words.to(torch.int32).to(torch.float32).mul_(math.pi * 2.0**-31)
         high = words.bitwise_right_shift_(32).to(torch.int32).bitwise_and_((1 << 31) - 1)
-        variance = -2 * std**2
-        if isinstance(variance, Tensor):
-            variance = variance.view(-1, 1).to(torch.float32).to(self.device)
+        variance, mean = (
+            each.view(-1, 1).to(torch.float32).to(self.device) if isinstance(each, Tensor) else each
+            for each in (-2 * std**2, mean)
+        )
         radius = high.to(torch.float32).add_(1).mul_(2.0**-31).log_().mul_(variance).sqrt_()
         pairs = torch.empty(len(self), 2, angle.shape[1], dtype=torch.float32, device=self.device)
         torch.cos(angle, out=pairs[:, 0])
         torch.sin(angle, out=pairs[:, 1])
-        pairs.mul_(radius[:, None]).add_(mean)
+        pairs.mul_(radius[:, None]).add_(mean[:, None] if isinstance(mean, Tensor) else mean)
         return pairs.flatten(1)[:, :count].reshape(len(self), *shape)

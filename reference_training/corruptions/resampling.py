@@ -6,6 +6,7 @@ For the images' dtype, and why nothing depends on their number, see `filters`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -57,6 +58,48 @@ def _zoom_taps(
     positions = samples.double() * (cropped - 1) / max(enlarged - 1, 1) + (size - cropped) // 2
     lower = positions.floor().clamp_(0, size - 2).to(torch.int64)
     return lower.to(device), (positions - lower)[:, None].to(device, dtype)
+
+
+def zoom_each(
+    images: Tensor, owners: Sequence[int], factors: Sequence[float], *, whole: bool = False
+) -> Tensor:
+    """`zoom` of images by factors of their own, in a few launches.
+
+    Args:
+        images: (N, C, H, W).
+        owners: P times which image.
+        factors: P times the enlargement.
+        whole: as of `zoom`; the lesser enlargements' edges are repeated.
+
+    Returns:
+        (P, C, H, W), or larger if whole; the transposed of contiguous memory.
+    """
+    device, dtype = images.device, images.dtype
+    at = torch.tensor(owners, device="cpu").to(device)
+    distinct = tuple(dict.fromkeys(factors))
+    which = torch.tensor([distinct.index(each) for each in factors], device="cpu").to(device)
+    for _ in ("rows", "columns"):
+        lower, weight = _stacked_taps(images.shape[2], distinct, whole, device, dtype)
+        lower, weight = lower[which], weight[which]
+        # (P, size, C, the other axis): the rows of each image, then its columns.
+        near, far = images[at[:, None], :, lower], images[at[:, None], :, lower + 1]
+        images = near.lerp_(far, weight[..., None]).permute(0, 2, 3, 1)
+        at = torch.arange(len(which), device=device)
+    return images
+
+
+@lru_cache(maxsize=16)
+def _stacked_taps(
+    size: int, factors: tuple[float, ...], whole: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`_zoom_taps` of each factor, the shorter ones' last repeated: (F, length), (F, length, 1)."""
+    taps = [_zoom_taps(size, factor, whole, device, dtype) for factor in factors]
+    longest = max(len(lower) for lower, _ in taps)
+    last = [torch.arange(longest, device=device).clamp_(max=len(lower) - 1) for lower, _ in taps]
+    chosen = [(lower[at], weight[at]) for (lower, weight), at in zip(taps, last, strict=True)]
+    return torch.stack([lower for lower, _ in chosen]), torch.stack(
+        [weight for _, weight in chosen]
+    )
 
 
 def gather_pixels(planes: Tensor, index: Tensor) -> Tensor:

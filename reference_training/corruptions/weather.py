@@ -10,21 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import smear
-from .filters import Number, number_for, per_image, round_levels, truncate_levels
+from .filters import (
+    Number,
+    add_scaled,
+    number_for,
+    number_of_each,
+    per_image,
+    round_levels,
+    truncate_levels,
+)
 from .random import Random
-from .resampling import zoom
+from .resampling import zoom, zoom_each
 
 
+@per_image
 def snow(
     images: Tensor,
     random: Random,
-    mean: float,
-    std: float,
-    factor: float,
-    threshold: float,
-    radius: int,
-    sigma: float,
-    keep: float,
+    mean: Number,
+    std: Number,
+    factor: Number,
+    threshold: Number,
+    radius: Number,
+    sigma: Number,
+    keep: Number,
 ) -> Tensor:
     """Whiten the image and let flakes fall over it, the same ones also turned by 180 degrees.
 
@@ -44,22 +53,23 @@ def snow(
         (N, 3, H, W).
     """
     noise = random.normal_field(1, *images.shape[-2:], mean=mean, std=std)
-    layer = zoom(noise, factor).contiguous()
-    layer = truncate_levels(F.threshold(layer, threshold, 0.0)).to(images.dtype) / 255
+    layer = _flakes(noise, factor, threshold)
+    layer = truncate_levels(layer).to(images.dtype) / 255
     layer = smear(layer, random.uniform(low=-135, high=-45), radius, sigma)
     return _snowed(images, layer, keep)
 
 
+@per_image
 def snow_uncut(
     images: Tensor,
     random: Random,
-    mean: float,
-    std: float,
-    factor: float,
-    threshold: float,
-    radius: int,
-    sigma: float,
-    keep: float,
+    mean: Number,
+    std: Number,
+    factor: Number,
+    threshold: Number,
+    radius: Number,
+    sigma: Number,
+    keep: Number,
 ) -> Tensor:
     """`snow` whose layer is cut to the image's size only after its smear, from the first pixel on.
 
@@ -75,18 +85,28 @@ def snow_uncut(
     """
     height, width = images.shape[-2:]
     noise = random.normal_field(1, height, width, mean=mean, std=std)
-    layer = zoom(noise, factor, whole=True).contiguous()
-    layer = F.threshold(layer, threshold, 0.0).clamp_(0, 1).to(images.dtype)
+    layer = _flakes(noise, factor, threshold, whole=True).clamp_(0, 1).to(images.dtype)
     layer = smear(layer, random.uniform(low=-135, high=-45), radius, sigma)
     return _snowed(images, layer[..., :height, :width], keep)
 
 
-def _snowed(images: Tensor, layer: Tensor, keep: float) -> Tensor:
+def _flakes(noise: Tensor, factor: Number, threshold: Number, *, whole: bool = False) -> Tensor:
+    """Noise enlarged, and zero below a threshold."""
+    if not isinstance(factor, Tensor) and not isinstance(threshold, Tensor):
+        layer = zoom(noise, factor, whole=whole).contiguous()
+        return F.threshold(layer, threshold, 0.0)
+    factors = number_of_each(len(noise), factor)
+    layer = zoom_each(noise, range(len(noise)), factors, whole=whole)
+    return layer.mul_(layer > number_for(layer, threshold)).contiguous()
+
+
+def _snowed(images: Tensor, layer: Tensor, keep: Number) -> Tensor:
     layer = round_levels(layer).to(images.dtype).div_(255)
     red, green, blue = images.unbind(1)
     whitest = red * (0.299 * 1.5)
     whitest = whitest.add_(green, alpha=0.587 * 1.5).add_(blue, alpha=0.114 * 1.5).add_(0.5)
-    whitened = torch.maximum(images, whitest[:, None]).mul_(1 - keep).add_(images, alpha=keep)
+    whitened = torch.maximum(images, whitest[:, None]).mul_(number_for(images, 1 - keep))
+    whitened = add_scaled(whitened, images, number_for(images, keep))
     return whitened.add_(layer + layer.rot90(2, dims=(-2, -1)))
 
 

@@ -9,7 +9,9 @@ from skimage.color import hsv2rgb, rgb2hsv
 from skimage.filters import gaussian
 
 from reference_training.corruptions.digital import (
-    box_shrink,
+    _covering,
+    _nearest,
+    box_pixels,
     brightness,
     contrast,
     elastic_displacement,
@@ -17,6 +19,7 @@ from reference_training.corruptions.digital import (
     inverse_affine,
     jpeg_compression,
     pixelate,
+    pixelate_nearest,
     saturate,
 )
 from reference_training.corruptions.parameters import CIFAR32
@@ -139,19 +142,35 @@ def test_inverse_affine_of_no_move_is_the_identity():
     torch.testing.assert_close(identity, expected, atol=1e-12, rtol=0)
 
 
+def by_pillow(image, scale, enlargement):
+    side = len(image)
+    small = Image.fromarray(image).resize((int(side * scale),) * 2, Image.Resampling.BOX)
+    return np.asarray(small.resize((side, side), enlargement))
+
+
 @pytest.mark.parametrize("size", [32, 57, 224])
 @pytest.mark.parametrize("scale", [*column("pixelate"), 0.5, 0.3, 0.25])
 def test_pixelate_is_pillows(draws, size, scale):
     levels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     images = torch.from_numpy(levels).permute(0, 3, 1, 2)
     result = pixelate(images, draws(), scale).permute(0, 2, 3, 1)
-    small = (int(size * scale),) * 2
-    elsewhere = box_shrink(images, *small).permute(0, 2, 3, 1)
-    for image, actual, means in zip(levels, result, elsewhere, strict=True):
-        shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
-        np.testing.assert_array_equal(means.numpy(), np.asarray(shrunk))
-        expected = np.asarray(shrunk.resize((size, size), Image.Resampling.BOX))
-        np.testing.assert_array_equal(actual.numpy(), expected)
+    elsewhere = box_pixels(images, [scale, 0.7], _covering).permute(0, 2, 3, 1)
+    for image, actual, boxed, by in zip(levels, result, elsewhere, (scale, 0.7), strict=True):
+        np.testing.assert_array_equal(actual.numpy(), by_pillow(image, scale, Image.Resampling.BOX))
+        np.testing.assert_array_equal(boxed.numpy(), by_pillow(image, by, Image.Resampling.BOX))
+
+
+@pytest.mark.parametrize("scale", [0.9, 0.6, 0.25])
+def test_pixelate_nearest_is_pillows(draws, scale):
+    levels = np.random.default_rng(0).integers(0, 256, (2, 57, 57, 3), dtype=np.uint8)
+    images = torch.from_numpy(levels).permute(0, 3, 1, 2)
+    for made in (
+        pixelate_nearest(images, draws(), scale),
+        box_pixels(images, [scale] * 2, _nearest),
+    ):
+        for image, actual in zip(levels, made.permute(0, 2, 3, 1), strict=True):
+            expected = by_pillow(image, scale, Image.Resampling.NEAREST)
+            np.testing.assert_array_equal(actual.numpy(), expected)
 
 
 @pytest.mark.parametrize("quality", [*column("jpeg_compression"), 7, 100])

@@ -16,7 +16,14 @@ from reference_training.data.folders import PHOTOGRAPHS
 from reference_training.evaluation import measurements
 from reference_training.experiments import small
 from reference_training.methods.trainings import canonical
-from reference_training.paper.study import COMMON, PARTS, Candidates, Part, with_lambda
+from reference_training.paper.study import (
+    COMMON,
+    PARTS,
+    SHOW_UNCERTAINTY,
+    Candidates,
+    Part,
+    with_lambda,
+)
 from reference_training.reporting import study_page
 from reference_training.reporting.measures import MEASURES
 from reference_training.runtime.command import exit_code
@@ -115,7 +122,7 @@ def execute(
         measurements.write(
             results / name,
             metrics | {key: description[key] for key in FACTS},
-            uncertainty=not run.validation_images,  # λ is chosen by top-1 alone
+            uncertainty=name in SHOW_UNCERTAINTY,
         )
     found = {name: kept for name in PARTS if (kept := measurements.read(results / name))}
     if not found:

@@ -219,3 +219,12 @@ PARTS: Mapping[str, Part] = {
         "imagenette_validation",
     ),
 }
+SHOW_UNCERTAINTY = (
+    "options",
+    "paper",
+    "augmentations",
+    "cifar10",
+    "imagenette",
+    "tiny_imagenet",
+)
+"""Parts of which results/ keeps what the UEM says; of the others top-1 alone."""

@@ -7,7 +7,7 @@ from statistics import fmean
 from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
 from reference_training.evaluation.calibration import rank_correlation
 from reference_training.methods.trainings import label, network_of
-from reference_training.paper.study import PARTS
+from reference_training.paper.study import PARTS, SHOW_UNCERTAINTY
 from reference_training.reporting.blocks import (
     ABSENT,
     Block,
@@ -48,7 +48,7 @@ def page(
         if name in weights:
             chosen = ", ".join(f"{key} {value:g}" for key, value in weights[name].items())
             blocks.append(Paragraph(f"Chosen λ: {chosen}."))
-    for name in ("options", "paper", "augmentations", "cifar10", "imagenette"):
+    for name in SHOW_UNCERTAINTY:
         if name in found:
             blocks += [Heading(f"What the UEM says: {name}"), uncertainty_table(found[name])]
     blocks += [
@@ -57,7 +57,7 @@ def page(
         Heading("Make it again"),
         Code(
             "python -m reference_training.experiments.study --data fashion-mnist=FOLDER "
-            "cifar10=FOLDER imagenette=FOLDER"
+            "cifar10=FOLDER imagenette=FOLDER tiny-imagenet=FOLDER"
         ),
         Paragraph("It continues where it was left; --tables makes this page from the data alone."),
     ]

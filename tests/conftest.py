@@ -1,4 +1,4 @@
-"""Every test draws the same random numbers in any order, and hypothesis has no deadline."""
+"""Tests draw the same random numbers in any order, and hypothesis has no deadline."""
 
 import os
 import random
@@ -15,7 +15,10 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
-    """The global generators begin anew, or a result would depend on the worker's tests before."""
+    """The global generators begin anew, or a result would depend on the worker's tests before.
+
+    Fixtures of a module are made earlier, and seed what they draw themselves.
+    """
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:

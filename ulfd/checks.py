@@ -31,7 +31,7 @@ def check_shapes(
 ) -> None:
     """Raises ValueError if the shapes do not fit each other or the reduction."""
     if tuple(student) != tuple(teacher):
-        column = [size for size in student if size > 1] == [size for size in teacher if size > 1]
+        column = [size for size in student if size != 1] == [size for size in teacher if size != 1]
         raise ValueError(
             f"ulfd_loss: student has shape {tuple(student)} but teacher {tuple(teacher)}; they "
             "must be equal, for a silent broadcast between them hides bugs. "
@@ -46,9 +46,9 @@ def check_shapes(
         raise ValueError(
             f"ulfd_loss: log_variance of shape {tuple(log_variance)} does not broadcast to the "
             f"features' shape {tuple(student)}; for predictions (N, D) give (N, D), (N, 1), (1, D) "
-            "or one number, for features (B, C, H, W) (B, C, H, W), (B, 1, H, W), "
-            " (B, 1, 1, 1), (1, C, 1, 1) or one number, for (B, H, W, C) "
-            "(B, H, W, C), (B, H, W, 1), (B, 1, 1, 1), (1, 1, 1, C) or one number."
+            "or one number; for features (B, C, H, W) give (B, C, H, W), (B, 1, H, W), "
+            "(B, 1, 1, 1), (1, C, 1, 1) or one number, for (B, H, W, C) give (B, H, W, C), "
+            "(B, H, W, 1), (B, 1, 1, 1), (1, 1, 1, C) or one number."
         )
     if reduction in ("mean", "batchmean") and 0 in student:
         raise ValueError(

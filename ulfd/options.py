@@ -150,6 +150,10 @@ def loss_options(
     )
 
 
+_MAKES = {"prior_weight", "beta", "likelihood", "gamma"}
+"""What makes a member of the family; the rest is how it is used."""
+
+
 def member_options(name: str, weight: float = 1.0, **given: Any) -> dict[str, Any]:
     """The arguments of `ulfd_loss` that make a member of the family, under the weight λ.
 
@@ -166,11 +170,12 @@ def member_options(name: str, weight: float = 1.0, **given: Any) -> dict[str, An
         TypeError: an argument is the member's own.
     """
     own: Mapping[str, Any] = FAMILY[name].options
-    for key in own.keys() & given.keys():
-        if key != "likelihood" or _likelihood(given[key])[0] != _likelihood(own[key])[0]:
+    for key in _MAKES & given.keys():
+        here = own.get(key, getattr(DEFAULT, key))
+        if key != "likelihood" or _likelihood(given[key])[0] != _likelihood(here)[0]:
             raise TypeError(
-                f"the loss {name!r} has {key} = {own[key]!r} of its own; for another leave the "
-                f"name out, and give all that makes it: {dict(own)}."
+                f"the loss {name!r} has {key} = {here!r} of its own; for another leave the name "
+                f"out, and give all that makes it, of this one {dict(own)}."
             )
     return {**own, "weight": weight * own.get("weight", 1.0), **given}
 
@@ -199,8 +204,8 @@ def named(
     """A framework's `ulfd_loss` as a member of the family; see `member_options`."""
     fixed = member_options(name, weight, **given)
 
-    def member(student: Any, teacher: Any, log_variance: Any = None, **more: Any) -> Any:
+    def member(student: Any, teacher: Any, log_variance: Any = None) -> Any:
         check_member(name, log_variance)
-        return loss(student, teacher, log_variance, **{**fixed, **more})
+        return loss(student, teacher, log_variance, **fixed)
 
     return member

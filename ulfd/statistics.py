@@ -162,6 +162,7 @@ def _sampled(
     difference = xp.astype(student[at], sigma.dtype) - xp.astype(teacher[at], sigma.dtype)
     at_places = xp.broadcast_to(sigma, student.shape)[at]
     weighted = (difference * xp.exp(-0.5 * clamped(at_places, clamp, xp=xp))) ** 2
+    weighted = xp.reshape(weighted, (-1,))  # of features without axes too
     count = weighted.shape[0]
     top = xp.sum(xp.sort(weighted)[count - max(1, count // 100) :])
     share = xp.where(top == 0, xp.zeros_like(top), top / xp.sum(weighted))  # NaN stays NaN

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ulfd.options import check_member
 from ulfd.uem import UEMSpec
 from ulfd_torch.features import described
 
@@ -27,6 +28,11 @@ def check_parts(uem: object, loss: object, task_loss: object) -> None:
             )
     if not callable(loss):
         return
+    try:
+        check_member(getattr(loss, "member", None), uem)
+    except ValueError as error:
+        remedy = "give uem=UEM(channels)" if uem is None else "leave uem out"
+        raise ValueError(f"SelfDistillation: {error} Here: {remedy}, or another loss.") from error
     try:
         signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
     except (TypeError, ValueError):  # it has none, as some functions written in C

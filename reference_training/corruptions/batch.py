@@ -113,7 +113,7 @@ def corrupt(
             each = level or [severities[at] for at in some]
             random = Random(keys[part], _domains(name, each), levels.device)
             given = _arguments(rows[name], each)
-            with _reaching(name, level or severities[some[0]], height, width):
+            with _reaching(name, level or severities[some[-1]], height, width):
                 made = corrupt_levels(chosen.functions[name], levels[part], random, *given)
             result[part] = made
             start = part.stop

@@ -27,6 +27,7 @@ from reference_training.runtime.image_files import (
     class_names,
     open_rgb,
     resize256_center224,
+    some,
     squash224,
 )
 
@@ -123,8 +124,8 @@ class ClassFolders:
             folders = (root / name for name in self.names)
             inside = [str(at) for at in folders if at.is_dir() and len(class_names(at)) == classes]
             raise RunError(
-                f"{root} has {len(self.names)} class folders, but the network has {classes} "
-                "outputs. Give the folder that holds exactly one folder for each class (for "
+                f"{root} has {len(self.names)} class folders ({some(self.names)}), but the network "
+                f"has {classes} outputs. Give the folder that holds one folder for each class (for "
                 "ImageNet's validation set n01440764 to n15075141)"
                 + (f": did you mean {' or '.join(inside)}?" if inside else ".")
             )

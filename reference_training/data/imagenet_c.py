@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,13 @@ class Published:
     side: int  # pixels
     record: str
     archives: dict[str, tuple[str, ...]]
+    again: str | None = None
+    """What brings missing images, of a folder that is none of the published."""
 
     def where_to_get(self, missing: Iterable[str]) -> str:
         """Where the missing corruptions are."""
+        if self.again:
+            return self.again
         wanted = set(missing)
         files = [f"{tar}.tar" for tar, held in self.archives.items() if wanted & set(held)]
         return f"Get {' and '.join(files)} of {self.name} from {self.record} and extract there"
@@ -140,28 +144,35 @@ class PublishedFolders:
             self.published = TINY_IMAGENET_C
         side = self.published.side
         whole = self.size == (side, side) and classes == self.published.classes
-        self.name = self.published.name + (
+        self.layout = self.published.name + (
             "" if whole else f" ({classes} classes, {width}x{height})"
         )
+        self.name = self.layout
+        self.is_imagenet = whole and self.published is IMAGENET_C and are_imagenets(self.names)
         if (root / RECORD).is_file():
             self._read_record(read_json(root / RECORD))
-        self.is_imagenet = whole and self.published is IMAGENET_C and are_imagenets(self.names)
         if clean:
             check_same_labels(clean, self.name, self.labels)
 
     def _read_record(self, made: Mapping[str, Any]) -> None:
         """Of a folder that `corruptions apply` made: its name, and how its images were prepared."""
-        height, width = self.size
-        frost = made["options"]["frost"]
-        self.name = (
-            f"{self.root.resolve().name} ({self.classes} classes, {width}x{height}, {frost})"
-        )
-        prepared = getattr(self.clean_images, "preparation", None)
-        if prepared not in (None, made["preparation"]):
+        try:
+            frost, preparation = made["options"]["frost"], made["preparation"]
+        except (KeyError, TypeError) as error:
             raise RunError(
-                f"{self.root} was made with --preparation {made['preparation']}, but the clean "
-                f"images would be prepared as {prepared}, and both are compared: give "
-                f"--preparation {made['preparation']}."
+                f"{self.root / RECORD} is not what `corruptions apply` writes; rename it."
+            ) from error
+        height, width = self.size
+        name = self.root.resolve().name
+        self.name = f"{name} ({self.classes} classes, {width}x{height}, {frost})"
+        remedy = f"Run `corruptions apply` into {self.root} again"
+        self.published = replace(self.published, again=remedy)
+        prepared = getattr(self.clean_images, "preparation", None)
+        if prepared not in (None, preparation):
+            raise RunError(
+                f"{self.root} was made with --preparation {preparation}, but the clean images "
+                f"would be prepared as {prepared}, and both are compared: give --preparation "
+                f"{preparation}."
             )
 
     def _severities(self, corruption: str) -> list[Path]:
@@ -181,7 +192,7 @@ class PublishedFolders:
         More corruptions may come; the content of each set is told by its mark.
         """
         return {
-            "published": self.name,
+            "published": self.layout,
             "names_sha256": hashlib.sha256("\n".join(self.files).encode()).hexdigest(),
             "clean": self.clean_images.identity if self.clean_images else None,
         }

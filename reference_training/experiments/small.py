@@ -108,7 +108,8 @@ def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
 
 def _describe(run: SmallRun, dataset: Dataset) -> dict[str, Any]:
     network = networks.classifier(run, dataset.classes)
-    networks.begin(network, run)  # a dry run says too whether its weights are there
+    if run.dry_run:
+        networks.begin(network, run)  # says whether its weights are there
     return record.describe(
         run,
         dataset.describe(),

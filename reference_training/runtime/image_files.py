@@ -157,10 +157,12 @@ def is_image(file: str) -> bool:
 
 def _files(root: Path) -> Iterator[str]:
     """All files below a folder, relative to it, in torchvision's order; not in hidden folders."""
-    for folder, _, names in sorted(os.walk(root, followlinks=True)):
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.append((folder, names))
+    for folder, names in sorted(found):
         inside = os.path.relpath(folder, root)
-        if any(part.startswith(".") for part in inside.split(os.sep) if part != "."):
-            continue
         for name in sorted(names):
             yield name if inside == "." else f"{inside}/{name}"
 

@@ -106,6 +106,8 @@ def test_a_named_loss_keeps_the_members_own_options():
             make("beta_nll", beta=1.0)
         with pytest.raises(TypeError, match="has likelihood"):
             make("student_t", likelihood="laplace")
+        with pytest.raises(TypeError, match=r"'gaussian_nll' has beta = 0.0 of its own"):
+            make("gaussian_nll", beta=0.5)
 
 
 def test_a_named_loss_takes_sigma_where_it_has_one():

@@ -123,7 +123,9 @@ def test_a_weight_that_grows_with_the_error_is_said_once_read():
         repr(official)
     few = {"rank_correlation": 0.5, "top_share": 0.61}
     assert "1 % of the elements carry 61%" in concern(few)
-    assert concern({"rank_correlation": -0.05, "top_share": 0.59}) is None
+    assert "60% of σ lie beyond the clamp" in concern({"log_variance_clamped": 0.6})
+    numbers = {"rank_correlation": -0.05, "top_share": 0.59, "log_variance_clamped": 0.5}
+    assert concern(numbers) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -152,8 +154,14 @@ def test_a_nan_is_seen():
     student, teacher, sigma = inputs()
     sigma[0, 0, 0, 0] = math.nan
     found = loss_statistics(student, teacher, sigma, clamp=(-1, 1)).as_dict()
-    for name in ("weighted_residual", "log_variance_mean", "log_variance_min", "log_variance_max"):
+    names = "weighted_residual log_variance_mean log_variance_min log_variance_max top_share"
+    for name in names.split():
         assert math.isnan(found[name])
+
+
+def test_features_without_axes_have_statistics_too():
+    found = loss_statistics(torch.tensor(1.0), torch.tensor(3.0), 0.0).as_dict()
+    assert (found["weighted_residual"], found["top_share"]) == (4, 1)
 
 
 def test_mistakes_are_those_of_the_loss():

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tests.ulfd_torch.material import LABELS, images, network
-from ulfd_torch import UEM, SelfDistillation
+from ulfd_torch import UEM, SelfDistillation, ULFDLoss
 
 
 def test_wrong_use():
@@ -167,3 +167,12 @@ def test_no_frozen_teacher_of_a_network_without_weights():
     lazy(images()[0])
     step = SelfDistillation(lazy, layer="1", teacher="frozen")
     assert torch.equal(step.frozen[0].weight, lazy[0].weight)
+
+
+def test_a_named_loss_has_a_uem_where_it_has_a_sigma():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())
+    with pytest.raises(ValueError, match=r"needs log_variance.* Here: give uem=UEM\(channels\)"):
+        SelfDistillation(model, layer="0", uem=None, loss=ULFDLoss.named("gaussian_nll"))
+    with pytest.raises(ValueError, match=r"'mse' has no σ.* Here: leave uem out"):
+        SelfDistillation(model, layer="0", uem=UEM(8), loss=ULFDLoss.named("mse"))
+    SelfDistillation(model, layer="0", uem=None, loss=ULFDLoss.named("mse")).close()

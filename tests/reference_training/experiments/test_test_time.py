@@ -70,7 +70,7 @@ def test_the_networks_of_a_run_are_measured_and_the_page_is_made_again(folder, t
     description = json.loads((folder / "run.json").read_text())
     description["dataset"]["sha256"] = "other"
     (folder / "run.json").write_text(json.dumps(description))
-    with pytest.raises(RunError, match="data was"):
+    with pytest.raises(RunError, match=r"data\.sha256 was 'other'"):
         test_time.execute((folder,), out=out)
 
 

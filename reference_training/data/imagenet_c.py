@@ -153,6 +153,25 @@ class PublishedFolders:
             self._read_record(read_json(root / RECORD))
         if clean:
             check_same_labels(clean, self.name, self.labels)
+            self._check_same_classes(clean)
+
+    def _check_same_classes(self, clean: CleanImages) -> None:
+        """Raises RunError if the clean images are in other class folders, or, where they are known
+        to have the corrupted ones' names, are others."""
+        photographs = getattr(clean, "photographs", None)
+        if not isinstance(photographs, ImageFolder):
+            return
+        here, there = list(self.names), list(photographs.classes)
+        if (self.root / RECORD).is_file():
+            here, there = (
+                [str(Path(file).with_suffix("")) for file in files]
+                for files in (self.files, photographs.names)
+            )
+        if here != there:
+            raise RunError(
+                f"{photographs.root} has not the images of which {self.root} was made: they differ "
+                f"in {some(sorted({*here} ^ {*there}))}. Give those as --clean."
+            )
 
     def _read_record(self, made: Mapping[str, Any]) -> None:
         """Of a folder that `corruptions apply` made: its name, and how its images were prepared."""
@@ -165,7 +184,7 @@ class PublishedFolders:
         height, width = self.size
         name = self.root.resolve().name
         self.name = f"{name} ({self.classes} classes, {width}x{height}, {frost})"
-        remedy = f"Run `corruptions apply` into {self.root} again"
+        remedy = f"Delete it if it is there, and run `corruptions apply` into {self.root} again"
         self.published = replace(self.published, again=remedy)
         prepared = getattr(self.clean_images, "preparation", None)
         if prepared not in (None, preparation):

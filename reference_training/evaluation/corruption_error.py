@@ -87,7 +87,7 @@ def corruption_errors(
     for name in corruptions:
         own = sum(error - clean_error for error in _row(errors, name))
         others = sum(error - reference_clean_error for error in _row(reference_errors, name))
-        if others == 0.0:
+        if others <= 0.0:  # less than its clean error: the quotient's sign would mean nothing
             why = "loses nothing by" if reference_clean_error else "makes no error on"
             raise ValueError(
                 f"corruption error: the reference {why} {name!r}, so dividing by it is undefined; "

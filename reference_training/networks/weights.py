@@ -174,9 +174,10 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise RunError(f"the checkpoint is of another architecture: {first}") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
+        lacks = f"it lacks {len(missing)} tensors, as {missing[:3]}" if missing else ""
+        more = f"it has {len(unexpected)} more, as {unexpected[:3]}" if unexpected else ""
         raise RunError(
-            f"the checkpoint is of another architecture: it lacks {missing[:3]} and has "
-            f"{unexpected[:3]} besides."
+            f"the checkpoint is of another architecture: {'; '.join(filter(None, (lacks, more)))}."
         )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from reference_training.runtime.errors import RunError
 
@@ -17,6 +18,8 @@ except ImportError:  # Windows has no such locks: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+PATIENCE = 20.0
+"""Seconds that the workers of a killed process get to end."""
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     with file:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file, path)
             except BlockingIOError as error:
                 raise RunError(_taken(folder, path)) from error
             except OSError as error:  # some network file systems have no locks
@@ -51,6 +54,35 @@ def sole_writer(folder: Path) -> Iterator[None]:
         file.write(json.dumps(own))
         file.flush()
         yield
+
+
+def _lock(file: TextIO, path: Path) -> None:
+    """Takes the lock; waits for the workers of a process that was killed, which soon end too.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end or not _was_killed(path):
+                raise
+        time.sleep(0.2)
+
+
+def _was_killed(path: Path) -> bool:
+    """Whether the process that the lock names is no more, on this machine."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        if holder["host"] == socket.gethostname():
+            os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):  # it is just being written
+        pass
+    return False
 
 
 def _taken(folder: Path, path: Path) -> str:

@@ -115,6 +115,14 @@ def test_the_evaluation_reads_what_it_would_make_on_the_fly(photos, tmp_path):
     assert stored.name.startswith("c (2 classes, 224x224, procedural: generated stand-in")
     with pytest.raises(RunError, match=r"made with --preparation imagenet.* prepared as as_is"):
         PublishedFolders(out, 2, ClassFolders(photos, 2, "as_is"))
+    others = photos.parent / "others"
+    shutil.copytree(photos, others)
+    (others / "cat" / "0.png").rename(others / "cat" / "9.png")
+    with pytest.raises(RunError, match=r"not the images .* differ in cat/0, cat/9. Give those"):
+        PublishedFolders(out, 2, ClassFolders(others, 2))
+    (others / "cat").rename(others / "elephant")
+    with pytest.raises(RunError, match="not the images"):
+        PublishedFolders(out, 2, ClassFolders(others, 2))
     made = OnTheFly(
         ClassFolders(photos, 2), CorruptionOptions(frost="procedural"), seed=3, jpeg85=True
     )

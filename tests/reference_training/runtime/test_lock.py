@@ -41,6 +41,17 @@ def test_the_other_writer_is_named_and_its_death_frees_the_folder(tmp_path, caps
         pass
 
 
+def test_the_workers_of_a_killed_writer_are_waited_for(tmp_path):
+    """They share its lock, and outlive it by a moment."""
+    fork = "import os\n    if os.fork(): os._exit(1)\n    time.sleep(1.5)"
+    command = [sys.executable, "-c", HOLDER.replace("time.sleep(60)", fork), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.wait()
+        with sole_writer(tmp_path):
+            pass
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot write .*file/run/.lock: .*--out"):

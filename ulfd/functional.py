@@ -73,10 +73,16 @@ def _compute(
     return xp.asarray(sum(loss for loss, _ in found)), joined([each for _, each in found])
 
 
+def _is_plain(array: Any) -> bool:
+    """Whether it is NumPy's own array: none of a subclass, no list, no other library's."""
+    return type(array) is np.ndarray
+
+
 def _namespace(arrays: dict[str, Any]) -> Any:
     """The library of the arrays: NumPy's for lists and numbers too."""
-    if all(type(array) is np.ndarray for array in arrays.values()):
+    if all(map(_is_plain, arrays.values())):
         return NUMPY
+    checks.check_unmasked(**arrays)
     found = {}
     for name, array in arrays.items():
         module = type(array).__module__.split(".")[0]
@@ -102,15 +108,18 @@ def _checked(
 ) -> tuple[tuple[Array, Array, Array | None], str]:
     """The inputs as checked arrays of one library, and the name of the kernel that serves them."""
     arrays = {"student": student, "teacher": teacher, "log_variance": log_variance}
-    checks.check_unmasked(**arrays)
     xp = _namespace({name: array for name, array in arrays.items() if array is not None})
-    student, teacher = xp.asarray(student), xp.asarray(teacher)
+
+    def converted(array: Any) -> Array:
+        return array if _is_plain(array) else xp.asarray(array)
+
+    student, teacher = converted(student), converted(teacher)
     if isinstance(log_variance, int | float):  # exact in the arithmetic's dtype
         dtype = losses.compute_dtype(student, teacher, xp=xp)
         where = {"device": student.device} if hasattr(student, "device") else {}
         log_variance = xp.asarray(log_variance, dtype=dtype, **where)
     elif log_variance is not None:
-        log_variance = xp.asarray(log_variance)
+        log_variance = converted(log_variance)
     given = [array for array in (student, teacher, log_variance) if array is not None]
     shapes = tuple(tuple(array.shape) for array in given)
     dtypes = tuple(array.dtype for array in given)

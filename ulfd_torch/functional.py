@@ -45,15 +45,14 @@ def _no_tensor(name: str, value: Any) -> TypeError:
     )
 
 
-def check_dense(where: str, /, **tensors: Tensor) -> None:
+def check_dense(where: str, name: str, tensor: Tensor) -> None:
     """Raises TypeError for sparse, nested and oneDNN tensors, whose elements no kernel reads."""
-    for name, tensor in tensors.items():
-        if tensor.is_nested or tensor.layout != torch.strided:
-            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-            raise TypeError(
-                f"{where}: {name} is a tensor of the layout {kind}, but a dense one is needed; "
-                "convert it with .to_dense(), a nested one with .to_padded_tensor(0.0)."
-            )
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise TypeError(
+            f"{where}: {name} is a tensor of the layout {kind}, but a dense one is needed; "
+            "convert it with .to_dense(), a nested one with .to_padded_tensor(0.0)."
+        )
 
 
 def _double(*given: Any) -> bool:
@@ -79,10 +78,10 @@ def _checked(
         dtype = torch.float64 if _double(student, teacher) else torch.float32
         log_variance = student.new_full((), log_variance, dtype=dtype)
     inputs = (student, teacher) if log_variance is None else (student, teacher, log_variance)
-    for name, value in zip(checks.INPUTS[: len(inputs)], inputs, strict=True):
+    for name, value in zip(checks.INPUTS, inputs, strict=False):
         if not isinstance(value, Tensor):
             raise _no_tensor(name, value)
-        check_dense("ulfd_loss", **{name: value})
+        check_dense("ulfd_loss", name, value)
     observed = derivatives.observed(*inputs)
     distributed = [type(t) for t in inputs if _is_distributed(t)] if observed else []
     if implementation is None and (distributed or forward_ad._current_level >= 0):
@@ -187,18 +186,12 @@ def ulfd_loss(
 
 
 def _loss_and_gradients(
-    student: Tensor,
-    teacher: Tensor,
-    log_variance: Tensor | None,
-    options: LossOptions,
-    upstream: Tensor | None,
-    implementation: str | None,
-    teacher_gradient: bool,
+    name: str, part: losses.Part, upstream: Tensor | None, teacher_gradient: bool
 ) -> tuple[Tensor, Gradients]:
-    """Both by the kernel that serves the inputs, of a loss of one part."""
-    sigma, name = _checked(student, teacher, log_variance, options, implementation)
+    """Both by the kernel of this name, of a loss of one part."""
+    *inputs, options = part
     results: Any = VALUE_AND_GRADIENTS[name](
-        student, teacher, sigma, upstream, options, teacher_gradient=teacher_gradient
+        *inputs, upstream, options, teacher_gradient=teacher_gradient
     )
     return results[0], Gradients(*results[1:])
 
@@ -251,7 +244,7 @@ def value_and_grad(
         likelihood=likelihood,
         gamma=gamma,
     )
-    sigma, _ = _checked(student, teacher, log_variance, options, implementation)
+    sigma, name = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
         arriving = None
         if upstream != 1.0:
@@ -266,11 +259,14 @@ def value_and_grad(
                 f"value_and_grad: upstream has shape {tuple(arriving.shape)}, but the loss "
                 f"{tuple(shape)}; they must be equal."
             )
-    given = (arriving, implementation, teacher_gradient)
+    given = (arriving, teacher_gradient)
     if options.gamma is None:
-        return _loss_and_gradients(student, teacher, sigma, options, *given)
-    parts = _parts(student, teacher, sigma, options)
-    found = [_loss_and_gradients(*part, *given) for part in parts]
+        whole = losses.Part(student, teacher, sigma, options)
+        return _loss_and_gradients(name, whole, *given)
+    found = [
+        _loss_and_gradients(_checked(*part, implementation)[1], part, *given)
+        for part in _parts(student, teacher, sigma, options)
+    ]
     total: Any = sum(loss for loss, _ in found)
     return total, joined([each for _, each in found])
 

@@ -6,6 +6,7 @@ in the student's order.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,30 +50,39 @@ def dense(student: Tensor) -> Tensor:
     return student
 
 
-def sigma_like(
-    log_variance: Tensor, features: Tensor, empty_like: Like = torch.empty_like
-) -> Tensor:
-    """An empty tensor of σ's shape and dtype, its axes in the memory order of dense features."""
-    if log_variance.shape == features.shape:
-        return empty_like(features, dtype=log_variance.dtype)
-    lead = features.dim() - log_variance.dim()
-    order = memory_order(features.shape, features.stride()) or range(features.dim())
-    stride, strides = 1, [0] * log_variance.dim()
+def sigma_stride(
+    shape: Sequence[int], features: Sequence[int], stride: Sequence[int]
+) -> tuple[int, ...]:
+    """The strides of σ's shape with its axes in the memory order of dense features."""
+    if shape == features:
+        return tuple(stride)
+    lead = len(features) - len(shape)
+    order = memory_order(features, stride) or range(len(features))
+    step, strides = 1, [0] * len(shape)
     for axis in reversed(order):
         if axis >= lead:
-            strides[axis - lead] = stride
-            stride = stride * log_variance.shape[axis - lead]
-    return log_variance.new_empty_strided(log_variance.shape, strides)
+            strides[axis - lead] = step
+            step = step * shape[axis - lead]
+    return tuple(strides)
 
 
-def in_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor itself if its memory is laid out like that of `like`, otherwise a copy that is."""
-    if tensor.stride() == like.stride() or all(
+_sigma_stride = lru_cache(maxsize=1024)(sigma_stride)  # of sizes that are known
+
+
+def in_order(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The tensor itself if its memory is laid out by these strides, otherwise a copy that is."""
+    if tensor.stride() == stride or all(
         mine == theirs or size == 1
-        for size, mine, theirs in zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+        for size, mine, theirs in zip(tensor.shape, tensor.stride(), stride, strict=True)
     ):
         return tensor
-    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    return tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
+
+
+def sigma_in_order(log_variance: Tensor, features: Tensor) -> Tensor:
+    """σ itself if its axes lie in the order of dense features', otherwise a copy of it."""
+    shape = log_variance.shape
+    return in_order(log_variance, _sigma_stride(shape, features.shape, features.stride()))
 
 
 def outputs(
@@ -84,10 +94,14 @@ def outputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for the gradients, in the student's order; empty tensors where not needed."""
     if not any(needs):
-        return student.new_empty(0), student.new_empty(0), student.new_empty(0)
+        nothing = student.new_empty(0)
+        return nothing, nothing, nothing
     like = (empty_like if needs[0] else torch.empty_like)(student)
     by_student = like if needs[0] else student.new_empty(0)
     by_teacher = empty_like(like, dtype=teacher.dtype) if needs[1] else teacher.new_empty(0)
     if log_variance is None or not needs[2]:
         return by_student, by_teacher, student.new_empty(0)
-    return by_student, by_teacher, sigma_like(log_variance, like, empty_like)
+    if log_variance.shape == like.shape:
+        return by_student, by_teacher, empty_like(like, dtype=log_variance.dtype)
+    stride = sigma_stride(log_variance.shape, like.shape, like.stride())
+    return by_student, by_teacher, log_variance.new_empty_strided(log_variance.shape, stride)

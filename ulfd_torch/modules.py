@@ -351,7 +351,7 @@ class UEM(nn.Module):
             ValueError: the features have another number of channels.
             TypeError: they are no dense tensor of a floating-point dtype.
         """
-        check_dense("UEM", features=student)
+        check_dense("UEM", "features", student)
         checks.check_dtypes("UEM", features=student.dtype)
         self.spec.output_shape(tuple(student.shape), self.layout)
         if self.training and torch.is_grad_enabled():

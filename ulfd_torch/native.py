@@ -17,7 +17,7 @@ from ulfd_torch.memory import (
     materialised,
     outputs,
     reused_like,
-    sigma_like,
+    sigma_in_order,
 )
 
 
@@ -59,10 +59,10 @@ def compute(
         given = torch.empty_like(like, dtype=computed).copy_(log_variance.expand_as(like))
         by_given = reused_like(given)
     elif log_variance is not None:
-        given = in_order(log_variance, sigma_like(log_variance, like))
+        given = sigma_in_order(log_variance, like)
     assert loop is not None
     arriving = upstream if upstream is None else upstream.to(computed).contiguous()
-    inputs = (like, in_order(teacher, like), given, arriving)
+    inputs = (like, in_order(teacher, like.stride()), given, arriving)
     results = (loss, gradients[0], gradients[1], by_given)
     wanted = (value, needs[0], needs[1], needs[2] and given is not None)
     library.run(

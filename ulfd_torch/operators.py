@@ -31,14 +31,13 @@ _OPTIONS = (
 
 def flat(kernel: str, options: LossOptions) -> tuple[Any, ...]:
     """The kernel and the options, which have no γ, in the operators' order and types."""
-    *numbers, clamp, likelihood, parameters, _ = options
-    bounds = None if clamp is None else list(clamp)
-    return kernel, *numbers, bounds, likelihood, list(parameters)
+    return kernel, *options[:-1]
 
 
 def named(kernel: str, *fields: Any) -> LossOptions:
     """The options that `flat` laid out; `kernel`, which comes first, is none of them."""
     prior_weight, weight, reduction, beta, clamp, likelihood, parameters = fields
+    # Of tuples torch makes lists.
     bounds = None if clamp is None else (clamp[0], clamp[1])
     return LossOptions(prior_weight, weight, reduction, beta, bounds, likelihood, tuple(parameters))
 

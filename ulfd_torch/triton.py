@@ -11,7 +11,7 @@ from ulfd.broadcasting import memory_order
 from ulfd.kernels import triton_configs
 from ulfd.losses import denominator
 from ulfd.options import LossOptions
-from ulfd_torch.memory import dense, in_order, materialised, outputs, sigma_like
+from ulfd_torch.memory import dense, in_order, materialised, outputs, sigma_in_order
 
 
 @lru_cache
@@ -67,7 +67,7 @@ def _run(
         given.copy_(log_variance.expand_as(like))
         by_given = None if by_sigma is None else torch.empty_like(like, dtype=torch.float32)
     elif log_variance is not None:
-        given = in_order(log_variance, sigma_like(log_variance, like))
+        given = sigma_in_order(log_variance, like)
 
     def scratch(shape: Sequence[int]) -> Tensor:
         return like.new_empty(prod(shape), dtype=torch.float32)
@@ -76,7 +76,7 @@ def _run(
         triton_fused.run(
             launch,
             student=like,
-            teacher=in_order(teacher, like),
+            teacher=in_order(teacher, like.stride()),
             log_variance=given,
             upstream=upstream,
             by_student=by_student,

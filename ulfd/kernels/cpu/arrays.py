@@ -1,5 +1,6 @@
 """The native CPU kernel over NumPy arrays."""
 
+import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
@@ -17,6 +18,14 @@ Array = np.ndarray[Any, Any]
 LINE = 64  # bytes: outputs that begin on one can be written around the caches
 
 
+def _address(array: Any) -> int:
+    """Where a contiguous array begins."""
+    try:  # a third of what `array.ctypes` costs; read-only and empty arrays have no such buffer
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):
+        return int(array.ctypes.data)
+
+
 def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """Uninitialised memory that begins on a whole line."""
     size = prod(shape) * dtype.itemsize
@@ -24,8 +33,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     if reused is not None:
         return np.frombuffer(reused, dtype, count=prod(shape)).reshape(shape)
     memory = np.empty(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -_address(memory) % LINE)
 
 
 @lru_cache(maxsize=1024)
@@ -83,7 +91,9 @@ def compute(
         inputs.append(None)
 
     assert loop is not None
-    loss, arriving = np.zeros((), computed), np.asarray(upstream, computed)
+    loss = np.empty((), computed)
+    unscaled = type(upstream) is float and upstream == 1.0
+    arriving = None if unscaled else np.asarray(upstream, computed)
     outputs = [
         _aligned(array.shape, array.dtype) if need and array is not None else None
         for array, need in zip(inputs, needs, strict=True)
@@ -91,7 +101,7 @@ def compute(
     arrays = (*inputs, arriving, loss, *outputs)
     library.run(
         loop,
-        pointers=[None if array is None else array.ctypes.data for array in arrays],
+        pointers=[None if array is None else _address(array) for array in arrays],
         dtypes=names,
         shape=student.shape,
         options=options,

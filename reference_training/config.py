@@ -304,6 +304,8 @@ class ImageNetRun:
     """Only algorithms that give the same bits each time, where there are such."""
     device: str = "auto"
     """auto, cuda or cpu."""
+    processes: int = 1
+    """How many to start on this machine, one for each GPU; torchrun starts them on several."""
     workers: int = 8
     """Decoding processes of each rank; 0 decodes in the rank itself."""
     most_unreadable: int = 20
@@ -331,7 +333,7 @@ class ImageNetRun:
     plan_gpu: str = "H100"
     """The GPU of the plan, for its memory; see `plan.GPU_GIGABYTES`."""
     plan_gpus: int | None = None
-    """How many of them; by default as many as torchrun started processes."""
+    """How many of them; by default one for each process."""
 
     @property
     def folder(self) -> Path:
@@ -342,7 +344,7 @@ class ImageNetRun:
 
 NOT_COMPUTED = frozenset(
     "methods seeds out data_root checkpoint_every checkpoint_minutes jobs dry_run download "
-    "accumulate device workers most_unreadable kept evaluate evaluation_subset max_hours "
+    "accumulate device processes workers most_unreadable kept evaluate evaluation_subset max_hours "
     "tensorboard wandb plan plan_gpu plan_gpus".split()
 )
 """Fields of runs that change no network and no measurement: a folder may grow by further methods

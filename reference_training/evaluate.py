@@ -4,7 +4,7 @@ MODEL is a name of torchvision or timm (`resnet50`, `timm:resnet50.a1_in1k`), wi
 weights if they are on this machine, or with --checkpoint FILE (.safetensors, or .pth of tensors).
 --data is the published ImageNet-C, Tiny-ImageNet-C or CIFAR-10/100-C, or clean images, which are
 then corrupted on the fly: class folders, or a dataset by name. A killed evaluation continues when
-the same command is given again; `torchrun` shares its sets among processes.
+the same command is given again; `--processes 2` shares its sets among two.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from reference_training.evaluation.adaptation import ADAPTATIONS
 from reference_training.networks.models import load_model
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
+from reference_training.runtime import launch
 from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.ranks import is_main, join
@@ -91,6 +92,8 @@ class Evaluation:
     """Processes which read image files; by default up to 8, one for each core."""
     device: str | None = None
     """As cuda:1; by default a GPU if there is one."""
+    processes: int = 1
+    """How many to start on this machine, one for each GPU; torchrun starts them on several."""
 
     @property
     def folder(self) -> Path:
@@ -215,13 +218,18 @@ def execute(given: Evaluation, device: torch.device) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    program = ["python", "-m", "reference_training.evaluate"]
+    module = "reference_training.evaluate"
+    program = ["python", "-m", module]
 
-    def work() -> None:
+    def work() -> int | None:
         given = tyro.cli(Evaluation, prog=" ".join(program), args=arguments, description=__doc__)
         check(given)
+        code = launch.start(module, arguments, given.processes)
+        if code is not None:
+            return code
         with join(given.device or "auto") as world:
             execute(given, world.device)
+        return None
 
     return exit_code(work, lambda: shlex.join([*program, *(arguments or sys.argv[1:])]))
 

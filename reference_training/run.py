@@ -101,22 +101,29 @@ def _parse_experiment(name: str, recipe: str, arguments: list[str]) -> ImageNetR
     )
 
 
-def execute(arguments: list[str] | None) -> None:
-    """Does what the command line asks for."""
+def execute(arguments: list[str] | None) -> int | None:
+    """Does what the command line asks for; returns the exit code of other processes that did it."""
     run = parse(arguments)
     if isinstance(run, SmallRun):
         small.execute(run)
-        return
+        return None
     # What only tables and full-scale runs need is slow to import.
     from reference_training.experiments import imagenet, imagenet_tables, small_tables
+    from reference_training.runtime import launch
 
-    match run:
-        case PaperTables():
-            small_tables.execute(run)
-        case ImageNetRun():
-            imagenet.execute(run)
-        case _:
-            imagenet_tables.execute(run)
+    if isinstance(run, PaperTables):
+        small_tables.execute(run)
+        return None
+    runs = run if isinstance(run, list) else [run]
+    if not runs[0].plan:
+        code = launch.start("reference_training.run", arguments, runs[0].processes)
+        if code is not None:
+            return code
+    if isinstance(run, list):
+        imagenet_tables.execute(run)
+    else:
+        imagenet.execute(run)
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:

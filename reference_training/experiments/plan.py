@@ -181,7 +181,7 @@ def _duration(run: ImageNetRun) -> str:
 def text(job: Job) -> str:
     """The plan of a run, for the terminal."""
     run, recipe = job.run, job.run.recipe
-    processes = run.plan_gpus or ranks.launched()
+    processes = run.plan_gpus or max(run.processes, ranks.launched())
     share = pairs_at_once(run, processes)
     pair, available = cost(job), GPU_GIGABYTES[run.plan_gpu]
     pairs = recipe.iterations * recipe.batch_size

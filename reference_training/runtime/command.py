@@ -9,35 +9,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.ranks import is_main
+from reference_training.runtime.ranks import LAUNCHER, is_main
 from reference_training.runtime.stop import Interrupted
 
-LAUNCHER = "TORCHELASTIC_ERROR_FILE"
-"""The variable in which torchrun names the file for a rank's error."""
-PATIENCE = 2.0  # seconds
 READER_LEFT = 141
 """The exit code that a shell gives a program which SIGPIPE ended."""
 
 
-def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None) -> int:
+def exit_code(work: Callable[[], int | None], again: Callable[[], str] | None = None) -> int:
     """Does the work of a command.
 
     Args:
-        work: what was asked for.
+        work: what was asked for; returns a code where other processes did it.
         again: the command line that continues it; None where nothing is continued.
     Returns:
-        0; 1 after an error that the user can mend, whose message was printed; 130 if interrupted;
-        141 if the reader of what it prints left before its end, as `head` does.
+        0, or what `work` returned; 1 after an error that the user can mend, whose message was
+        printed; 130 if interrupted; 141 if the reader of what it prints left before its end, as
+        `head` does.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without σ or ± gets a ? for it
             stream.reconfigure(errors="replace")
     try:
-        work()
+        return work() or 0
     except (RunError, ImportError) as error:
         message, code = f"error: {error}", 1
-        if not is_main() and getattr(error, "told", False) and LAUNCHER in os.environ:
-            time.sleep(PATIENCE)  # rank 0 fails alike, and torchrun then ends this rank unlisted
     except (Interrupted, KeyboardInterrupt) as error:
         end = f", everything is saved; continue with: {again()}" if again else ""
         message, code = f"\n{str(error) or 'interrupted'}{end}", 130
@@ -45,8 +41,6 @@ def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None
         if not _reader_left("\n"):  # some other pipe: a bug
             raise
         return READER_LEFT
-    else:
-        return 0
     finally:
         _reader_left()
     if is_main():  # `ranks.join` has told what is another rank's alone
@@ -58,7 +52,8 @@ def exit_code(work: Callable[[], object], again: Callable[[], str] | None = None
 def _tell_launcher(message: str) -> None:
     """Puts a message where torchrun's report, the last lines of its output, takes it from.
 
-    torchrun prints a traceback of its own for every code but 0, which no rank can prevent.
+    torchrun prints a traceback of its own for every code but 0, which no rank can prevent; see
+    `launch` for what does not.
     """
     if LAUNCHER in os.environ:
         content = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}

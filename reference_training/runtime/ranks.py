@@ -1,7 +1,8 @@
-"""The processes of one run: those that torchrun started, or this one alone."""
+"""The processes of one run: those that `launch` or torchrun started, or this one alone."""
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from reference_training.runtime.errors import RunError
 from reference_training.runtime.stop import end_with_parent
 
 T = TypeVar("T")
+
+LAUNCHER = "TORCHELASTIC_ERROR_FILE"
+"""The variable in which a launcher names the file for a rank's error."""
+PATIENCE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 def launched() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """How many processes were started together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -114,8 +119,8 @@ def choose_device(name: str | None) -> torch.device:
         local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= found:
             raise RunError(
-                f"local rank {local} has no GPU of its own: this machine shows {found}. Give "
-                f"torchrun --nproc-per-node {max(found, 1)}, or use --device cpu."
+                f"local rank {local} has no GPU of its own: this machine shows {found}. Start "
+                f"{max(found, 1)}, by --processes or torchrun, or use --device cpu."
             )
         return torch.device("cuda", local)
     try:
@@ -130,6 +135,8 @@ def telling() -> Iterator[None]:
     try:
         yield
     except RunError as error:
+        if not is_main() and LAUNCHER in os.environ:
+            time.sleep(PATIENCE)  # where rank 0 fails alike, the launcher ends this rank meanwhile
         if not is_main() and not error.told:
             print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr)
         raise
@@ -170,7 +177,7 @@ def join(device: str) -> Iterator[World]:
             raise
         raise RunError(
             f"lost another process of this run ({str(error).splitlines()[0]}). It was killed, or "
-            "its machine failed; torchrun's report names it. Run the same command again: it "
+            "its machine failed; the last lines name it. Run the same command again: it "
             "continues from the last checkpoint."
         ) from error
     finally:

@@ -63,7 +63,7 @@ def command(arguments: list[str] | None = None) -> str:
     """The command line that makes this run, and continues it."""
     given = sys.argv[1:] if arguments is None else arguments
     launcher = ["python"]
-    if launched() > 1:
+    if launched() > 1 and not any(one.startswith("--processes") for one in given):
         launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
     return shlex.join([*launcher, "-m", "reference_training.run", *given])
 

@@ -1,0 +1,76 @@
+"""Several processes of one command: one message and the right code, whatever ends them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from reference_training.runtime import launch
+from reference_training.runtime.errors import RunError
+
+RANK = """
+import os, sys
+rank, what = os.environ["RANK"], sys.argv[1]
+if what == "kill" and rank == "1":
+    os.kill(os.getpid(), 9)
+print(f"rank {rank} of {os.environ['WORLD_SIZE']} does {what}", flush=True)
+sys.exit(3 if what == "fail" and rank == "1" else 0)
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch) -> str:
+    """A command whose second rank can fail or be killed; it needs no torch to start."""
+    (tmp_path / "ranks_end.py").write_text(RANK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "ranks_end"
+
+
+def test_all_ranks_do_the_work(module, capfd):
+    assert launch.start(module, ["well"], 2) == 0
+    out, err = capfd.readouterr()
+    assert sorted(out.splitlines()) == ["rank 0 of 2 does well", "rank 1 of 2 does well"]
+    assert err == ""
+
+
+def test_a_rank_that_fails_gives_its_code_and_nothing_is_added(module, capfd):
+    assert launch.start(module, ["fail"], 2) == 3
+    assert capfd.readouterr().err == ""
+
+
+def test_a_rank_that_is_killed_is_named_in_one_line(module, capfd):
+    assert launch.start(module, ["kill"], 2) == 128 + signal.SIGKILL
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: rank 1 was ended by SIGKILL; ")
+    assert line.endswith("Give the same command again: it continues.")
+
+
+def test_one_process_and_those_started_do_the_work_themselves(monkeypatch):
+    assert launch.start("never", [], 1) is None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launch.start("never", [], 2) is None  # started by this very option
+    assert launch.start("never", [], 1) is None  # by torchrun
+    with pytest.raises(RunError, match="--processes is 3, but torchrun started 2 in all"):
+        launch.start("never", [], 3)
+
+
+def test_no_process_at_all_is_refused():
+    with pytest.raises(RunError, match="--processes is 0, but must be at least 1"):
+        launch.start("never", [], 0)
+
+
+def test_an_error_of_every_rank_is_one_message_and_no_traceback(tmp_path):
+    """The launcher of torch prints thirty lines of its own."""
+    command = ["reference_training.evaluate", "resnet18", "--data", "fashion-mnist-subset"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--processes", "2"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: torchvision's weights ResNet18_Weights.IMAGENET1K_V1 are not on")

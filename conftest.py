@@ -1,5 +1,6 @@
 """For all tests, those in the packages' docstrings too: what is tested is this checkout."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = ("ulfd", "ulfd_torch", "ulfd_jax", "reference_training")
+
+# The workers of `pytest -n auto` share the cores; before torch is imported, which reads this once.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
 
 
 def pytest_configure() -> None:

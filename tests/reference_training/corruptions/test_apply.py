@@ -162,6 +162,11 @@ def test_folders_that_do_not_fit_are_refused(photos, tmp_path, capsys):
     assert "is no folder" in capsys.readouterr().err
     assert apply(photos, photos / "c") == 1
     assert "lies in the images' own folder" in capsys.readouterr().err
+    splits = tmp_path / "splits"
+    for split in ("train", "val"):
+        shutil.copytree(photos, splits / split)
+    assert apply(splits, tmp_path / "c") == 1
+    assert f"did you mean {splits / 'train'} or {splits / 'val'}?" in capsys.readouterr().err
     some = ["--kinds", "contrast", "--severities", "1"]
     assert apply(photos, tmp_path / "c", *some) == 0
     assert apply(photos, tmp_path / "c", *some, "--seed", "1") == 1
@@ -188,11 +193,13 @@ def test_other_images_of_the_same_names_are_refused(photos, tmp_path, capsys):
     (photos / "dog" / "new.png").write_bytes((photos / "cat" / "0.png").read_bytes())
     damaged = tmp_path / "c/contrast/1/cat/1.png"
     sound = damaged.read_bytes()
-    damaged.write_bytes(b"")
-    assert apply(photos, tmp_path / "c", *some) == 0
-    assert damaged.read_bytes() == sound
-    told = capsys.readouterr().err
-    assert "1 .gif left out" in told
+    for remains in (b"", sound[:-9], sound[:1], bytes(len(sound))):  # cut off, or never written
+        damaged.write_bytes(remains)
+        assert apply(photos, tmp_path / "c", *some) == 0
+        assert damaged.read_bytes() == sound
+        told = capsys.readouterr()
+        assert "anew (1 in all): contrast/1/cat/1.png\n" in told.out
+        assert "1 .gif file (note.gif)" in told.err
     before = written(tmp_path / "c")
     Image.new("RGB", (40, 40)).save(photos / "cat" / "1.png")
     assert apply(photos, tmp_path / "c", "--kinds", "fog", "--severities", "2") == 1

@@ -135,7 +135,8 @@ class PublishedFolders:
         self.photographs = ImageFolder(folder, self.names)
         self.labels = self.photographs.labels
         self.files: Sequence[str] = self.photographs.names
-        self.size = ImageFiles(self.photographs)[0].shape[1:]
+        one = ImageFiles(self.photographs, remedy=self._where_to_get([first]))[0]
+        self.size = one.shape[1:]
         height, width = self.size
         if width <= TINY_IMAGENET_C.side:
             self.published = TINY_IMAGENET_C

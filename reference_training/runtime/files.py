@@ -19,7 +19,7 @@ Row = dict[str, Any]
 def reason(error: BaseException) -> str:
     """An error's first line without colours (torch's have some), or its kind where it is empty."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
-    return plain.split("\n")[0] or type(error).__name__
+    return plain.split("\n")[0].rstrip(" .") or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -105,17 +105,20 @@ class ResultFolder:
         write_json(self._file(place), self._sealed(place, counts))
 
 
+ABSENT = object()
+
+
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """In words, where two JSON values differ."""
+    """In words, where two JSON values differ; what one of them does not have "was absent"."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
             inner = f"{name}.{key}" if name else str(key)
-            yield from differences(before.get(key), now.get(key), inner)
+            yield from differences(before.get(key, ABSENT), now.get(key, ABSENT), inner)
     elif before != now:
         yield f"{name} was {_short(before)} and is now {_short(now)}"
 
 
 def _short(value: Any) -> str:
     """As it is written, without the middle of a long one."""
-    text = repr(value)
+    text = "absent" if value is ABSENT else repr(value)
     return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_training.data.class_folders import ClassFolders
-from reference_training.evaluate import Evaluation, main
+from reference_training.evaluate import Evaluation, evaluation_data, main
 from reference_training.networks.resnet import ResNet
 from reference_training.presets import PRESETS
 from reference_training.runtime.errors import RunError
@@ -139,6 +139,12 @@ def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, classes):
     with pytest.raises(RunError, match=re.escape(f"did you mean {tmp_path / 'train'} or ")):
         ClassFolders(tmp_path, classes)
     assert ClassFolders(tmp_path / "val", classes).classes == classes
+
+
+def test_a_folder_that_apply_has_only_begun_is_no_folder_of_clean_images(tmp_path):
+    (tmp_path / "corruptions.json").write_text("{}")
+    with pytest.raises(RunError, match="has none of .* Run the same `corruptions apply` into"):
+        evaluation_data(Evaluation("resnet18", str(tmp_path)), 2)
 
 
 def test_results_are_not_written_among_the_images(clean_folder, three, monkeypatch, capsys):

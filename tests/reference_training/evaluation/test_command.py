@@ -143,7 +143,7 @@ def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, classes):
 
 def test_a_folder_that_apply_has_only_begun_is_no_folder_of_clean_images(tmp_path):
     (tmp_path / "corruptions.json").write_text("{}")
-    with pytest.raises(RunError, match="has none of .* Run the same `corruptions apply` into"):
+    with pytest.raises(RunError, match=r"has none of .* Run the same `corruptions apply` into"):
         evaluation_data(Evaluation("resnet18", str(tmp_path)), 2)
 
 

@@ -202,6 +202,6 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
         raise RunError(
             f"the reference {path} is of other images: {some(changes, 3, '; ')}. Evaluate that "
             "network with the --data, --clean, --subset and other options of this command (images "
-            "from a folder and the same made on the fly are two data), and give that result.json."
+            "of a -C folder and ones corrupted on the fly do not compare); give that result.json."
         )
     return found

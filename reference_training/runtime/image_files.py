@@ -97,7 +97,7 @@ def check_no_splits(root: Path, classes: Sequence[str]) -> None:
     """Raises RunError where all folders in `root` are parts of a data set, and none a class."""
     if classes and {*classes} <= SPLITS:
         raise RunError(
-            f"{root} holds {some(classes)}, which are no classes but have a folder for each: did "
+            f"the folders in {root} ({some(classes)}) are parts of a data set and no classes: did "
             f"you mean {' or '.join(str(root / name) for name in classes)}?"
         )
 
@@ -115,7 +115,8 @@ def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     files: list[str] = []
     counts: list[int] = []
     others = _Others(list)
-    others[HIDDEN] += (at.name for at in root.glob(".*") if at.is_dir())
+    for folder in filter(Path.is_dir, root.glob(".*")):
+        others[HIDDEN].append(folder.name)
     with bar(len(classes), "class", "listing images") as progress:
         progress.leave = False
         for name in classes:
@@ -148,8 +149,7 @@ def images_below(root: Path) -> list[str]:
     return files
 
 
-_Others = defaultdict[str, list[str]]
-"""What is left out: {kind: names}."""
+_Others = defaultdict[str, list[str]]  # {kind: the names of what is left out}
 HIDDEN = "hidden folder"
 
 
@@ -159,13 +159,12 @@ def _kind(name: str) -> str:
 
 def _tell(root: Path, others: _Others) -> None:
     """What was left out, on standard error."""
-    kinds = (
+    told = (
         f"{len(names)} {kind}{'s' * (len(names) > 1)} ({some(sorted({*names}), 2)})"
         for kind, names in others.items()
-        if names
     )
-    if told := ", ".join(kinds):
-        tqdm.write(f"{root}: left out, as no images: {told}", file=sys.stderr)
+    if others:
+        tqdm.write(f"{root}: left out, as no images: {', '.join(told)}", file=sys.stderr)
 
 
 def is_image(file: str) -> bool:
@@ -177,8 +176,9 @@ def _images(root: Path, others: _Others) -> Iterator[str]:
     """The images below a folder, relative to it, in torchvision's order; the rest to `others`."""
     found = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        others[HIDDEN] += (name for name in folders if name.startswith("."))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [name for name in folders if name.startswith(".")]:
+            others[HIDDEN].append(name)
+            folders.remove(name)
         found.append((folder, names))
     for folder, names in sorted(found):
         inside = os.path.relpath(folder, root)
@@ -191,5 +191,5 @@ def _images(root: Path, others: _Others) -> Iterator[str]:
 
 def some(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f"{between.strip(', ')} and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + more

@@ -20,6 +20,7 @@ import torch
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from reference_training.corruptions.apply import RECORD
 from reference_training.data import DATASETS, load
 from reference_training.data.cifar_c import LABELS, PublishedArrays
 from reference_training.data.class_folders import PREPARATIONS, ClassFolders
@@ -129,12 +130,14 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
         RunError: there is none of a known layout, or the options do not fit it.
     """
     root = Path(given.data)
-    if given.data not in DATASETS and not root.is_dir():
-        raise RunError(f"--data {given.data} is neither a folder nor one of {', '.join(DATASETS)}.")
+    for option, where in ("--data", given.data), ("--clean", given.clean or given.data):
+        if where not in DATASETS and not Path(where).is_dir():
+            known = ", ".join(DATASETS)
+            raise RunError(f"{option} {where} is neither a folder nor one of {known}.")
     published: Callable[..., EvaluationData] | None = None
     if given.data not in DATASETS and (root / LABELS).is_file():
         published = PublishedArrays
-    elif given.data not in DATASETS and corruption_folders(root):
+    elif given.data not in DATASETS and ((root / RECORD).is_file() or corruption_folders(root)):
         published = PublishedFolders
     if published is None:
         if given.clean is not None:
@@ -165,6 +168,8 @@ def check(given: Evaluation) -> None:
     ):
         if key not in known:
             raise RunError(f"{name} is {key!r}; use one of {', '.join(known)}.")
+    if (given.mean is None) != (given.std is None):
+        raise RunError("--mean and --std belong together; give both.")
     images = [Path(where).resolve() for where in (given.data, given.clean) if where]
     out = given.folder.resolve()
     if any(out.is_relative_to(root) and root.is_dir() for root in images):
@@ -192,15 +197,16 @@ def execute(given: Evaluation, device: torch.device) -> None:
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         workers = 0 if given.data in DATASETS else min(8, cores or 1)
+    size = given.input_size or ready.input_size
+    ready = Preprocessing(given.mean or ready.mean, given.std or ready.std, size)
+    if is_main():
+        shown = f"resized to {size} pixels" if size else "of their own size"
+        print(f"{loaded.name}: images {shown}, normalised by mean {ready.mean}, std {ready.std}")
     result = evaluate_corruptions(
         loaded.model.to(device),
         data,
         out=given.folder,
-        preprocessing=Preprocessing(
-            given.mean or ready.mean,
-            given.std or ready.std,
-            given.input_size or ready.input_size,
-        ),
+        preprocessing=ready,
         name=loaded.name,
         corruptions=given.corruptions,
         subset=given.subset,

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
-from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from reference_training.corruptions import CORRUPTIONS, SEVERITIES, CorruptionOptions, frost_source
@@ -30,6 +29,7 @@ from reference_training.runtime.command import exit_code
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from reference_training.runtime.image_files import open_rgb
+from reference_training.runtime.workers import bar
 
 
 def load_square(path: Path | None, size: int) -> np.ndarray:
@@ -58,7 +58,7 @@ def public_rows(image: np.ndarray, seed: int) -> Rows:
     np.random.seed(seed)
     corrupted = {
         name: [package.corrupt(image, severity, name) for severity in SEVERITIES]
-        for name in tqdm(CORRUPTIONS, desc="public")
+        for name in bar(len(CORRUPTIONS), "type", "public", CORRUPTIONS)
     }
     return {"clean": [image], **corrupted}
 
@@ -92,7 +92,8 @@ def execute(
     if across < 1:
         raise RunError(f"--across is {across}, but must be at least 1.")
     clean = load_square(image, size)
-    pixels, types = torch.from_numpy(clean.copy()).permute(2, 0, 1), tqdm(CORRUPTIONS, desc="ours")
+    pixels = torch.from_numpy(clean.copy()).permute(2, 0, 1)
+    types = bar(len(CORRUPTIONS), "type", "ours", CORRUPTIONS)
     try:
         ours = corrupted_rows(pixels, seed, types, **asdict(options))
     except (ValueError, FileNotFoundError) as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reason, write_atomically, write_json
 from reference_training.runtime.image_files import (
+    check_no_splits,
     class_names,
     images_below,
     open_rgb,
@@ -93,8 +95,19 @@ class Task:
         return (self.out / pair[0] / str(pair[1]) / file).with_suffix(ending)
 
 
-def _there(target: Path) -> bool:
-    return target.exists() and target.stat().st_size > 0
+ENDS = {".png": b"IEND\xaeB`\x82", ".JPEG": b"\xff\xd9"}
+"""The last bytes of a whole file; what a crash cut off or left as zeros has others."""
+
+
+def _whole(target: Path) -> bool:
+    """Whether a file is there to its end; decoding millions would take as long as making them."""
+    end = ENDS[target.suffix]
+    try:
+        with target.open("rb") as file:
+            file.seek(-len(end), os.SEEK_END)
+            return file.read() == end
+    except OSError:  # there is none, or it is shorter
+        return False
 
 
 def check_sources(task: Task, files: list[str]) -> None:
@@ -112,7 +125,7 @@ def check_sources(task: Task, files: list[str]) -> None:
         file
         for file in files
         if before.get(file, now[file]) != now[file]
-        and any(_there(every.target(pair, file)) for pair in every.pairs)
+        and any(_whole(every.target(pair, file)) for pair in every.pairs)
     ]
     if others:
         raise RunError(
@@ -122,26 +135,28 @@ def check_sources(task: Task, files: list[str]) -> None:
     write_json(path, before | now)
 
 
-def corrupt_file(task: Task, file: str, seed: int) -> int | str:
-    """Writes those corruptions of an image that are not there yet.
+def corrupt_file(task: Task, file: str, seed: int) -> tuple[int, list[str]] | str:
+    """Writes those corruptions of an image that are not there yet, or are not whole.
 
     Returns:
-        how many; or why the image cannot be read or corrupted.
+        how many, and which of them were damaged; or why the image cannot be read or corrupted.
 
     Raises:
         RunError: a file cannot be written.
         Interrupted: the parent was asked to stop.
     """
-    missing = [pair for pair in task.pairs if not _there(task.target(pair, file))]
+    missing = [pair for pair in task.pairs if not _whole(task.target(pair, file))]
+    targets = [task.target(pair, file) for pair in missing]
+    damaged = [str(target.relative_to(task.out)) for target in targets if target.exists()]
     if not missing:
-        return 0
+        return 0, damaged
     try:
         image = open_rgb(task.images / file)
     except Exception as error:  # damaged bytes make decoders raise anything
         return f"{task.images / file} cannot be read ({reason(error)})"
     prepare = PREPARATIONS[task.preparation]
     pixels = np.array(prepare(image) if prepare else image)
-    for pair in missing:
+    for pair, target in zip(missing, targets, strict=True):
         if shared().stop.is_set():
             raise Interrupted
         try:
@@ -151,8 +166,8 @@ def corrupt_file(task: Task, file: str, seed: int) -> int | str:
         with io.BytesIO() as content:
             how = {"quality": 85, "optimize": True} if task.jpeg else {}
             Image.fromarray(corrupted).save(content, "JPEG" if task.jpeg else "PNG", **how)
-            write_atomically(task.target(pair, file), content.getvalue())
-    return len(missing)
+            write_atomically(target, content.getvalue())
+    return len(missing), damaged
 
 
 def apply(given: Application) -> int:
@@ -202,19 +217,23 @@ def apply(given: Application) -> int:
                 for file, seed in zip(files, seeds, strict=True)
             ]
             results = list(workers.results(tasks, 0, unit="image", description="corrupting"))
+    done = [result for result in results if not isinstance(result, str)]
+    if damaged := [target for _, targets in done for target in targets]:
+        print(f"damaged, and made anew ({len(damaged)} in all): {some(damaged)}")
     if broken := [result for result in results if isinstance(result, str)]:
         lines = "\n  ".join(broken)
         raise RunError(
             f"{len(broken)} of {len(files)} images were left out:\n  {lines}\nCopy them anew, or "
             "remove them, and run the same command again; the others are done."
         )
-    return sum(results)
+    return sum(count for count, _ in done)
 
 
 def _task(given: Application) -> Task:
     """The options, checked."""
     if not given.images.is_dir():
         raise RunError(f"{given.images} is no folder; give the folder that holds the images.")
+    check_no_splits(given.images, class_names(given.images))
     if given.out.resolve().is_relative_to(given.images.resolve()):
         raise RunError(f"{given.out} lies in the images' own folder; name another one.")
     for name, value, known in (

@@ -47,10 +47,6 @@ IMAGENET_NAMES = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6e
 """SHA-256 of the 1,000 names n01440764 to n15075141 of ImageNet-1K's class folders, one a line."""
 
 
-SPLITS = {"train", "val", "valid", "validation", "test"}
-"""What is called so is no class, but has a folder for each."""
-
-
 def are_imagenets(names: Sequence[str]) -> bool:
     """Whether class folders are ImageNet-1K's; 1,000 others are other classes."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest() == IMAGENET_NAMES
@@ -68,6 +64,8 @@ class ImageFiles:
     """The height and width that each must then have."""
     remedy: str = "Copy it anew"
     """What to do about a damaged file, for the message."""
+    resizing: str | None = None
+    """What to do about one of another size; by default the same."""
 
     def __len__(self) -> int:
         return len(self.photographs.labels)
@@ -84,7 +82,8 @@ class ImageFiles:
         if self.size is not None and found.shape[1:] != self.size:
             raise RunError(
                 f"the image {path} has {image.width}x{image.height} pixels, but all images of "
-                f"this set must have {self.size[1]}x{self.size[0]}. {self.remedy}."
+                f"this set must have {self.size[1]}x{self.size[0]}. "
+                f"{self.resizing or self.remedy}."
             )
         return found
 
@@ -120,7 +119,7 @@ class ClassFolders:
     def __init__(self, root: Path, classes: int, preparation: str = "imagenet") -> None:
         self.photographs = open_photographs(root)
         self.names = self.photographs.classes
-        if len(self.names) != classes or {*self.names} <= SPLITS:
+        if len(self.names) != classes:
             folders = (root / name for name in self.names)
             inside = [str(at) for at in folders if at.is_dir() and len(class_names(at)) == classes]
             raise RunError(
@@ -155,5 +154,6 @@ class ClassFolders:
         transform = PREPARATIONS[self.preparation][name]
         images = ImageFiles(self.photographs, transform=transform)
         if transform is None:
-            images = replace(images, size=images[0].shape[1:])
+            resizing = "Give --preparation imagenet, which makes all equally large"
+            images = replace(images, size=images[0].shape[1:], resizing=resizing)
         return Samples(images, self.labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,9 @@ class Published:
     side: int  # pixels
     record: str
     archives: dict[str, tuple[str, ...]]
-    again: str | None = None
-    """What brings missing images, of a folder that is none of the published."""
 
     def where_to_get(self, missing: Iterable[str]) -> str:
         """Where the missing corruptions are."""
-        if self.again:
-            return self.again
         wanted = set(missing)
         files = [f"{tar}.tar" for tar, held in self.archives.items() if wanted & set(held)]
         return f"Get {' and '.join(files)} of {self.name} from {self.record} and extract there"
@@ -119,11 +115,12 @@ class PublishedFolders:
         self.clean_images = clean
         self.clean_sets = clean.clean_sets if clean else ()
         self.published = IMAGENET_C  # until an image says otherwise
+        self.made = read_json(root / RECORD) if (root / RECORD).is_file() else None
         self.folders = corruption_folders(root)
         if not self.folders:
             raise RunError(
                 f"{root} has none of the folders {some(CORRUPTIONS)}. "
-                f"{IMAGENET_C.where_to_get(CORRUPTIONS)}."
+                f"{self._where_to_get(CORRUPTIONS)}."
             )
         # Zenodo's Tiny-ImageNet-C has a frost of 1000 classes (hendrycks/robustness issue 60),
         # so another corruption says which the classes are.
@@ -133,12 +130,13 @@ class PublishedFolders:
         if len(self.names) != classes:
             raise RunError(
                 f"{folder} has {len(self.names)} class folders, but the network has {classes} "
-                "outputs. Extract the tars completely, or evaluate a network for these classes."
+                f"outputs. {self._where_to_get([first])}, or evaluate a network for these classes."
             )
         self.photographs = ImageFolder(folder, self.names)
         self.labels = self.photographs.labels
         self.files: Sequence[str] = self.photographs.names
-        self.size = ImageFiles(self.photographs)[0].shape[1:]
+        one = ImageFiles(self.photographs, remedy=self._where_to_get([first]))[0]
+        self.size = one.shape[1:]
         height, width = self.size
         if width <= TINY_IMAGENET_C.side:
             self.published = TINY_IMAGENET_C
@@ -149,8 +147,9 @@ class PublishedFolders:
         )
         self.name = self.layout
         self.is_imagenet = whole and self.published is IMAGENET_C and are_imagenets(self.names)
-        if (root / RECORD).is_file():
-            self._read_record(read_json(root / RECORD))
+        self.resizing: str | None = None
+        if self.made is not None:
+            self._read_record(self.made)
         if clean:
             check_same_labels(clean, self.name, self.labels)
             self._check_same_classes(clean)
@@ -162,7 +161,7 @@ class PublishedFolders:
         if not isinstance(photographs, ImageFolder):
             return
         here, there = list(self.names), list(photographs.classes)
-        if (self.root / RECORD).is_file():
+        if self.made is not None:
             here, there = (
                 [str(Path(file).with_suffix("")) for file in files]
                 for files in (self.files, photographs.names)
@@ -184,8 +183,11 @@ class PublishedFolders:
         height, width = self.size
         name = self.root.resolve().name
         self.name = f"{name} ({self.classes} classes, {width}x{height}, {frost})"
-        remedy = f"Delete it if it is there, and run `corruptions apply` into {self.root} again"
-        self.published = replace(self.published, again=remedy)
+        if preparation == "as_is":
+            self.resizing = (
+                "Run `corruptions apply --preparation imagenet` into another folder, which makes "
+                "all equally large"
+            )
         prepared = getattr(self.clean_images, "preparation", None)
         if prepared not in (None, preparation):
             raise RunError(
@@ -194,12 +196,21 @@ class PublishedFolders:
                 f"{preparation}."
             )
 
+    def _where_to_get(self, missing: Iterable[str]) -> str:
+        """What brings missing or damaged images: where they were published, or who made them."""
+        if self.made is None:
+            return self.published.where_to_get(missing)
+        return (
+            f"Run the same `corruptions apply` into {self.root} again, with all that is evaluated "
+            "among its --kinds and --severities, after deleting what is damaged"
+        )
+
     def _severities(self, corruption: str) -> list[Path]:
         folders = [self.folders[corruption] / str(severity) for severity in SEVERITIES]
         missing = [str(folder) for folder in folders if not folder.is_dir()]
         if missing:
             raise RunError(
-                f"missing: {', '.join(missing)}. {self.published.where_to_get([corruption])}, or "
+                f"missing: {', '.join(missing)}. {self._where_to_get([corruption])}, or "
                 "name other --corruptions."
             )
         return folders
@@ -223,7 +234,7 @@ class PublishedFolders:
         if missing:
             raise RunError(
                 f"{self.root} has no folder for {', '.join(missing)}. "
-                f"{self.published.where_to_get(missing)}, or name the --corruptions that are there."
+                f"{self._where_to_get(missing)}, or name the --corruptions that are there."
             )
         for name in wanted:
             for folder in self._severities(name):
@@ -233,13 +244,13 @@ class PublishedFolders:
         found = class_names(folder)
         missing = sorted(set(self.names) - set(found))
         extra = sorted(set(found) - set(self.names))
-        if extra and self.published is TINY_IMAGENET_C:
+        if self.made is None and self.published is TINY_IMAGENET_C:
             extra = []  # frost's, see above; they are not read
         if missing or extra:
             which = f"lacks {some(missing)}" if missing else f"has {some(extra)} too"
             raise RunError(
                 f"{folder} does not have the class folders of {self.photographs.root}: it {which}. "
-                "Extract its tar again."
+                f"{self._where_to_get([folder.parent.name])}."
             )
 
     @cache  # noqa: B019 - an evaluation has one of these, and asks again and again
@@ -263,7 +274,7 @@ class PublishedFolders:
         if self.clean_images and name in self.clean_sets:
             return self.clean_images.clean(name)
         folder = self.folders[name] / str(severity)
-        remedy = self.published.where_to_get([name])
+        remedy, resizing = self._where_to_get([name]), self.resizing
         found, first = ImageFolder(folder, self.names), self.photographs
         if found.names != self.files:
             difference = sorted(set(found.names) ^ set(self.files))
@@ -271,4 +282,5 @@ class PublishedFolders:
                 f"{folder} has {len(found.labels)} images and {first.root} {len(first.labels)}; "
                 f"they differ in {some(difference)}. {remedy}."
             )
-        return Samples(ImageFiles(found, size=self.size, remedy=remedy), found.labels)
+        images = ImageFiles(found, size=self.size, remedy=remedy, resizing=resizing)
+        return Samples(images, found.labels)

@@ -257,7 +257,7 @@ def open_photographs(root: Path) -> Photographs:
         RunError: it has none that is known, or two.
     """
     if not root.is_dir():
-        raise RunError(f"the folder {root} does not exist; --plan says how to get the data.")
+        raise RunError(f"the folder {root} does not exist; name the one that holds the images.")
     found = [name for name, (tells, _) in LAYOUTS.items() if tells(root)]
     if len(found) > 1:
         raise RunError(
@@ -267,9 +267,7 @@ def open_photographs(root: Path) -> Photographs:
         return LAYOUTS[found[0]][1](root)
     if any(is_image(entry.name) for entry in os.scandir(root)):
         return FlatFolder(root)
-    raise RunError(
-        f"{root} has neither {' nor '.join(LAYOUTS)}; --plan says how to arrange the data."
-    )
+    raise RunError(f"{root} has neither {' nor '.join(LAYOUTS)}; make a folder for each class.")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from reference_training.data.samples import EvaluationSet
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import DAMAGED, read_json, reading, write_json
+from reference_training.runtime.image_files import some
 
 TOP = 5
 
@@ -64,7 +65,7 @@ class ResultFolder:
         if header.exists():
             before = read_json(header)
             if before != description:
-                changes = "; ".join(differences(before, description))
+                changes = some([*differences(before, description)], 3, "; ")
                 raise RunError(
                     f"{path} holds the results of another evaluation: {changes}. Use another "
                     f"folder with --out, or delete {path} to start anew."
@@ -104,11 +105,20 @@ class ResultFolder:
         write_json(self._file(place), self._sealed(place, counts))
 
 
+ABSENT = object()
+
+
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """In words, where two JSON values differ."""
+    """In words, where two JSON values differ; what one of them does not have "was absent"."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*before, *now)):
             inner = f"{name}.{key}" if name else str(key)
-            yield from differences(before.get(key), now.get(key), inner)
+            yield from differences(before.get(key, ABSENT), now.get(key, ABSENT), inner)
     elif before != now:
-        yield f"{name} was {before!r} and is now {now!r}"
+        yield f"{name} was {_short(before)} and is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    """As it is written, without the middle of a long one."""
+    text = "absent" if value is ABSENT else repr(value)
+    return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"

@@ -18,6 +18,7 @@ from reference_training.evaluation.corruption_error import Normaliser
 from reference_training.evaluation.results import TOP, Counts, differences
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, reading
+from reference_training.runtime.image_files import some
 from ulfd.env import versions
 
 Json = Mapping[str, Any]
@@ -175,19 +176,21 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
     """Another network's result.json as the normaliser of an evaluation on the same images.
 
     Args:
-        path: the reference's result.json.
+        path: the reference's result.json, or the folder with it.
         data: the "data" of this evaluation's description.
 
     Raises:
         RunError: it is no result, or one on other images.
     """
+    given, path = path, path / "result.json" if path.is_dir() else path
     if not path.is_file():
-        raise RunError(f"the reference {path} does not exist; name a result.json with --reference.")
+        why = "does not exist" if given == path else "is a folder without a result.json"
+        raise RunError(f"the reference {given} {why}; give that of a finished evaluation.")
     with reading(path, "is no result of an evaluation", "Name the result.json of one"):
         result = read_json(path)
         top1, model = result["top1"], result["model"]
         clean = next(iter(top1["clean"].values()), None)
-        changes = "; ".join(differences(result["data"], data))
+        changes = [*differences(result["data"], data)]
         found = Normaliser(
             name=model["name"],
             errors=ce.errors_of(top1["corruptions"]),
@@ -197,7 +200,8 @@ def normaliser_from(path: Path, data: Json) -> Normaliser:
         )
     if changes:
         raise RunError(
-            f"the reference {path} is of other images: {changes}. Evaluate the reference with the "
-            "same --data, --subset and options first."
+            f"the reference {path} is of other images: {some(changes, 3, '; ')}. Evaluate that "
+            "network with the --data, --clean, --subset and other options of this command (images "
+            "of a -C folder and ones corrupted on the fly do not compare); give that result.json."
         )
     return found

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ Row = dict[str, Any]
 
 
 def reason(error: BaseException) -> str:
-    """An error's first line, or its kind where it says nothing."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """An error's first line without colours (torch's have some), or its kind where it is empty."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
+    return plain.split("\n")[0].rstrip(" .") or type(error).__name__
 
 
 @contextlib.contextmanager

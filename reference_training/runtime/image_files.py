@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +22,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 """What is read, whatever a file's name says. EPS must not be: Pillow would run it by Ghostscript,
 for it is a program."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+SPLITS = {"train", "val", "valid", "validation", "test"}
+"""What is called so is no class, but has a folder for each."""
 
 
 def open_rgb(file: Path | BinaryIO, *, upright: bool = False) -> Image.Image:
@@ -91,27 +93,35 @@ def class_names(root: Path) -> list[str]:
     return numbers if set(names) == set(numbers) else names
 
 
+def check_no_splits(root: Path, classes: Sequence[str]) -> None:
+    """Raises RunError where all folders in `root` are parts of a data set, and none a class."""
+    if classes and {*classes} <= SPLITS:
+        raise RunError(
+            f"the folders in {root} ({some(classes)}) are parts of a data set and no classes: did "
+            f"you mean {' or '.join(str(root / name) for name in classes)}?"
+        )
+
+
 def list_images(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """The images in the class folders, relative to `root`, and their labels int64 (N,).
 
-    The order is torchvision's: by class, folder and name. Files that are no images are left out,
-    which is said.
+    The order is torchvision's: by class, folder and name. Files that are no images and hidden
+    folders are left out, which is said.
 
     Raises:
-        RunError: a class folder is missing or has no image.
+        RunError: a class folder is missing or has no image, or all are parts of a data set.
     """
+    check_no_splits(root, classes)
     files: list[str] = []
     counts: list[int] = []
-    others: Counter[str] = Counter()
+    others = _Others(list)
+    for folder in filter(Path.is_dir, root.glob(".*")):
+        others[HIDDEN].append(folder.name)
     with bar(len(classes), "class", "listing images") as progress:
         progress.leave = False
         for name in classes:
             before = len(files)
-            for file in _files(root / name):
-                if is_image(file):
-                    files.append(f"{name}/{file}")
-                else:
-                    others[_kind(file)] += 1
+            files += (f"{name}/{file}" for file in _images(root / name, others))
             counts.append(len(files) - before)
             progress.update(1)
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
@@ -131,23 +141,30 @@ def images_below(root: Path) -> list[str]:
     Raises:
         RunError: there is none, or no such folder.
     """
-    found = list(_files(root))
-    files = list(filter(is_image, found))
+    others = _Others(list)
+    files = list(_images(root, others))
     if not files:
         raise RunError(f"there is no image below {root}; give the folder that holds the images.")
-    _tell(root, Counter(_kind(file) for file in found if not is_image(file)))
+    _tell(root, others)
     return files
 
 
-def _kind(file: str) -> str:
-    return "hidden" if Path(file).name[0] == "." else Path(file).suffix or "without ending"
+_Others = defaultdict[str, list[str]]  # {kind: the names of what is left out}
+HIDDEN = "hidden folder"
 
 
-def _tell(root: Path, others: Counter[str]) -> None:
+def _kind(name: str) -> str:
+    return f"{'hidden' if name[0] == '.' else Path(name).suffix or 'other'} file"
+
+
+def _tell(root: Path, others: _Others) -> None:
     """What was left out, on standard error."""
+    told = (
+        f"{len(names)} {kind}{'s' * (len(names) > 1)} ({some(sorted({*names}), 2)})"
+        for kind, names in others.items()
+    )
     if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
-        tqdm.write(f"{root}: {kinds} left out, as no images", file=sys.stderr)
+        tqdm.write(f"{root}: left out, as no images: {', '.join(told)}", file=sys.stderr)
 
 
 def is_image(file: str) -> bool:
@@ -155,19 +172,24 @@ def is_image(file: str) -> bool:
     return file.lower().endswith(EXTENSIONS) and not os.path.basename(file).startswith(".")
 
 
-def _files(root: Path) -> Iterator[str]:
-    """All files below a folder, relative to it, in torchvision's order; not in hidden folders."""
+def _images(root: Path, others: _Others) -> Iterator[str]:
+    """The images below a folder, relative to it, in torchvision's order; the rest to `others`."""
     found = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in [name for name in folders if name.startswith(".")]:
+            others[HIDDEN].append(name)
+            folders.remove(name)
         found.append((folder, names))
     for folder, names in sorted(found):
         inside = os.path.relpath(folder, root)
         for name in sorted(names):
-            yield name if inside == "." else f"{inside}/{name}"
+            if is_image(name):
+                yield name if inside == "." else f"{inside}/{name}"
+            else:
+                others[_kind(name)].append(name)
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f"{between.strip(', ')} and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

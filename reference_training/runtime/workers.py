@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -67,13 +67,17 @@ def _begin(link: Shared, threads: int, environment: dict[str, str]) -> None:
     torch.set_num_threads(threads)
 
 
-def bar(total: int, unit: str, description: str) -> tqdm:
-    """A progress bar on a terminal; a line every ten seconds in a log file. Rank 0 only."""
+def bar(total: int, unit: str, description: str, over: Iterable | None = None) -> tqdm:
+    """A progress bar on a terminal; in a log file a line every ten seconds, and so none of what is
+    done sooner. Rank 0 only."""
+    terminal = sys.stderr.isatty()
     return tqdm(
+        over,
         total=total,
         unit=unit,
         desc=description,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        mininterval=0.2 if terminal else 10.0,
+        delay=0.0 if terminal else 10.0,
         dynamic_ncols=True,
         disable=not is_main(),
     )

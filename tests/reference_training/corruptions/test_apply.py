@@ -23,6 +23,7 @@ from reference_training.evaluation import CorruptionOptions, OnTheFly
 from reference_training.runtime.errors import RunError
 
 FROST = ["--frost", "procedural"]
+AGAIN = "Run the same `corruptions apply` into"
 
 
 @pytest.fixture
@@ -135,6 +136,36 @@ def test_the_evaluation_reads_what_it_would_make_on_the_fly(photos, tmp_path):
         degraded = fly.degrade(clean, torch.arange(6))
         assert degraded.shape == (6, 3, 224, 224)
         assert torch.equal(torch.stack([read.images[at] for at in range(6)]), degraded), one
+    shutil.rmtree(out / "snow" / "3" / "cat")
+    with pytest.raises(RunError, match=rf"snow/3 .* lacks cat. {AGAIN}"):
+        stored.check(sets)
+    shutil.rmtree(out / "snow" / "3")
+    with pytest.raises(RunError, match=rf"missing: .*/snow/3. {AGAIN}"):
+        stored.check(sets)
+    shutil.rmtree(out / "snow")
+    with pytest.raises(RunError, match=rf"no folder for snow. {AGAIN}"):
+        PublishedFolders(out, 2).check(sets)
+    (out / "gaussian_noise" / "1" / "cat" / "0.JPEG").write_bytes(b"")
+    with pytest.raises(RunError, match=rf"cat/0.JPEG cannot be read .*{AGAIN}"):
+        PublishedFolders(out, 2)
+    with pytest.raises(RunError, match=rf"2 class folders, .* 9 outputs. {AGAIN}"):
+        PublishedFolders(out, 9)
+    shutil.rmtree(out / "gaussian_noise" / "1")  # of the corruption that tells the classes
+    with pytest.raises(RunError, match=rf"missing: .*/gaussian_noise/1. {AGAIN}"):
+        PublishedFolders(out, 2)
+
+
+def test_unequal_sizes_are_made_equal_by_a_preparation(photos, tmp_path):
+    assert apply(photos, tmp_path / "c", "--kinds", "contrast") == 0
+    remedies = {
+        r"Run `corruptions apply --preparation imagenet`": PublishedFolders(
+            tmp_path / "c", 2
+        ).samples(("contrast", 1)),
+        r"Give --preparation imagenet": ClassFolders(photos, 2, "as_is").clean("clean"),
+    }
+    for remedy, samples in remedies.items():
+        with pytest.raises(RunError, match=rf"47x34 pixels, .* must have 47x33\. {remedy}"):
+            samples.images[1]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +193,11 @@ def test_folders_that_do_not_fit_are_refused(photos, tmp_path, capsys):
     assert "is no folder" in capsys.readouterr().err
     assert apply(photos, photos / "c") == 1
     assert "lies in the images' own folder" in capsys.readouterr().err
+    splits = tmp_path / "splits"
+    for split in ("train", "val"):
+        shutil.copytree(photos, splits / split)
+    assert apply(splits, tmp_path / "c") == 1
+    assert f"did you mean {splits / 'train'} or {splits / 'val'}?" in capsys.readouterr().err
     some = ["--kinds", "contrast", "--severities", "1"]
     assert apply(photos, tmp_path / "c", *some) == 0
     assert apply(photos, tmp_path / "c", *some, "--seed", "1") == 1
@@ -188,11 +224,13 @@ def test_other_images_of_the_same_names_are_refused(photos, tmp_path, capsys):
     (photos / "dog" / "new.png").write_bytes((photos / "cat" / "0.png").read_bytes())
     damaged = tmp_path / "c/contrast/1/cat/1.png"
     sound = damaged.read_bytes()
-    damaged.write_bytes(b"")
-    assert apply(photos, tmp_path / "c", *some) == 0
-    assert damaged.read_bytes() == sound
-    told = capsys.readouterr().err
-    assert "1 .gif left out" in told
+    for remains in (b"", sound[:-9], sound[:1], bytes(len(sound))):  # cut off, or never written
+        damaged.write_bytes(remains)
+        assert apply(photos, tmp_path / "c", *some) == 0
+        assert damaged.read_bytes() == sound
+        told = capsys.readouterr()
+        assert "anew (1 in all): contrast/1/cat/1.png\n" in told.out
+        assert "1 .gif file (note.gif)" in told.err
     before = written(tmp_path / "c")
     Image.new("RGB", (40, 40)).save(photos / "cat" / "1.png")
     assert apply(photos, tmp_path / "c", "--kinds", "fog", "--severities", "2") == 1

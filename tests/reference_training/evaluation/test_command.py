@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference_training.data.class_folders import ClassFolders
-from reference_training.evaluate import Evaluation, main
+from reference_training.evaluate import Evaluation, evaluation_data, main
 from reference_training.networks.resnet import ResNet
 from reference_training.presets import PRESETS
 from reference_training.runtime.errors import RunError
@@ -101,6 +101,8 @@ def test_prints_tables_and_leaves_the_result(weights, whole, capsys):
     assert main(arguments(weights, whole.parent)) == 0
     out = capsys.readouterr().out
     assert "SUBSET of 60 of 500 images" in out
+    halves = "normalised by mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)\n"
+    assert out.startswith(f"run:digits (digits.safetensors): images of their own size, {halves}")
     assert "Unseen: mean top-1, 4 types × 5 severities" in out
     assert "No mCE, Relative mCE: no errors to normalise by are known" in out
     result = json.loads(whole.read_text())
@@ -137,6 +139,12 @@ def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path, classes):
     with pytest.raises(RunError, match=re.escape(f"did you mean {tmp_path / 'train'} or ")):
         ClassFolders(tmp_path, classes)
     assert ClassFolders(tmp_path / "val", classes).classes == classes
+
+
+def test_a_folder_that_apply_has_only_begun_is_no_folder_of_clean_images(tmp_path):
+    (tmp_path / "corruptions.json").write_text("{}")
+    with pytest.raises(RunError, match=r"has none of .* Run the same `corruptions apply` into"):
+        evaluation_data(Evaluation("resnet18", str(tmp_path)), 2)
 
 
 def test_results_are_not_written_among_the_images(clean_folder, three, monkeypatch, capsys):
@@ -208,15 +216,19 @@ BAD = {
     "model": (["--corruptions", "fogg"], "did you mean 'fog'"),
     "checkpoint": (["--checkpoint", "no.pth"], "are not there; check the file"),
     "subset": (["--subset", "501"], "--subset is 501"),
-    "mean": (["--mean", "123.7", "116.3", "103.5"], "divide those of 0 to 255 by 255"),
+    "levels": (["--mean", "123.7", "116.3", "103.5", "--std", "1", "1", "1"], "divide those of 0"),
+    "mean alone": (["--mean", "0.4", "0.4", "0.4"], "--mean and --std belong together"),
+    "std alone": (["--std", "0.2", "0.2", "0.2"], "--mean and --std belong together"),
     "seed": (["--seed", "-1"], "--seed is -1"),
     "frost": (["--frost", "snowy"], "frost: 'snowy' is unknown"),
     "parameters": (["--parameters", "cifar64"], "parameters: 'cifar64' is unknown"),
     "batch": (["--batch-size", "0"], "--batch-size is 0"),
     "workers": (["--workers", "-1"], "--workers is -1"),
     "clean": (["--clean", "digits"], "--clean is for published sets"),
+    "no clean": (["--clean", "no/such"], "--clean no/such is neither a folder nor one of"),
     "device": (["--device", "cuda:77"], "--device cuda:77 is not available"),
     "reference": (["--reference", "no.json"], "does not exist"),
+    "folder": (["--reference", "."], "the reference . is a folder without a result.json"),
 }
 
 

@@ -321,6 +321,8 @@ def test_a_reference_network_normalises_its_own_images_only(tmp_path):
     )
     assert mce["value"] == expected
     assert mce["value"] != 1
+    folder = evaluate(digits(), tmp_path / "folder", **(other | {"reference": reference.parent}))
+    assert folder["metrics"]["mce"]["value"] == expected
     with pytest.raises(RunError, match="of other images: subset was 20 and is now 60"):
         evaluate(digits(), tmp_path / "third", **(other | {"subset": 60}))
     with pytest.raises(RunError, match="does not exist"):
@@ -330,7 +332,7 @@ def test_a_reference_network_normalises_its_own_images_only(tmp_path):
         evaluate(digits(), tmp_path / "third", **(other | {"reference": wrong}))
 
 
-def test_a_reference_of_other_images_with_the_same_names_is_refused(published_folder, tmp_path):
+def test_a_reference_of_other_images_is_refused(published_folder, clean_folder, tmp_path):
     options = {"classes": 3, "corruptions": ["saturate"], "batch_size": 4}
     evaluate(PublishedFolders(published_folder, 3), tmp_path / "first", **options)
     reference = tmp_path / "first" / "result.json"
@@ -338,6 +340,11 @@ def test_a_reference_of_other_images_with_the_same_names_is_refused(published_fo
     copied = Path(shutil.copytree(published_folder, tmp_path / "elsewhere" / "ImageNet-C"))
     result = evaluate(PublishedFolders(copied, 3), tmp_path / "second", **again)
     assert result["content"] == json.loads(reference.read_text())["content"]
+    three = r"other images: (.* was .*; ){2}.* was .*; and [4-9] more\."
+    with pytest.raises(RunError, match=three) as refused:
+        evaluate(OnTheFly(ClassFolders(clean_folder, 3), PLAIN), tmp_path / "fly", **again)
+    assert "ones corrupted on the fly do not compare" in str(refused.value)
+    assert len(str(refused.value)) < 800
     # Wherever the images lie, they are told by their content: one of six is now darker.
     path = sorted((copied / "saturate" / "4").rglob("*.JPEG"))[2]
     Image.open(path).point(lambda level: level // 2).save(path)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reference_training.runtime.errors import RunError
-from reference_training.runtime.files import JsonLines, read_json
+from reference_training.runtime.files import JsonLines, read_json, reason
 
 ROWS = [{"set": number, "results": {"a/0": {"top1": number / 7}}} for number in range(5)]
 
@@ -16,6 +16,14 @@ def test_what_is_no_json_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(RunError, match=r"x.json is damaged \(.+\). Delete it"):
         read_json(path)
+
+
+def test_a_reason_is_one_plain_line():
+    """As torch's, of which the first line is in bold."""
+    assert (
+        reason(ValueError("It \x1b[1mwas \x1b[1;31mred\x1b[0m here. \n(1) no")) == "It was red here"
+    )
+    assert reason(KeyError()) == "KeyError"
 
 
 @pytest.fixture

@@ -98,16 +98,20 @@ def test_hidden_files_and_other_kinds_are_left_out_and_counted(tmp_path, capsys)
         write(tmp_path / name / "x.png")
         write(tmp_path / name / "._x.png")
     write(tmp_path / ".ipynb_checkpoints" / "x.png")
+    write(tmp_path / "a" / "deep" / ".cache" / "x.png")
     write(tmp_path / "a" / "y.gif", kind="GIF")
     (tmp_path / "a" / "README").write_text("about")
     assert class_names(tmp_path) == ["a", "b"]
     files, labels = list_images(tmp_path, ["a", "b"])
     assert files == ["a/x.png", "b/x.png"]
     assert torch.equal(labels, torch.tensor([0, 1]))
-    told = capsys.readouterr().err
-    assert "2 hidden, " in told
-    assert "1 .gif" in told
-    assert "1 without ending" in told
+    (told,) = capsys.readouterr().err.splitlines()  # no bar, as standard error is no terminal
+    said = {"1 .gif file (y.gif)", "1 other file (README)", "2 hidden files (._x.png)"}
+    said.add("2 hidden folders (.cache, .ipynb_checkpoints)")
+    assert told.startswith(f"{tmp_path}: left out, as no images: ")
+    assert all(part in told for part in said)
+    images_below(tmp_path)
+    assert capsys.readouterr().err.splitlines() == [told]
     (tmp_path / "b" / "x.png").unlink()
     with pytest.raises(RunError, match=r"no image in the class folders b .*Images end in .jpg"):
         list_images(tmp_path, ["a", "b"])

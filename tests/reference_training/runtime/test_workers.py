@@ -1,6 +1,7 @@
 """Training tasks begin when what they need is done, and a failure ends all of them."""
 
 import multiprocessing
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.stop import Interrupted
-from reference_training.runtime.workers import Pool, Shared, TrainingTask, urgency
+from reference_training.runtime.workers import Pool, Shared, TrainingTask, bar, urgency
 
 
 @pytest.fixture
@@ -61,6 +62,21 @@ def test_a_failure_stops_the_others_and_is_the_one_that_is_told(pool):
     with pytest.raises(RunError, match="a disk is full"):
         pool.train(tasks, 3)
     assert not began
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_quiet_in_a_file_for_ten_seconds(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert list(bar(3, "type", "made", "abc")) == ["a", "b", "c"]
+    with bar(1000, "image", "listing") as progress:
+        progress.update(1000)
+    told = capsys.readouterr().err
+    assert "1000/1000" in told and "3/3" in told if terminal else told == ""
+    slow = bar(9, "image", "listing")
+    slow.start_t -= 11
+    slow.last_print_t -= 11
+    slow.update(4)
+    assert "4/9" in capsys.readouterr().err
 
 
 def test_the_dearest_chain_begins_first(pool):

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 LAUNCHER = "TORCHELASTIC_ERROR_FILE"
 """The variable in which a launcher names the file for a rank's error."""
+OURS = "ULFD_LAUNCHER"
+"""The variable that says that it is `launch`, which prints what one rank alone has to say."""
 PATIENCE = 2.0  # seconds
+LOST = "lost another process of this run"
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,18 @@ def choose_device(name: str | None) -> torch.device:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Prints an error that this rank alone raises; the command prints rank 0's."""
+    """Prints an error that this rank alone raises; the command prints rank 0's.
+
+    Under torchrun a rank waits before, for where rank 0 fails alike, this one is ended meanwhile.
+    """
     try:
         yield
     except RunError as error:
-        if not is_main() and LAUNCHER in os.environ:
-            time.sleep(PATIENCE)  # where rank 0 fails alike, the launcher ends this rank meanwhile
-        if not is_main() and not error.told:
+        if is_main() or OURS in os.environ:
+            raise
+        if LAUNCHER in os.environ:
+            time.sleep(PATIENCE)
+        if not error.told:
             print(f"error on rank {os.environ['RANK']}: {error}", file=sys.stderr)
         raise
 
@@ -176,7 +184,7 @@ def join(device: str) -> Iterator[World]:
         if not isinstance(error, distributed.DistBackendError) and "gloo" not in str(error):
             raise
         raise RunError(
-            f"lost another process of this run ({str(error).splitlines()[0]}). It was killed, or "
+            f"{LOST} ({str(error).splitlines()[0]}). It was killed, or "
             "its machine failed; the last lines name it. Run the same command again: it "
             "continues from the last checkpoint."
         ) from error

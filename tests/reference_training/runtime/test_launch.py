@@ -7,14 +7,21 @@ import sys
 
 import pytest
 
-from reference_training.runtime import launch
+from reference_training.runtime import launch, ranks
 from reference_training.runtime.errors import RunError
 
 RANK = """
-import os, sys
+import json, os, sys, time
 rank, what = os.environ["RANK"], sys.argv[1]
 if what == "kill" and rank == "1":
     os.kill(os.getpid(), 9)
+if what in ("lost", "alike"):  # as `command.exit_code` leaves a message
+    own = "error: lost another process of this run (gloo)." if what == "lost" else "error: no data"
+    content = {"message": "error: no data" if rank == "1" else own}
+    content["extraInfo"] = {"timestamp": str(int(time.time()))}
+    with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
+        json.dump({"message": content}, file)
+    sys.exit(1)
 print(f"rank {rank} of {os.environ['WORLD_SIZE']} does {what}", flush=True)
 sys.exit(3 if what == "fail" and rank == "1" else 0)
 """
@@ -38,6 +45,23 @@ def test_all_ranks_do_the_work(module, capfd):
 def test_a_rank_that_fails_gives_its_code_and_nothing_is_added(module, capfd):
     assert launch.start(module, ["fail"], 2) == 3
     assert capfd.readouterr().err == ""
+
+
+def test_what_one_rank_alone_says_is_told_and_what_rank_0_says_too_is_not(module, capfd):
+    assert launch.start(module, ["lost"], 2) == 1
+    assert capfd.readouterr().err == "error on rank 1: no data\n"
+    assert launch.start(module, ["alike"], 2) == 1
+    assert capfd.readouterr().err == ""  # rank 0 has printed it
+
+
+def test_a_rank_leaves_its_words_to_the_launcher(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    for launcher, printed in (("", "error on rank 1: no data\n"), ("1", "")):
+        if launcher:
+            monkeypatch.setenv(ranks.OURS, launcher)
+        with pytest.raises(RunError), ranks.telling():
+            raise RunError("no data")
+        assert capsys.readouterr().err == printed
 
 
 def test_a_rank_that_is_killed_is_named_in_one_line(module, capfd):

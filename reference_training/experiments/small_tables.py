@@ -98,7 +98,7 @@ def execute(request: PaperTables) -> None:
 
 def _material(run: SmallRun) -> Material:
     """What figures are drawn from: the networks of the run's first seed, all its test images."""
-    images, seed = stages.test_set(run).images, run.seeds[0]
+    images, seed = stages.evaluated(run).test_images, run.seeds[0]
     return Material(
         network=lambda row: stages.trained(run, seed, method_of(row)),
         vanilla=lambda: stages.trained(run, seed, VANILLA).model,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,11 @@ from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.training import checkpoint
-from reference_training.training.checkpoint import strip_prefix
+from reference_training.training.checkpoint import STEP, strip_prefix
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, recipe_schedule
 
-STEP, MODEL, RANKS = "step.", "step.model.", "rank_correlation"
+MODEL, RANKS = f"{STEP}model.", "rank_correlation"
 
 
 def trainings_of(run: SmallRun) -> list[Training]:
@@ -165,45 +165,34 @@ def rank_correlations(run: SmallRun, seed: int, method: str) -> list[float]:
 def trained(run: SmallRun, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
     wanted, adaptation = network_of(method)
-    step = _step(run, seed, wanted, test_set(run).classes)
+    step = _step(run, seed, wanted, _dataset(run).classes)
     step.load_state_dict(_weights(run, seed, wanted.name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
 
 
-class TestSet(NamedTuple):
-    """What a run is evaluated on."""
-
-    images: Tensor
-    labels: Tensor
-    first: Tensor  # images, for what is measured on few
-    classes: int
-
-
 @lru_cache(maxsize=1)
-def test_set(run: SmallRun) -> TestSet:
-    """What the run is evaluated on."""
+def evaluated(run: SmallRun) -> Dataset:
+    """The dataset with those test images alone that the run is evaluated on."""
     dataset = _dataset(run)
     images, labels = test_images(dataset, run.evaluation_images)
-    return TestSet(images, labels, images[:CALIBRATED], dataset.classes)
+    return replace(dataset, test_images=images, test_labels=labels)
 
 
 def evaluation_data(run: SmallRun) -> OnTheFly:
     """The sets that the run is evaluated on, as `measure_set` has them."""
-    test = test_set(run)
-    dataset = replace(_dataset(run), test_images=test.images, test_labels=test.labels)
-    return OnTheFly(InMemory(dataset), CorruptionOptions(frost=run.frost))
+    return OnTheFly(InMemory(evaluated(run)), CorruptionOptions(frost=run.frost))
 
 
 def measure_set(
     run: SmallRun, corruption: str, severity: int, networks: list[str]
 ) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
-    test = test_set(run)
-    images = degraded(test.images, corruption, severity, run.frost)
+    clean, labels = evaluated(run).test_images, evaluated(run).test_labels
+    images = degraded(clean, corruption, severity, run.frost)
     results = {}
     for network in networks:
         method, _, seed = network.rpartition("/")
-        evaluated = trained(run, int(seed), method)
-        results[network] = measure(evaluated, images, test.labels, clean=test.first)
+        model = trained(run, int(seed), method)
+        results[network] = measure(model, images, labels, clean=clean[:CALIBRATED])
     return {"corruption": corruption, "severity": severity, "results": results}

@@ -76,13 +76,13 @@ def measure(
     networks = finished(run, tuple(map(canonical, methods)))
     if not networks:
         raise RunError(f"{folder} has no finished network with a UEM among --methods {methods}.")
-    test = stages.test_set(run)
+    test = stages.evaluated(run)
     sets = [which for which in SETS if which[1] in (0, *severities)]
     records: dict[Network, Record] = {network: {} for network in networks}
     usual: dict[Network, float] = {}
     with bar(len(sets) * len(networks), "network", folder.name) as progress:
         for which in sets:
-            shown = views(degraded(test.images, *which, run.frost), dataset.flips)
+            shown = views(degraded(test.test_images, *which, run.frost), dataset.flips)
             first = {}
             for method, seed in networks:
                 network = stages.trained(run, seed, method)
@@ -90,16 +90,16 @@ def measure(
                 first[method, seed] = said[0]
                 usual.setdefault((method, seed), float(said[0].theta.mean()))  # clean comes first
                 predicted, scores = alone(said)
-                _keep(records[method, seed], which, predicted, scores, test.labels)
+                _keep(records[method, seed], which, predicted, scores, test.test_labels)
                 progress.update(1)
             for one, other in pairs(networks):
                 predicted = of_two((first[one], first[other]), (usual[one], usual[other]))
-                _keep(records[one], which, predicted, {}, test.labels)
+                _keep(records[one], which, predicted, {}, test.test_labels)
     rows = [
         {"run": folder.name, "method": method, "seed": seed, **measures(found)}
         for (method, seed), found in records.items()
     ]
-    facts = {"images": len(test.labels), "severities": list(severities)}
+    facts = {"images": len(test.test_labels), "severities": list(severities)}
     return rows, facts | {key: description[key] for key in ("git", "versions")}
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path):
         torch.manual_seed(seed)
         step = training(METHOD).make_step(networks.classifier(run, 10), run.recipe, run.uem)
         torch.nn.init.normal_(step.uem.head.weight)
-        tensors = {f"{stages.STEP}{name}": value for name, value in step.state_dict().items()}
+        tensors = {f"{checkpoint.STEP}{name}": value for name, value in step.state_dict().items()}
         for name, at in (("vanilla", 150), (METHOD, run.recipe.iterations)):
             checkpoint.write(stages.folder_of(run, seed, name), Checkpoint(at, tensors, {}))
     write_json(run.folder / "run.json", record.describe(run, load("digits").describe()))

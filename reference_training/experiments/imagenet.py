@@ -31,7 +31,7 @@ from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.sets import choose, few, sets_of
 from reference_training.experiments import plan
-from reference_training.experiments.job import STAGES, Job, resolve
+from reference_training.experiments.job import PUBLISHED, STAGES, TRAIN, VALIDATION, Job, resolve
 from reference_training.networks.backbones import load_weights
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier
@@ -49,11 +49,6 @@ from reference_training.runtime.workers import bar
 from reference_training.training import export, record, tracking
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import recipe_schedule
-
-VALIDATION, PUBLISHED = "val", "imagenet-c"
-"""The folders of the evaluation's images below the data root."""
-TRAIN = "train"
-"""The folder of the training images below the data root."""
 
 
 def check(job: Job) -> None:

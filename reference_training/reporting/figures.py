@@ -205,8 +205,8 @@ def picture(path: str, caption: str, figure: Figure) -> Picture:
     return Picture(path, caption, png(figure))
 
 
-def png(figure: Figure, dpi: int = 150) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure as the bytes of a PNG file; equal figures give equal bytes."""
     with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
         return buffer.getvalue()

@@ -20,8 +20,6 @@ from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
 
-MEASURED = "top1_draws"
-
 
 def check(run: SmallRun) -> None:
     """Raises RunError for what can be known to be wrong before anything is computed."""
@@ -81,10 +79,7 @@ def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
 def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
-    # Lines of a version that measured something else are measured again.
-    rows = [
-        row for row in lines.resume() if all(MEASURED in one for one in row["results"].values())
-    ]
+    rows = lines.resume()
     wanted = [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
     done: dict[EvaluationSet, set[str]] = {which: set() for which in SETS}
     for row in rows:

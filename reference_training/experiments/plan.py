@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -161,12 +160,6 @@ def missing(job: Job) -> list[str]:
     return lacks
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def _duration(run: ImageNetRun) -> str:
     rate = measured_rate(run)
     if rate is None:
@@ -189,7 +182,9 @@ def text(job: Job) -> str:
     whose = how.whose if OWN in job.recipes else job.recipes[0]
     memory = memory_bytes(run, pair, processes) / 1e9
     checkpoint = pair.weights * 4 * (1 + OPTIMIZERS[recipe.optimizer].moments) / 1e9
-    space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
+    folder = run.folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    space = shutil.disk_usage(existing).free / 1e9
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
         f"  method          {how.method}; differs: {differences(job.row)}",

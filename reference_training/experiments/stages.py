@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_training.config import SmallRun
 from reference_training.corruptions import CorruptionOptions
@@ -56,20 +56,17 @@ def trainings_of(run: SmallRun) -> list[Training]:
 def tasks_of(run: SmallRun, classes: int) -> dict[workers.Key, workers.TrainingTask]:
     """Every training of every seed; one is as dear as it has iterations and weights."""
     model = small.classifier(run, classes)
-    return {
-        (entry.name, seed): workers.TrainingTask(
-            (train, run, seed, entry.name),
-            [(other.name, seed) for other in entry.before],
-            cost=schedule_of(run, entry).iterations * weights,
-        )
-        for entry in trainings_of(run)
-        for weights in [_weights_of(entry.make_step(model, run.recipe, run.uem))]
-        for seed in run.seeds
-    }
-
-
-def _weights_of(step: nn.Module) -> int:
-    return sum(weight.numel() for weight in step.parameters())
+    tasks = {}
+    for entry in trainings_of(run):
+        step = entry.make_step(model, run.recipe, run.uem)
+        weights = sum(weight.numel() for weight in step.parameters())
+        for seed in run.seeds:
+            tasks[entry.name, seed] = workers.TrainingTask(
+                (train, run, seed, entry.name),
+                [(other.name, seed) for other in entry.before],
+                cost=schedule_of(run, entry).iterations * weights,
+            )
+    return tasks
 
 
 def schedule_of(run: SmallRun, wanted: Training) -> Schedule:

@@ -26,7 +26,7 @@ from reference_training.reporting.pages import write_page
 from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
-from reference_training.training import checkpoint, record
+from reference_training.training import record
 
 
 def select_experiments(name: str) -> dict[str, Experiment]:
@@ -136,8 +136,7 @@ def listing(request: PaperTables) -> str:
 def _line(name: str, row: Row, run: SmallRun) -> str:
     wanted = training(row.training)
     full = stages.schedule_of(run, wanted).iterations
-    folders = [stages.folder_of(run, seed, wanted.name) for seed in run.seeds]
-    done = [max(checkpoint.iterations(folder), default=0) for folder in folders]
+    done = [stages.done(run, seed, wanted) for seed in run.seeds]
     ready = sum(count >= full for count in done)
     state = f"{ready} of {len(done)} seeds trained"
     left = sum(max(0, full - count) for count in done)

@@ -87,6 +87,11 @@ def folder_of(run: SmallRun, seed: int, name: str) -> Path:
     return run.folder / f"seed-{seed}" / name
 
 
+def done(run: SmallRun, seed: int, wanted: Training) -> int:
+    """The iterations that a training has in its newest checkpoint."""
+    return max(checkpoint.iterations(folder_of(run, seed, wanted.name)), default=0)
+
+
 def _pairs_folder(run: SmallRun) -> Path:
     return run.folder / "pairs"
 

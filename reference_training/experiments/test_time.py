@@ -36,7 +36,7 @@ from reference_training.runtime.files import (
     write_json,
 )
 from reference_training.runtime.workers import bar
-from reference_training.training import checkpoint, record
+from reference_training.training import record
 
 LABELS = ("run", "method", "seed")
 Row = dict[str, Any]
@@ -49,8 +49,7 @@ def finished(run: SmallRun, methods: tuple[str, ...]) -> list[Network]:
     found = []
     for method, seed in ((method, seed) for method in methods or run.methods for seed in run.seeds):
         wanted, adaptation = network_of(method)
-        points = checkpoint.iterations(stages.folder_of(run, seed, wanted.name))
-        whole = points and points[-1] == stages.schedule_of(run, wanted).iterations
+        whole = stages.done(run, seed, wanted) == stages.schedule_of(run, wanted).iterations
         if whole and adaptation is NONE and stages.trained(run, seed, method).uem is not None:
             found.append((method, seed))
     return found

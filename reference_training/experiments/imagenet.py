@@ -131,13 +131,6 @@ class Progress:
         self.bar.initial = self.bar.n = iterations
 
 
-@contextmanager
-def _link(run: ImageNetRun) -> Iterator[Progress]:
-    stop = TimeLimit(run.max_hours)
-    with StopOnSignal(stop), bar(run.recipe.iterations, "it", "training") as progress:
-        yield Progress(progress, stop)
-
-
 def _source(job: Job, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
     run = job.run
     return PhotographPairs(
@@ -247,8 +240,12 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
 
 
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
-    run, clock = job.run, Clock(world.device)
-    with _link(run) as link, tracking.observers(run, world) as observers:
+    run, clock, stop = job.run, Clock(world.device), TimeLimit(job.run.max_hours)
+    with (
+        StopOnSignal(stop),
+        bar(run.recipe.iterations, "it", "training") as progress,
+        tracking.observers(run, world) as observers,
+    ):
         TrainingLoop(
             step,
             _source(job, photographs, world, clock),
@@ -256,7 +253,7 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
             folder=run.folder,
             checkpoint_every=run.checkpoint_every,
             checkpoint_minutes=run.checkpoint_minutes,
-            link=link,
+            link=Progress(progress, stop),
             numerics=run.numerics,
             accumulate=run.accumulate,
             world=world,

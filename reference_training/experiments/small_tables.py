@@ -47,8 +47,6 @@ def select_experiments(name: str) -> dict[str, Experiment]:
 
 def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict[str, SmallRun]:
     """{the paper's backbone: the run of the small network in its place}."""
-    if request.dataset not in PRESETS:
-        raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
     if request.budget not in BUDGETS:
         raise RunError(f"unknown budget {request.budget!r}; use one of {sorted(BUDGETS)}.")
     preset = replace(PRESETS[request.dataset], **BUDGETS[request.budget])

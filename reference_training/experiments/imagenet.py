@@ -31,7 +31,7 @@ from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_
 from reference_training.evaluation.adaptation import NONE, Adaptation
 from reference_training.evaluation.sets import choose, few, sets_of
 from reference_training.experiments import plan
-from reference_training.experiments.job import STAGES, Job, resolve
+from reference_training.experiments.job import PUBLISHED, STAGES, TRAIN, VALIDATION, Job, resolve
 from reference_training.networks.backbones import load_weights
 from reference_training.networks.preprocessing import Preprocessing
 from reference_training.networks.resnet import Classifier
@@ -49,11 +49,6 @@ from reference_training.runtime.workers import bar
 from reference_training.training import export, record, tracking
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import recipe_schedule
-
-VALIDATION, PUBLISHED = "val", "imagenet-c"
-"""The folders of the evaluation's images below the data root."""
-TRAIN = "train"
-"""The folder of the training images below the data root."""
 
 
 def check(job: Job) -> None:
@@ -134,13 +129,6 @@ class Progress:
         if iterations and ranks.is_main():
             tqdm.write(f"continuing from iteration {iterations}")
         self.bar.initial = self.bar.n = iterations
-
-
-@contextmanager
-def _link(run: ImageNetRun) -> Iterator[Progress]:
-    stop = TimeLimit(run.max_hours)
-    with StopOnSignal(stop), bar(run.recipe.iterations, "it", "training") as progress:
-        yield Progress(progress, stop)
 
 
 def _source(job: Job, photographs: Photographs, world: World, clock: Clock) -> PhotographPairs:
@@ -252,8 +240,12 @@ def _fill_needed(job: Job, file: Path, needed: Classifier) -> str:
 
 
 def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) -> None:
-    run, clock = job.run, Clock(world.device)
-    with _link(run) as link, tracking.observers(run, world) as observers:
+    run, clock, stop = job.run, Clock(world.device), TimeLimit(job.run.max_hours)
+    with (
+        StopOnSignal(stop),
+        bar(run.recipe.iterations, "it", "training") as progress,
+        tracking.observers(run, world) as observers,
+    ):
         TrainingLoop(
             step,
             _source(job, photographs, world, clock),
@@ -261,7 +253,7 @@ def _train(job: Job, world: World, step: nn.Module, photographs: Photographs) ->
             folder=run.folder,
             checkpoint_every=run.checkpoint_every,
             checkpoint_minutes=run.checkpoint_minutes,
-            link=link,
+            link=Progress(progress, stop),
             numerics=run.numerics,
             accumulate=run.accumulate,
             world=world,

@@ -22,7 +22,7 @@ from reference_training.evaluation.sets import DRAWS, choose
 from reference_training.evaluation.summary import label_of
 from reference_training.evaluation.trained import Trained
 from reference_training.experiments import imagenet
-from reference_training.experiments.job import STAGES, resolve
+from reference_training.experiments.job import STAGES, TRAIN, resolve
 from reference_training.experiments.paper_figures import FIGURES, Kind, Material
 from reference_training.methods.trainings import training
 from reference_training.networks.preprocessing import Preprocessing
@@ -106,7 +106,7 @@ def execute(runs: Sequence[ImageNetRun]) -> None:
 
 def _images(run: ImageNetRun, figures: Mapping[str, Kind]) -> EvaluationData:
     """The images of figures, found whole before the first network is trained."""
-    data = imagenet.evaluation_data(run, open_photographs(run.data_root / imagenet.TRAIN))
+    data = imagenet.evaluation_data(run, open_photographs(run.data_root / TRAIN))
     choose(data, subset=run.evaluation_subset)
     data.check([place for kind in figures.values() for place in kind.sets])
     return data

@@ -19,6 +19,8 @@ from reference_training.paper.recipes import OWN, recipe_of
 from reference_training.runtime.errors import RunError
 from reference_training.training.export import MODEL, Titles
 
+TRAIN, VALIDATION, PUBLISHED = "train", "val", "imagenet-c"
+"""The folders below the data root: training images, clean ones for the evaluation, ImageNet-C."""
 STAGES = "stages/"
 """What the names of the rows begin with that other rows need."""
 

@@ -21,7 +21,7 @@ from reference_training.evaluation.trained import Trained, said_of
 from reference_training.methods.inserted import Inserted
 from reference_training.paper.experiments import Experiment, Row
 from reference_training.reporting.blocks import Block, Paragraph, Table
-from reference_training.reporting.figures import Theme, picture
+from reference_training.reporting.figures import COLOURS, GRID, INK, PAGE, picture
 from reference_training.runtime.errors import RunError
 from ulfd_torch import FeatureTap
 
@@ -81,17 +81,15 @@ class Drawn(NamedTuple):
     blocks: list[Block]
 
 
-def _figure(theme: Theme, rows: int, columns: int, size: float) -> tuple[Figure, Any]:
-    figure = Figure(
-        figsize=(columns * size, rows * size), facecolor=theme.page, layout="constrained"
-    )
+def _figure(rows: int, columns: int, size: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(columns * size, rows * size), facecolor=PAGE, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
-        axes.set_facecolor(theme.page)
-        axes.tick_params(colors=theme.ink, labelsize=7)
-        axes.title.set_color(theme.ink)
+        axes.set_facecolor(PAGE)
+        axes.tick_params(colors=INK, labelsize=7)
+        axes.title.set_color(INK)
         for spine in axes.spines.values():
-            spine.set_color(theme.grid)
+            spine.set_color(GRID)
     return figure, grid
 
 
@@ -129,26 +127,22 @@ def tsne(experiment: Experiment, material: Material) -> Drawn:
         ).fit_transform(torch.cat(both).numpy())
         clouds[row.label] = points.reshape(2, len(chosen), 2)
 
-    def draw(theme: Theme) -> Figure:
-        figure, grid = _figure(theme, 1, len(clouds), 3.2)
-        for axes, (label, points) in zip(grid.flat, clouds.items(), strict=True):
-            axes.set_title(f"{label}: {numbers[label]:.3f}", fontsize=10)
-            for number, kind in enumerate(kinds):
-                colour = theme.curves[number % len(theme.curves)]
-                of_class = (labels == kind).numpy()
-                for part, marker in zip(points, ("o", "x"), strict=True):
-                    axes.scatter(*part[of_class].T, s=9, marker=marker, color=colour, lw=0.8)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        return figure
-
+    figure, grid = _figure(1, len(clouds), 3.2)
+    for axes, (label, points) in zip(grid.flat, clouds.items(), strict=True):
+        axes.set_title(f"{label}: {numbers[label]:.3f}", fontsize=10)
+        for number, kind in enumerate(kinds):
+            colour = COLOURS[number % len(COLOURS)]
+            of_class = (labels == kind).numpy()
+            for part, marker in zip(points, ("o", "x"), strict=True):
+                axes.scatter(*part[of_class].T, s=9, marker=marker, color=colour, lw=0.8)
+        axes.set(xticks=[], yticks=[])
     caption = (
         f"t-SNE (perplexity {PERPLEXITY}, seed 0) of the logits of {len(chosen)} images of "
         f"{len(kinds)} classes, clean (o) and at {CONTRAST[0]} {CONTRAST[1]} (x). The number: how "
         "far an image's logits move, over the mean distance between the classes; smaller is closer."
     )
     said = {"distance over distance between classes": numbers}
-    return Drawn(len(chosen), said, [picture("tsne.png", caption, draw)])
+    return Drawn(len(chosen), said, [picture("tsne.png", caption, figure)])
 
 
 @torch.no_grad()
@@ -194,31 +188,22 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
         moved = means[:, 0] / means[:, 1]
         numbers[row.label] = {"vanilla": float(moved[0]), "reconstructed": float(moved[1])}
 
-    def draw(theme: Theme) -> Figure:
-        titles = (
-            "clean: the reference",
-            "blurred, vanilla",
-            "blurred, this network",
-            "|difference|",
-        )
-        figure, grid = _figure(theme, len(maps), len(pair) + len(titles), 1.9)
-        for line, (label, features) in zip(grid, maps.items(), strict=True):
-            line[0].set_ylabel(label, color=theme.ink)
-            for axes, title, image in zip(line, ("clean", "blurred"), pair, strict=False):
-                axes.imshow(image.permute(1, 2, 0).numpy())
-                axes.set_title(title, fontsize=8)
-            reference, _, ours, _ = features
-            top = float(torch.maximum(reference, ours).max())
-            for axes, title, feature in zip(line[len(pair) :], titles, features, strict=True):
-                vanilla_alone = feature is features[1]  # it may have another scale altogether
-                vmax = None if vanilla_alone else top
-                axes.imshow(feature.numpy(), cmap="viridis", vmin=0, vmax=vmax)
-                axes.set_title(title, fontsize=8)
-            for axes in line:
-                axes.set_xticks([])
-                axes.set_yticks([])
-        return figure
-
+    titles = ("clean: the reference", "blurred, vanilla", "blurred, this network", "|difference|")
+    figure, grid = _figure(len(maps), len(pair) + len(titles), 1.9)
+    for line, (label, averages) in zip(grid, maps.items(), strict=True):
+        line[0].set_ylabel(label, color=INK)
+        for axes, title, image in zip(line, ("clean", "blurred"), pair, strict=False):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.set_title(title, fontsize=8)
+        reference, _, ours, _ = averages
+        top = float(torch.maximum(reference, ours).max())
+        for axes, title, feature in zip(line[len(pair) :], titles, averages, strict=True):
+            vanilla_alone = feature is averages[1]  # it may have another scale altogether
+            vmax = None if vanilla_alone else top
+            axes.imshow(feature.numpy(), cmap="viridis", vmin=0, vmax=vmax)
+            axes.set_title(title, fontsize=8)
+        for axes in line:
+            axes.set(xticks=[], yticks=[])
     caption = (
         f"Shallow features under {BLUR[0].replace('_', ' ')} {BLUR[1]}, mean over the "
         "channels; the colours of a row have one scale, but vanilla's its own. "
@@ -229,7 +214,7 @@ def differences(experiment: Experiment, material: Material) -> Drawn:
         )
         + "."
     )
-    return Drawn(len(sample), numbers, [picture("differences.png", caption, draw)])
+    return Drawn(len(sample), numbers, [picture("differences.png", caption, figure)])
 
 
 def uncertainty(experiment: Experiment, material: Material) -> Drawn:
@@ -246,24 +231,21 @@ def uncertainty(experiment: Experiment, material: Material) -> Drawn:
         name = "{} {}".format(*place)
         theta[name], numbers[name] = _uncertainty_of(network, material, place)
 
-    def draw(theme: Theme) -> Figure:
-        figure, grid = _figure(theme, 1, len(HISTOGRAMS), 3.4)
-        count = min(BINS, max(1, round(len(material.evaluated) ** 0.5)))
-        for axes, corruption in zip(grid.flat, HISTOGRAMS, strict=True):
-            axes.set_title(corruption.replace("_", " "), fontsize=10)
-            names = [f"{corruption} {severity}" for severity in SEVERITIES]
-            spread = torch.cat([theta[name] for name in names])
-            bins = np.linspace(float(spread.min()), float(spread.max()), count + 1)
-            for number, (name, severity) in enumerate(zip(names, SEVERITIES, strict=True)):
-                label = f"severity {severity}, top-1 {numbers[name]['top1']:.1%}"
-                colour = theme.curves[number]
-                axes.hist(theta[name].numpy(), bins, histtype="step", color=colour, label=label)
-            axes.set_xlabel("θ = exp(σ/2), mean over an image", color=theme.ink, fontsize=8)
-            axes.set_ylabel("images", color=theme.ink, fontsize=8)
-            axes.set_ylim(top=1.4 * axes.get_ylim()[1])  # room for the legend
-            axes.legend(loc="upper center", fontsize=7, labelcolor=theme.ink, facecolor=theme.page)
-        return figure
-
+    figure, grid = _figure(1, len(HISTOGRAMS), 3.4)
+    count = min(BINS, max(1, round(len(material.evaluated) ** 0.5)))
+    for axes, corruption in zip(grid.flat, HISTOGRAMS, strict=True):
+        axes.set_title(corruption.replace("_", " "), fontsize=10)
+        names = [f"{corruption} {severity}" for severity in SEVERITIES]
+        spread = torch.cat([theta[name] for name in names])
+        bins = np.linspace(float(spread.min()), float(spread.max()), count + 1)
+        for number, (name, severity) in enumerate(zip(names, SEVERITIES, strict=True)):
+            label = f"severity {severity}, top-1 {numbers[name]['top1']:.1%}"
+            colour = COLOURS[number]
+            axes.hist(theta[name].numpy(), bins, histtype="step", color=colour, label=label)
+        axes.set_xlabel("θ = exp(σ/2), mean over an image", color=INK, fontsize=8)
+        axes.set_ylabel("images", color=INK, fontsize=8)
+        axes.set_ylim(top=1.4 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(loc="upper center", fontsize=7, labelcolor=INK, facecolor=PAGE)
     table = Table(
         ("Corruption, severity", "mean θ = exp(σ/2)", "mean θ² = exp(σ)", "top-1, %"),
         tuple(
@@ -275,7 +257,7 @@ def uncertainty(experiment: Experiment, material: Material) -> Drawn:
     histograms = picture(
         "uncertainty.png",
         "Predicted uncertainty by severity. The paper's axis is rescaled: only the order counts.",
-        draw,
+        figure,
     )
     blocks: list[Block] = [histograms, Paragraph(_rising(numbers)), table]
     return Drawn(len(material.evaluated), numbers, blocks)

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reference_training.config import ImageNetRun
 from reference_training.data.batch import Batch
-from reference_training.experiments.job import Job
+from reference_training.experiments.job import PUBLISHED, TRAIN, VALIDATION, Job
 from reference_training.networks.backbones import download_command, pretrained_file
 from reference_training.paper.recipes import IMAGES, OWN, differences, recipe_of, words
 from reference_training.runtime import ranks
@@ -118,7 +117,7 @@ def measured_rate(run: ImageNetRun) -> float | None:
 def missing(job: Job) -> list[str]:
     """What this machine lacks for the run, each with the commands that get it."""
     run, root, lacks = job.run, job.run.data_root, []
-    train = root / "train"
+    train = root / TRAIN
     shards = sorted(train.glob("*.tar")) if train.is_dir() else []
     folders = [entry for entry in train.iterdir() if entry.is_dir()] if train.is_dir() else []
     if not shards and len(folders) != 1000:
@@ -131,15 +130,15 @@ def missing(job: Job) -> list[str]:
             f"    python -c \"from torchvision.datasets import ImageNet; ImageNet('{root}', "
             f"'train'); ImageNet('{root}', 'val')\""
         )
-    if not (root / "val").is_dir():
+    if not (root / VALIDATION).is_dir():
         lacks.append(
-            f"the validation images in {root / 'val'} (for the evaluation; made by the same "
+            f"the validation images in {root / VALIDATION} (for the evaluation; made by the same "
             "command)"
         )
-    if not (root / "imagenet-c").is_dir():
+    if not (root / PUBLISHED).is_dir():
         lacks.append(
-            f"ImageNet-C in {root / 'imagenet-c'} (for the evaluation):\n"
-            f"    mkdir -p {root / 'imagenet-c'} && cd {root / 'imagenet-c'}\n"
+            f"ImageNet-C in {root / PUBLISHED} (for the evaluation):\n"
+            f"    mkdir -p {root / PUBLISHED} && cd {root / PUBLISHED}\n"
             "    for part in noise blur weather digital extra; do\n"
             '      curl -LO "https://zenodo.org/records/2235448/files/$part.tar" '
             "&& tar -xf $part.tar && rm $part.tar\n"
@@ -159,12 +158,6 @@ def missing(job: Job) -> list[str]:
     if not torch.cuda.is_available():
         lacks.append("a GPU that torch sees (on a CPU this would take months)")
     return lacks
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _duration(run: ImageNetRun) -> str:
@@ -189,7 +182,9 @@ def text(job: Job) -> str:
     whose = how.whose if OWN in job.recipes else job.recipes[0]
     memory = memory_bytes(run, pair, processes) / 1e9
     checkpoint = pair.weights * 4 * (1 + OPTIMIZERS[recipe.optimizer].moments) / 1e9
-    space = shutil.disk_usage(_existing(run.folder.absolute())).free / 1e9
+    folder = run.folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    space = shutil.disk_usage(existing).free / 1e9
     lines = [
         f"{run.experiment}, {run.arch}, into {run.folder}",
         f"  method          {how.method}; differs: {differences(job.row)}",

@@ -9,7 +9,7 @@ from reference_training.data import load
 from reference_training.data.images import Dataset
 from reference_training.data.samples import EvaluationSet
 from reference_training.evaluation.sets import SETS
-from reference_training.evaluation.trained import summarise, test_images
+from reference_training.evaluation.trained import summarise
 from reference_training.experiments import stages
 from reference_training.methods.trainings import canonical
 from reference_training.networks import small as networks
@@ -19,8 +19,6 @@ from reference_training.runtime.files import JsonLines, write_json
 from reference_training.runtime.lock import sole_writer
 from reference_training.runtime.stop import Interrupted
 from reference_training.training import record
-
-MEASURED = "top1_draws"
 
 
 def check(run: SmallRun) -> None:
@@ -81,10 +79,7 @@ def _check_sizes(run: SmallRun, dataset: Dataset) -> None:
 def evaluate_all(run: SmallRun, pool: workers.Pool) -> list[dict[str, Any]]:
     """All lines of evaluation.jsonl; what an earlier start measured is not measured again."""
     lines = JsonLines(run.folder / "evaluation.jsonl", sealed=True)
-    # Lines of a version that measured something else are measured again.
-    rows = [
-        row for row in lines.resume() if all(MEASURED in one for one in row["results"].values())
-    ]
+    rows = lines.resume()
     wanted = [f"{method}/{seed}" for method in run.methods for seed in run.seeds]
     done: dict[EvaluationSet, set[str]] = {which: set() for which in SETS}
     for row in rows:
@@ -135,7 +130,7 @@ def execute(run: SmallRun) -> dict[str, Any]:
     description = _describe(run, dataset)
     print(
         f"{dataset.description}: {len(dataset.train_labels)} training, "
-        f"{min(run.evaluation_images, len(dataset.test_labels))} evaluation images\n"
+        f"{len(stages.evaluated(run).test_labels)} evaluation images\n"
         f"{networks.description(run)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
         f"{stages.iterations(run)} iterations, then "
         f"{len(SETS)} evaluation sets; into {run.folder}"
@@ -154,7 +149,7 @@ def _execute(run: SmallRun, dataset: Dataset, description: dict[str, Any]) -> di
         rows = evaluate_all(run, pool)
     metrics = {
         "dataset": dataset.name,
-        "evaluation_images": len(test_images(dataset, run.evaluation_images)[1]),
+        "evaluation_images": len(stages.evaluated(run).test_labels),
         "seeds": list(run.seeds),
         "methods": list(run.methods),
         "results": {

@@ -26,7 +26,7 @@ from reference_training.reporting.pages import write_page
 from reference_training.reporting.result_tables import table
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
-from reference_training.training import checkpoint, record
+from reference_training.training import record
 
 
 def select_experiments(name: str) -> dict[str, Experiment]:
@@ -47,8 +47,6 @@ def select_experiments(name: str) -> dict[str, Experiment]:
 
 def runs_of(request: PaperTables, experiments: Mapping[str, Experiment]) -> dict[str, SmallRun]:
     """{the paper's backbone: the run of the small network in its place}."""
-    if request.dataset not in PRESETS:
-        raise RunError(f"unknown dataset {request.dataset!r}; use one of {sorted(PRESETS)}.")
     if request.budget not in BUDGETS:
         raise RunError(f"unknown budget {request.budget!r}; use one of {sorted(BUDGETS)}.")
     preset = replace(PRESETS[request.dataset], **BUDGETS[request.budget])
@@ -98,7 +96,7 @@ def execute(request: PaperTables) -> None:
 
 def _material(run: SmallRun) -> Material:
     """What figures are drawn from: the networks of the run's first seed, all its test images."""
-    images, seed = stages.test_set(run).images, run.seeds[0]
+    images, seed = stages.evaluated(run).test_images, run.seeds[0]
     return Material(
         network=lambda row: stages.trained(run, seed, method_of(row)),
         vanilla=lambda: stages.trained(run, seed, VANILLA).model,
@@ -136,8 +134,7 @@ def listing(request: PaperTables) -> str:
 def _line(name: str, row: Row, run: SmallRun) -> str:
     wanted = training(row.training)
     full = stages.schedule_of(run, wanted).iterations
-    folders = [stages.folder_of(run, seed, wanted.name) for seed in run.seeds]
-    done = [max(checkpoint.iterations(folder), default=0) for folder in folders]
+    done = [stages.done(run, seed, wanted) for seed in run.seeds]
     ready = sum(count >= full for count in done)
     state = f"{ready} of {len(done)} seeds trained"
     left = sum(max(0, full - count) for count in done)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import lru_cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_training.config import SmallRun
 from reference_training.corruptions import CorruptionOptions
@@ -33,11 +33,11 @@ from reference_training.runtime import workers
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.training import checkpoint
-from reference_training.training.checkpoint import strip_prefix
+from reference_training.training.checkpoint import STEP, strip_prefix
 from reference_training.training.loop import TrainingLoop
 from reference_training.training.schedule import Schedule, cosine, recipe_schedule
 
-STEP, MODEL, RANKS = "step.", "step.model.", "rank_correlation"
+MODEL, RANKS = f"{STEP}model.", "rank_correlation"
 
 
 def trainings_of(run: SmallRun) -> list[Training]:
@@ -56,20 +56,17 @@ def trainings_of(run: SmallRun) -> list[Training]:
 def tasks_of(run: SmallRun, classes: int) -> dict[workers.Key, workers.TrainingTask]:
     """Every training of every seed; one is as dear as it has iterations and weights."""
     model = small.classifier(run, classes)
-    return {
-        (entry.name, seed): workers.TrainingTask(
-            (train, run, seed, entry.name),
-            [(other.name, seed) for other in entry.before],
-            cost=schedule_of(run, entry).iterations * weights,
-        )
-        for entry in trainings_of(run)
-        for weights in [_weights_of(entry.make_step(model, run.recipe, run.uem))]
-        for seed in run.seeds
-    }
-
-
-def _weights_of(step: nn.Module) -> int:
-    return sum(weight.numel() for weight in step.parameters())
+    tasks = {}
+    for entry in trainings_of(run):
+        step = entry.make_step(model, run.recipe, run.uem)
+        weights = sum(weight.numel() for weight in step.parameters())
+        for seed in run.seeds:
+            tasks[entry.name, seed] = workers.TrainingTask(
+                (train, run, seed, entry.name),
+                [(other.name, seed) for other in entry.before],
+                cost=schedule_of(run, entry).iterations * weights,
+            )
+    return tasks
 
 
 def schedule_of(run: SmallRun, wanted: Training) -> Schedule:
@@ -88,6 +85,11 @@ def iterations(run: SmallRun) -> int:
 def folder_of(run: SmallRun, seed: int, name: str) -> Path:
     """Where a stage keeps its checkpoints and losses."""
     return run.folder / f"seed-{seed}" / name
+
+
+def done(run: SmallRun, seed: int, wanted: Training) -> int:
+    """The iterations that a training has in its newest checkpoint."""
+    return max(checkpoint.iterations(folder_of(run, seed, wanted.name)), default=0)
 
 
 def _pairs_folder(run: SmallRun) -> Path:
@@ -165,45 +167,34 @@ def rank_correlations(run: SmallRun, seed: int, method: str) -> list[float]:
 def trained(run: SmallRun, seed: int, method: str) -> Trained:
     """A trained network in eval mode, for its evaluation; `method` is one of the run's."""
     wanted, adaptation = network_of(method)
-    step = _step(run, seed, wanted, test_set(run).classes)
+    step = _step(run, seed, wanted, _dataset(run).classes)
     step.load_state_dict(_weights(run, seed, wanted.name, STEP))
     layer = None if step.uem is None else step.layer
     return Trained(f"{method}/{seed}", step.eval().model, step.uem, layer, adaptation)
 
 
-class TestSet(NamedTuple):
-    """What a run is evaluated on."""
-
-    images: Tensor
-    labels: Tensor
-    first: Tensor  # images, for what is measured on few
-    classes: int
-
-
 @lru_cache(maxsize=1)
-def test_set(run: SmallRun) -> TestSet:
-    """What the run is evaluated on."""
+def evaluated(run: SmallRun) -> Dataset:
+    """The dataset with those test images alone that the run is evaluated on."""
     dataset = _dataset(run)
     images, labels = test_images(dataset, run.evaluation_images)
-    return TestSet(images, labels, images[:CALIBRATED], dataset.classes)
+    return replace(dataset, test_images=images, test_labels=labels)
 
 
 def evaluation_data(run: SmallRun) -> OnTheFly:
     """The sets that the run is evaluated on, as `measure_set` has them."""
-    test = test_set(run)
-    dataset = replace(_dataset(run), test_images=test.images, test_labels=test.labels)
-    return OnTheFly(InMemory(dataset), CorruptionOptions(frost=run.frost))
+    return OnTheFly(InMemory(evaluated(run)), CorruptionOptions(frost=run.frost))
 
 
 def measure_set(
     run: SmallRun, corruption: str, severity: int, networks: list[str]
 ) -> dict[str, Any]:
     """One line of evaluation.jsonl: networks, each "method/seed", on one set; a worker's task."""
-    test = test_set(run)
-    images = degraded(test.images, corruption, severity, run.frost)
+    clean, labels = evaluated(run).test_images, evaluated(run).test_labels
+    images = degraded(clean, corruption, severity, run.frost)
     results = {}
     for network in networks:
         method, _, seed = network.rpartition("/")
-        evaluated = trained(run, int(seed), method)
-        results[network] = measure(evaluated, images, test.labels, clean=test.first)
+        model = trained(run, int(seed), method)
+        results[network] = measure(model, images, labels, clean=clean[:CALIBRATED])
     return {"corruption": corruption, "severity": severity, "results": results}

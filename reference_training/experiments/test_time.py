@@ -36,7 +36,7 @@ from reference_training.runtime.files import (
     write_json,
 )
 from reference_training.runtime.workers import bar
-from reference_training.training import checkpoint, record
+from reference_training.training import record
 
 LABELS = ("run", "method", "seed")
 Row = dict[str, Any]
@@ -49,8 +49,7 @@ def finished(run: SmallRun, methods: tuple[str, ...]) -> list[Network]:
     found = []
     for method, seed in ((method, seed) for method in methods or run.methods for seed in run.seeds):
         wanted, adaptation = network_of(method)
-        points = checkpoint.iterations(stages.folder_of(run, seed, wanted.name))
-        whole = points and points[-1] == stages.schedule_of(run, wanted).iterations
+        whole = stages.done(run, seed, wanted) == stages.schedule_of(run, wanted).iterations
         if whole and adaptation is NONE and stages.trained(run, seed, method).uem is not None:
             found.append((method, seed))
     return found
@@ -76,13 +75,13 @@ def measure(
     networks = finished(run, tuple(map(canonical, methods)))
     if not networks:
         raise RunError(f"{folder} has no finished network with a UEM among --methods {methods}.")
-    test = stages.test_set(run)
+    test = stages.evaluated(run)
     sets = [which for which in SETS if which[1] in (0, *severities)]
     records: dict[Network, Record] = {network: {} for network in networks}
     usual: dict[Network, float] = {}
     with bar(len(sets) * len(networks), "network", folder.name) as progress:
         for which in sets:
-            shown = views(degraded(test.images, *which, run.frost), dataset.flips)
+            shown = views(degraded(test.test_images, *which, run.frost), dataset.flips)
             first = {}
             for method, seed in networks:
                 network = stages.trained(run, seed, method)
@@ -90,16 +89,16 @@ def measure(
                 first[method, seed] = said[0]
                 usual.setdefault((method, seed), float(said[0].theta.mean()))  # clean comes first
                 predicted, scores = alone(said)
-                _keep(records[method, seed], which, predicted, scores, test.labels)
+                _keep(records[method, seed], which, predicted, scores, test.test_labels)
                 progress.update(1)
             for one, other in pairs(networks):
                 predicted = of_two((first[one], first[other]), (usual[one], usual[other]))
-                _keep(records[one], which, predicted, {}, test.labels)
+                _keep(records[one], which, predicted, {}, test.test_labels)
     rows = [
         {"run": folder.name, "method": method, "seed": seed, **measures(found)}
         for (method, seed), found in records.items()
     ]
-    facts = {"images": len(test.labels), "severities": list(severities)}
+    facts = {"images": len(test.test_labels), "severities": list(severities)}
     return rows, facts | {key: description[key] for key in ("git", "versions")}
 
 

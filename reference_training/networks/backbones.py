@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, ResNeXt101_32X8D_Weights
@@ -40,27 +41,19 @@ class Backbone:
     pretrained: WeightsEnum | None = None
 
 
-def _torchvision(
-    block: type[BasicBlock | Bottleneck], layers: list[int], pretrained: WeightsEnum, **options: int
-) -> Backbone:
-    def make(classes: int) -> Classifier:
-        return TorchvisionResNet(block, layers, num_classes=classes, **options)
-
-    return Backbone(make, pretrained)
-
-
 ARCHITECTURES: dict[str, Backbone] = {
-    "resnet50": _torchvision(Bottleneck, [3, 4, 6, 3], ResNet50_Weights.IMAGENET1K_V1),
-    "resnext101_32x8d": _torchvision(
-        Bottleneck,
-        [3, 4, 23, 3],
+    "resnet50": Backbone(
+        partial(TorchvisionResNet, Bottleneck, [3, 4, 6, 3]), ResNet50_Weights.IMAGENET1K_V1
+    ),
+    "resnext101_32x8d": Backbone(
+        partial(TorchvisionResNet, Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=8),
         ResNeXt101_32X8D_Weights.IMAGENET1K_V1,
-        groups=32,
-        width_per_group=8,
     ),
     # Not in the paper: small enough to try everything out.
-    "resnet18": _torchvision(BasicBlock, [2, 2, 2, 2], ResNet18_Weights.IMAGENET1K_V1),
-    "resnet8": Backbone(lambda classes: SmallResNet(Network(), classes)),
+    "resnet18": Backbone(
+        partial(TorchvisionResNet, BasicBlock, [2, 2, 2, 2]), ResNet18_Weights.IMAGENET1K_V1
+    ),
+    "resnet8": Backbone(partial(SmallResNet, Network())),
 }
 """The names are torchvision's where it has the network. A new backbone is one entry."""
 

@@ -42,7 +42,7 @@ def corruption_table(result: Json) -> Table:
 def metric_table(result: Json) -> Table:
     """Rows: metrics with their normaliser and its source; of few types, each type's top-1."""
     metrics = result["metrics"]
-    normaliser = result["metrics"]["mce"]["normaliser"]
+    normaliser = metrics["mce"]["normaliser"]
     notes = [f"{normaliser['name']}: {normaliser['source']}."] if normaliser else []
     unsaid: dict[str, list[str]] = {}
     for entry in metrics.values():

@@ -35,22 +35,10 @@ FIRST = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
 GROUPS = {"Seen corruptions (15)": SEEN, "Unseen corruptions (4)": UNSEEN}
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours: the page, its text, thin lines, and the curves in order."""
-
-    page: str
-    ink: str
-    grid: str
-    curves: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff",
-    "#1c2024",
-    "#d9dee3",
-    ("#5c6570", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#56b4e9"),
-)
+PAGE, INK, GRID = "#ffffff", "#1c2024", "#d9dee3"
+"""The colours of the page, its text and thin lines."""
+COLOURS = ("#5c6570", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#d55e00", "#56b4e9")
+"""Of the curves, in order."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +65,15 @@ def plots(metrics: Json) -> list[Picture]:
     accuracy = {title: curves(partial(_top1, names)) for title, names in GROUPS.items()}
     theta = {name.replace("_", " "): curves(partial(_theta, name)) for name in CORRUPTIONS}
     spread = seeds_phrase(metrics)
-    draw = partial(severity_figure, accuracy, ylabel="top-1, %", columns=2)
+    figure = severity_figure(accuracy, ylabel="top-1, %", columns=2)
     caption = f"Mean top-1 against severity; {spread}.{note}"
-    pictures = [picture("figures/accuracy.png", caption, draw)]
+    pictures = [picture("figures/accuracy.png", caption, figure)]
     if any(theta.values()):
-        draw = partial(
-            severity_figure, theta, ylabel="θ = exp(σ/2)", columns=5, panel_size=(1.9, 1.6)
-        )
+        figure = severity_figure(theta, ylabel="θ = exp(σ/2)", columns=5, panel_size=(1.9, 1.6))
         caption = (
             f"Mean predicted uncertainty against severity; {spread}. A small cousin of Fig. 4."
         )
-        pictures.append(picture("figures/uncertainty.png", caption, draw))
+        pictures.append(picture("figures/uncertainty.png", caption, figure))
     return pictures
 
 
@@ -123,7 +109,6 @@ def severity_figure(
     ylabel: str,
     columns: int,
     panel_size: tuple[float, float] = (4.4, 3.4),
-    theme: Theme = LIGHT,
 ) -> Figure:
     """Small multiples of curves against severity, on common axes.
 
@@ -132,25 +117,24 @@ def severity_figure(
         ylabel: what the values are, with their unit.
         columns: panels side by side.
         panel_size: (width, height) of a panel, in inches.
-        theme: colours.
 
     Returns:
         The figure, its legend above the panels when they hold more than one curve.
     """
     rows = ceil(len(panels) / columns)
     width, height = panel_size[0] * columns, panel_size[1] * rows
-    figure = Figure(figsize=(width, height + 0.6), facecolor=theme.page, layout="constrained")
+    figure = Figure(figsize=(width, height + 0.6), facecolor=PAGE, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     handles: dict[str, Any] = {}
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
-        _panel(axes, title, curves, theme)
+        _panel(axes, title, curves)
         handles |= {str(curve.get_label()): curve for curve in axes.containers}
     for index, axes in enumerate(grid.flat):
         axes.set_visible(index < len(panels))
         # Where the last row is short, the panels above its gap are the lowest ones.
         axes.tick_params(labelbottom=index + columns >= len(panels))
-    figure.supxlabel("severity (0: clean images)", color=theme.ink, fontsize=11)
-    figure.supylabel(ylabel, color=theme.ink, fontsize=11)
+    figure.supxlabel("severity (0: clean images)", color=INK, fontsize=11)
+    figure.supylabel(ylabel, color=INK, fontsize=11)
     if len(handles) > 1:
         figure.legend(
             list(handles.values()),
@@ -158,21 +142,21 @@ def severity_figure(
             loc="outside upper center",
             ncols=min(len(handles), 2 if width < 7 else 3),
             frameon=False,
-            labelcolor=theme.ink,
+            labelcolor=INK,
             fontsize=10,
         )
     return figure
 
 
-def _panel(axes: Axes, title: str, curves: Sequence[Curve], theme: Theme) -> None:
+def _panel(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
     """Draws one panel."""
-    axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
-    axes.set_facecolor(theme.page)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_title(title, color=INK, fontsize=11, loc="left")
+    axes.set_facecolor(PAGE)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.grid)
-    axes.tick_params(colors=theme.ink, labelsize=9, length=0)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.set_xticks(range(len(SEVERITIES) + 1))
     for curve in curves:
         rounds, colour = divmod(curve.style, len(MARKERS))
@@ -180,7 +164,7 @@ def _panel(axes: Axes, title: str, curves: Sequence[Curve], theme: Theme) -> Non
             range(len(curve.values)),
             curve.values,
             yerr=curve.spreads,
-            color=theme.curves[colour],
+            color=COLOURS[colour],
             marker=MARKERS[(colour + rounds) % len(MARKERS)],
             markersize=4.5,
             linestyle=(0, DASH) if curve.style % 2 else "-",
@@ -210,19 +194,19 @@ def corruption_sheet(image: Tensor, *, frost: str = "auto") -> bytes:
         return buffer.getvalue()
 
 
-def picture(path: str, caption: str, draw: Callable[..., Figure]) -> Picture:
-    """What `draw` makes of a theme, as a block.
+def picture(path: str, caption: str, figure: Figure) -> Picture:
+    """A figure as a block.
 
     Args:
         path: of the PNG file that Markdown shows, relative to the page.
         caption: what stands under it.
-        draw: called with `theme=LIGHT`.
+        figure: what is shown.
     """
-    return Picture(path, caption, png(draw(theme=LIGHT)))
+    return Picture(path, caption, png(figure))
 
 
-def png(figure: Figure, dpi: int = 150) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure as the bytes of a PNG file; equal figures give equal bytes."""
     with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
         return buffer.getvalue()

@@ -100,7 +100,7 @@ def packed(tensors: Mapping[str, Tensor], into: Tensor | None = None) -> Tensor:
     return into
 
 
-def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
+def _write(folder: Path, at: int, content: Tensor, state: dict[str, Any], kept: int) -> None:
     """Writes a checkpoint and removes all but the newest `kept`, and those of a later iteration.
 
     A later one was damaged, or else the training would not have come here again.
@@ -108,10 +108,6 @@ def write(folder: Path, checkpoint: Checkpoint, *, kept: int = KEPT) -> None:
     Raises:
         RunError: the disk is full or the folder not writable; earlier checkpoints stay.
     """
-    _write(folder, checkpoint.iteration, packed(checkpoint.tensors), checkpoint.state, kept)
-
-
-def _write(folder: Path, at: int, content: Tensor, state: dict[str, Any], kept: int) -> None:
     tensors, description = _paths(folder, at)
     view = content.numpy().data
     write_atomically(tensors, view)

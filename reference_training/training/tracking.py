@@ -1,6 +1,5 @@
 """What is logged besides metrics.jsonl: performance.jsonl, TensorBoard, Weights & Biases."""
 
-import importlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 
 from reference_training.config import ImageNetRun
-from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.ranks import World
 from reference_training.training.loop import Observer
 from reference_training.training.record import plain
+from ulfd.extras import require
 
 PERFORMANCE = "performance.jsonl"
 
@@ -27,16 +26,6 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _needs(module: str, option: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise RunError(
-            f"{option} needs a package that is not installed ({error}). Install it with:\n"
-            "    pip install 'ulfd[tracking]'"
-        ) from error
-
-
 @contextmanager
 def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     """What is told every line of the log, on rank 0; closed at the end.
@@ -45,7 +34,7 @@ def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     each part, and memory. It is kept apart from metrics.jsonl, in which two runs agree to the bit.
 
     Raises:
-        RunError: the package behind an option is not installed.
+        ImportError: the package behind an option is not installed, with the pip line.
     """
     if not world.main:
         yield []
@@ -56,14 +45,19 @@ def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     trackers: list[Callable[[dict[str, Any], int], object]] = []
     with ExitStack() as stack:
         if run.tensorboard:
-            board = _needs("torch.utils.tensorboard", "--tensorboard")
-            writer = stack.enter_context(board.SummaryWriter(str(run.folder)))
+            require("tensorboard", extra="tracking")
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer: Any = stack.enter_context(SummaryWriter(str(run.folder)))
             trackers.append(
                 lambda values, step: [writer.add_scalar(*item, step) for item in values.items()]
             )
         if run.wandb is not None:
+            require("wandb", extra="tracking")
+            import wandb
+
             name = run.folder.name
-            project = _needs("wandb", "--wandb").init(
+            project = wandb.init(
                 project=run.wandb, name=name, id=name, resume="allow", config=plain(run)
             )
             stack.callback(project.finish)

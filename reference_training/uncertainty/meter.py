@@ -12,6 +12,7 @@ from reference_training.config import OWN_NETWORK, Network, Recipe, UEMOptions
 from reference_training.data.images import SIDE
 from reference_training.data.views import CentralView
 from reference_training.evaluation.calibration import mean_theta
+from reference_training.evaluation.trained import doubt, said_of
 from reference_training.methods.trainings import training
 from reference_training.networks.backbones import ARCHITECTURES
 from reference_training.networks.models import RunNetwork
@@ -31,8 +32,8 @@ class Meter:
     """Scores images; its modules are in eval mode, on the device to compute on."""
 
     model: nn.Module
-    uem: nn.Module
-    untrained: nn.Module  # a UEM of the same form with random weights, to be compared
+    uem: UEM
+    untrained: UEM  # a UEM of the same form with random weights, to be compared
     layer: str  # whose output the UEM sees
     view: CentralView
     preprocessing: Preprocessing
@@ -59,9 +60,9 @@ class Meter:
         grey = images.to(logits.device).double().mean(1, keepdim=True)
         laplacian = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
         scores = {
-            "theta": mean_theta(_log_variance(self.uem, feature)),
-            "untrained": mean_theta(_log_variance(self.untrained, feature)),
-            "confidence": 1 - logits.double().softmax(1).amax(1),
+            "theta": mean_theta(said_of(self.uem, feature).log_variance),
+            "untrained": mean_theta(said_of(self.untrained, feature).log_variance),
+            "confidence": doubt(logits),
             "activation": -feature.double().flatten(1).mean(1),
             "smoothness": -functional.conv2d(grey, laplacian).abs().flatten(1).mean(1),
         }
@@ -74,17 +75,12 @@ class Meter:
     def theta_map(self, images: Tensor) -> Tensor:
         """θ at each place of images uint8 (B, 3, H, W): float64 (B, h, w), the channels' mean."""
         _, feature = self._forward(images)
-        return (_log_variance(self.uem, feature).double() / 2).exp().mean(1)
+        return (said_of(self.uem, feature).log_variance.double() / 2).exp().mean(1)
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = images.to(next(self.model.parameters()).device)
         with FeatureTap(self.model, self.layer) as tap:
             return self.model(self.preprocessing(images)), tap.take()
-
-
-def _log_variance(uem: nn.Module, feature: Tensor) -> Tensor:
-    output = uem(feature)
-    return getattr(output, "log_variance", output)  # some return a reconstruction besides
 
 
 def load_meter(folder: Path, device: torch.device | str = "cpu") -> Meter:

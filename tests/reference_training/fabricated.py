@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from reference_training.corruptions import CORRUPTIONS, SEEN, UNSEEN
+from reference_training.training.checkpoint import KEPT, Checkpoint, Writer
 
 TABLE_5 = ("vanilla", "cross_entropy", "feature_distillation", "ulfd")
 RUN = {
@@ -17,6 +18,12 @@ RUN = {
     "network": "ResNet-8",
     "parameters": {"network": 7, "uem": 9},
 }
+
+
+def write_checkpoint(folder: Path, point: Checkpoint, kept: int = KEPT) -> None:
+    writer = Writer(folder, kept)
+    writer.begin(point)
+    writer.finish()
 
 
 def result(seen, unseen=0.5, clean=0.9, uncertainty=False):

@@ -19,6 +19,7 @@ from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import write_json
 from reference_training.training import checkpoint, record
 from reference_training.training.checkpoint import Checkpoint
+from tests.reference_training.fabricated import write_checkpoint
 
 METHOD = "ulfd@uem.log_variance=spatial,uem=default"
 RUN = replace(PRESETS["digits"], methods=("cross_entropy", METHOD), seeds=(0, 1, 2))
@@ -32,9 +33,9 @@ def folder(tmp_path):
         torch.manual_seed(seed)
         step = training(METHOD).make_step(networks.classifier(run, 10), run.recipe, run.uem)
         torch.nn.init.normal_(step.uem.head.weight)
-        tensors = {f"{stages.STEP}{name}": value for name, value in step.state_dict().items()}
+        tensors = {f"{checkpoint.STEP}{name}": value for name, value in step.state_dict().items()}
         for name, at in (("vanilla", 150), (METHOD, run.recipe.iterations)):
-            checkpoint.write(stages.folder_of(run, seed, name), Checkpoint(at, tensors, {}))
+            write_checkpoint(stages.folder_of(run, seed, name), Checkpoint(at, tensors, {}))
     write_json(run.folder / "run.json", record.describe(run, load("digits").describe()))
     return run.folder
 
@@ -61,7 +62,7 @@ def test_the_networks_of_a_run_are_measured_and_the_page_is_made_again(folder, t
 
     place = stages.folder_of(run, 2, METHOD)
     earlier = replace(checkpoint.read_latest(place), iteration=50)  # as if it were in training
-    checkpoint.write(place, earlier)
+    write_checkpoint(place, earlier)
     test_time.execute((folder,), severities=(1,), images=10, out=out)
     rows, facts = test_time.read(out)
     assert [row["seed"] for row in rows] == ["0", "1"]

@@ -38,7 +38,7 @@ def test_a_row_that_does_not_fit_its_header_is_refused():
 def test_the_page_has_the_colours_of_the_figures():
     style = (blocks.ASSETS / "page.css").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", style[: style.index("@media")]))
-    ours = (figures.LIGHT.page, figures.LIGHT.ink, figures.LIGHT.grid)
+    ours = (figures.PAGE, figures.INK, figures.GRID)
     assert tuple(colours[name] for name in ("paper", "ink", "line")) == ours
 
 

@@ -15,6 +15,7 @@ from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import JsonLines, write_atomically, write_json
 from reference_training.training import checkpoint
 from reference_training.training.checkpoint import Checkpoint
+from tests.reference_training.fabricated import write_checkpoint
 
 
 def point(iteration):
@@ -24,7 +25,7 @@ def point(iteration):
 def test_round_trip_keeps_the_newest_two(tmp_path):
     assert checkpoint.read_latest(tmp_path) is None
     for iteration in (5, 10, 15):
-        checkpoint.write(tmp_path, point(iteration))
+        write_checkpoint(tmp_path, point(iteration))
     found = checkpoint.read_latest(tmp_path)
     assert (found.iteration, found.tensors["weight"][0], found.state) == (15, 15, {"note": "x"})
     assert checkpoint.iterations(tmp_path) == [10, 15]
@@ -33,8 +34,8 @@ def test_round_trip_keeps_the_newest_two(tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "description", "not ours"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
-    checkpoint.write(tmp_path, point(5))
-    checkpoint.write(tmp_path, point(10))
+    write_checkpoint(tmp_path, point(5))
+    write_checkpoint(tmp_path, point(10))
     path = tmp_path / "00000010.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -51,13 +52,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
     assert "00000010" in complaints[0]
     with pytest.raises(RunError, match=r"00000010.*(damaged|gone).*same command again"):
         checkpoint.read_latest(tmp_path)
-    checkpoint.write(tmp_path, point(7), kept=3)  # the training comes here once more
+    write_checkpoint(tmp_path, point(7), kept=3)  # the training comes here once more
     assert checkpoint.iterations(tmp_path) == [5, 7]
 
 
 def test_without_a_sound_checkpoint_a_training_begins_anew(tmp_path):
     assert checkpoint.read_newest_sound(tmp_path) == (None, [])
-    checkpoint.write(tmp_path, point(5))
+    write_checkpoint(tmp_path, point(5))
     (tmp_path / "00000005.safetensors").write_bytes(b"")
     found, complaints = checkpoint.read_newest_sound(tmp_path)
     assert found is None
@@ -66,7 +67,7 @@ def test_without_a_sound_checkpoint_a_training_begins_anew(tmp_path):
 
 def test_tensors_without_a_description_do_not_count(tmp_path):
     """A kill between the two writes leaves the earlier checkpoint in force."""
-    checkpoint.write(tmp_path, point(5))
+    write_checkpoint(tmp_path, point(5))
     (tmp_path / "00000010.safetensors").write_bytes(b"half")
     assert checkpoint.read_latest(tmp_path).iteration == 5
 

@@ -9,8 +9,10 @@ from reference_training.data import load
 from reference_training.methods.trainings import training
 from reference_training.networks.resnet import ResNet
 from reference_training.runtime.files import write_json
-from reference_training.training import checkpoint, export
+from reference_training.training import export
+from reference_training.training.checkpoint import Checkpoint
 from reference_training.training.record import plain
+from tests.reference_training.fabricated import write_checkpoint
 
 SMALL = SmallRun(
     dataset="digits",
@@ -38,7 +40,7 @@ def run(tmp_path):
     def add(name):
         step = trained(name)
         tensors = {f"step.{key}": value for key, value in step.state_dict().items()}
-        checkpoint.write(tmp_path / "seed-0" / name, checkpoint.Checkpoint(1, tensors, {}))
+        write_checkpoint(tmp_path / "seed-0" / name, Checkpoint(1, tensors, {}))
         return tmp_path / "seed-0" / name, step
 
     write_json(tmp_path / "run.json", {"config": plain(SMALL), "dataset": {"name": "digits"}})

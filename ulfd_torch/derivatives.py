@@ -198,15 +198,14 @@ class _KeptLoss(torch.autograd.Function):
         batched = torch._C._are_functorch_transforms_active() or _is_batched(upstream)
         if kept is None or again or batched:
             return _loss_backward(ctx, upstream)
-        narrow = any(one is not None and one.dtype != upstream.dtype for one in saved)
-        unscaled = upstream.item() == 1
-        if narrow and not unscaled:
-            return _loss_backward(ctx, upstream)
         needs = ctx.needs_input_grad[:3]
         gradients = [one if need else None for one, need in zip(kept, needs, strict=True)]
-        for one in gradients:
-            if one is not None and not unscaled:
-                one.mul_(upstream)
+        if upstream.item() != 1:
+            if any(one is not None and one.dtype != upstream.dtype for one in saved):
+                return _loss_backward(ctx, upstream)
+            for one in gradients:
+                if one is not None:
+                    one.mul_(upstream)
         return *gradients, *(None for _ in ctx.others)
 
 

@@ -28,7 +28,8 @@ def reused_like(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     Like that of a tensor made from a NumPy array, a large one's storage cannot be resized.
     """
     dtype = dtype or features.dtype
-    memory = buffers.take(features.numel() * dtype.itemsize)
+    size = features.numel() * dtype.itemsize
+    memory = buffers.take(size) if size >= buffers.SMALLEST else None
     if memory is None:
         return torch.empty_like(features, dtype=dtype)
     flat = torch.frombuffer(memory, dtype=dtype, count=features.numel())

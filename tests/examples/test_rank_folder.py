@@ -15,11 +15,12 @@ from reference_training.methods.trainings import training
 from reference_training.networks.resnet import ResNet
 from reference_training.presets import PRESETS
 from reference_training.runtime.files import write_json
-from reference_training.training import checkpoint
+from reference_training.training.checkpoint import Checkpoint
 from reference_training.training.record import plain
 from reference_training.uncertainty.meter import load_meter
 from reference_training.uncertainty.ranking import rank
 from tests.examples.checks import assert_program
+from tests.reference_training.fabricated import write_checkpoint
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def model(tmp_path):
     step = training("ulfd").make_step(ResNet(run.network, 10), run.recipe, run.uem)
     tensors = {f"step.{name}": value for name, value in step.state_dict().items()}
     write_json(tmp_path / "run.json", {"config": plain(run)})
-    checkpoint.write(tmp_path / "seed-0/ulfd", checkpoint.Checkpoint(1, tensors, {}))
+    write_checkpoint(tmp_path / "seed-0/ulfd", Checkpoint(1, tensors, {}))
     return tmp_path / "seed-0/ulfd"
 
 

@@ -127,15 +127,17 @@ class PublishedFolders:
         first = min(self.folders, key=lambda name: (name == "frost", CORRUPTIONS.index(name)))
         folder = self._severities(first)[0]
         self.names = class_names(folder)
+        # Only an image's size says whose tars they are.
+        again = self._where_to_get([first]) if self.made else "Extract the tars again"
         if len(self.names) != classes:
             raise RunError(
                 f"{folder} has {len(self.names)} class folders, but the network has {classes} "
-                f"outputs. {self._where_to_get([first])}, or evaluate a network for these classes."
+                f"outputs. {again}, or evaluate a network for these classes."
             )
         self.photographs = ImageFolder(folder, self.names)
         self.labels = self.photographs.labels
         self.files: Sequence[str] = self.photographs.names
-        one = ImageFiles(self.photographs, remedy=self._where_to_get([first]))[0]
+        one = ImageFiles(self.photographs, remedy=again)[0]
         self.size = one.shape[1:]
         height, width = self.size
         if width <= TINY_IMAGENET_C.side:

@@ -129,7 +129,7 @@ def execute(run: SmallRun) -> dict[str, Any]:
     _check_sizes(run, dataset)
     description = _describe(run, dataset)
     print(
-        f"{dataset.description}: {len(dataset.train_labels)} training, "
+        f"{dataset.description}: {len(stages.evaluated(run).train_labels)} training, "
         f"{len(stages.evaluated(run).test_labels)} evaluation images\n"
         f"{networks.description(run)}; methods {', '.join(run.methods)}; seeds {run.seeds}\n"
         f"{stages.iterations(run)} iterations, then "

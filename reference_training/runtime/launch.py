@@ -66,9 +66,11 @@ def _tell(failures: Mapping[int, ProcessFailure]) -> int:
     ended = sorted(failures.items(), key=lambda item: item[1].timestamp)
     for rank, failure in ended:
         if failure.exitcode < 0 and failure.exitcode not in FOLLOWING:
+            short = failure.exitcode == -signal.SIGKILL
+            why = "; the machine's memory may have been too small" if short else ""
             print(
-                f"error: rank {rank} was ended by {failure.signal_name()}; the machine's memory "
-                "may have been too small. Give the same command again: it continues.",
+                f"error: rank {rank} was ended by {failure.signal_name()}{why}. Give the same "
+                "command again: it continues.",
                 file=sys.stderr,
             )
             return KILLED - failure.exitcode
@@ -81,4 +83,7 @@ def _tell(failures: Mapping[int, ProcessFailure]) -> int:
             print(f"error on rank {rank}: {error}", file=sys.stderr)
             return failures[rank].exitcode
     code = max(failure.exitcode for failure in failures.values())
+    if not said:
+        rank, failure = ended[0]
+        print(f"error: rank {rank} ended with exit code {failure.exitcode}.", file=sys.stderr)
     return code if code > 0 else KILLED - code

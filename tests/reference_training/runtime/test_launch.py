@@ -42,9 +42,9 @@ def test_all_ranks_do_the_work(module, capfd):
     assert err == ""
 
 
-def test_a_rank_that_fails_gives_its_code_and_nothing_is_added(module, capfd):
+def test_a_rank_that_fails_without_a_word_gives_its_code_and_is_named(module, capfd):
     assert launch.start(module, ["fail"], 2) == 3
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "error: rank 1 ended with exit code 3.\n"
 
 
 def test_what_one_rank_alone_says_is_told_and_what_rank_0_says_too_is_not(module, capfd):

@@ -1,5 +1,6 @@
 """For all tests, those in the packages' docstrings too: what is tested is this checkout."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,17 @@ PACKAGES = ("ulfd", "ulfd_torch", "ulfd_jax", "reference_training")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no later collection of garbage need walk over it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Modules written in C++ complain of what is not collected at the end."""
+    gc.unfreeze()
 
 
 def pytest_configure() -> None:

@@ -72,6 +72,15 @@ def check_unmasked(**arrays: Any) -> None:
             )
 
 
+def check_upstream(upstream: Any) -> None:
+    """Raises TypeError where no gradient arrives at the loss; NumPy would take None for NaN."""
+    if upstream is None:
+        raise TypeError(
+            "value_and_grad: upstream is None, but must be a number, or an array in the loss's "
+            "shape; leave it out for 1."
+        )
+
+
 def check_dtypes(where: str = "ulfd_loss", /, **dtypes: Any) -> None:
     """Raises TypeError unless every named dtype is a real floating-point one."""
     for name, dtype in dtypes.items():

@@ -224,6 +224,7 @@ def value_and_grad(
         gamma=gamma,
     )
     checks.check_unmasked(upstream=upstream)
+    checks.check_upstream(upstream)
     if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
         raise ValueError(
             f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "

@@ -246,6 +246,7 @@ def value_and_grad(
     )
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
+        checks.check_upstream(upstream)
         arriving = None
         if upstream != 1.0:
             dtype = losses.compute_dtype(student, teacher, sigma, xp=xp)

@@ -21,6 +21,7 @@ from reference_training.runtime.image_files import (
     check_no_splits,
     class_names,
     images_below,
+    is_image,
     open_rgb,
     resize256_center224,
     some,
@@ -233,7 +234,8 @@ def _task(given: Application) -> Task:
     """The options, checked."""
     if not given.images.is_dir():
         raise RunError(f"{given.images} is no folder; give the folder that holds the images.")
-    check_no_splits(given.images, class_names(given.images))
+    if not any(is_image(entry.name) for entry in os.scandir(given.images)):
+        check_no_splits(given.images, class_names(given.images))
     if given.out.resolve().is_relative_to(given.images.resolve()):
         raise RunError(f"{given.out} lies in the images' own folder; name another one.")
     for name, value, known in (

@@ -5,7 +5,6 @@ from typing import Any
 
 from reference_training.config import SmallRun, UEMOptions
 from reference_training.corruptions import frost_source
-from reference_training.data import load
 from reference_training.data.images import Dataset
 from reference_training.data.samples import EvaluationSet
 from reference_training.evaluation.sets import SETS
@@ -125,7 +124,7 @@ def execute(run: SmallRun) -> dict[str, Any]:
     """
     check(run)
     run = replace(run, methods=tuple(map(canonical, run.methods)))
-    dataset = load(run.dataset, run.data_root, run.side)
+    dataset = stages.loaded(run.dataset, run.data_root, run.side)
     _check_sizes(run, dataset)
     description = _describe(run, dataset)
     print(

@@ -114,10 +114,13 @@ def _weights(run: SmallRun, seed: int, name: str, prefix: str) -> dict[str, Tens
     return strip_prefix(prefix, point.tensors)
 
 
+loaded = lru_cache(maxsize=1)(load)
+
+
 @lru_cache(maxsize=1)
 def _dataset(run: SmallRun) -> Dataset:
     """The dataset, of which a run may hold some training images back for its evaluation."""
-    return held_out(load(run.dataset, run.data_root, run.side), run.validation_images)
+    return held_out(loaded(run.dataset, run.data_root, run.side), run.validation_images)
 
 
 def _step(run: SmallRun, seed: int, wanted: Training, classes: int) -> Any:

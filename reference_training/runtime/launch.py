@@ -20,8 +20,6 @@ from reference_training.runtime.ranks import LOST, OURS, launched
 
 KILLED = 128
 """What a shell adds to the number of the signal that ended a program."""
-FOLLOWING = {-signal.SIGTERM, -signal.SIGABRT}
-"""The codes of ranks that another's failure ended: by the launcher, or by NCCL's watchdog."""
 
 
 def start(module: str, arguments: Sequence[str] | None, processes: int) -> int | None:
@@ -35,22 +33,26 @@ def start(module: str, arguments: Sequence[str] | None, processes: int) -> int |
         The exit code: 0, or that of the rank whose failure was the cause, which is told. None where
         this process has to do the work itself: it is the only one, or one of those started.
     Raises:
-        RunError: torchrun has started another number of processes.
+        RunError: torchrun has started processes already.
     """
     if processes < 1:
         raise RunError(f"--processes is {processes}, but must be at least 1.")
-    if launched() > 1 and processes not in (1, launched()):
+    if OURS in os.environ or processes == 1:
+        return None
+    if launched() > 1:
         raise RunError(
             f"--processes is {processes}, but torchrun started {launched()} in all; leave one out."
         )
-    if launched() > 1 or processes == 1:
-        return None
-    logging.disable(logging.ERROR)  # the launcher's own report of what the ranks have said
     given = sys.argv[1:] if arguments is None else arguments
     options = ["--standalone", f"--nproc-per-node={processes}", "-m", module]
+    asked = parse_args([*options, *given])
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up and signal.getsignal(hang_up) is signal.SIG_IGN:  # by nohup
+        asked.signals_to_handle = "SIGTERM,SIGINT,SIGQUIT"
     os.environ[OURS] = "1"
+    logging.disable(logging.ERROR)  # the launcher's own report of what the ranks have said
     try:
-        run(parse_args([*options, *given]))
+        run(asked)
     except SignalException as error:
         return KILLED + error.sigval
     except ChildFailedError as error:
@@ -62,28 +64,30 @@ def start(module: str, arguments: Sequence[str] | None, processes: int) -> int |
 
 
 def _tell(failures: Mapping[int, ProcessFailure]) -> int:
-    """Prints what caused the ranks' failures, unless rank 0 has; returns the exit code."""
-    ended = sorted(failures.items(), key=lambda item: item[1].timestamp)
-    for rank, failure in ended:
-        if failure.exitcode < 0 and failure.exitcode not in FOLLOWING:
-            short = failure.exitcode == -signal.SIGKILL
-            why = "; the machine's memory may have been too small" if short else ""
-            print(
-                f"error: rank {rank} was ended by {failure.signal_name()}{why}. Give the same "
-                "command again: it continues.",
-                file=sys.stderr,
-            )
-            return KILLED - failure.exitcode
-    # A bug has no message but a traceback, which the rank itself has printed.
-    contents: list[tuple[int, Any]] = [(rank, failure.message) for rank, failure in ended]
-    said = {rank: str(found["message"]) for rank, found in contents if isinstance(found, dict)}
-    for rank, message in said.items():
-        error = message.removeprefix("error: ")
-        if rank != 0 and message != said.get(0) and not error.startswith(LOST):
-            print(f"error on rank {rank}: {error}", file=sys.stderr)
-            return failures[rank].exitcode
-    code = max(failure.exitcode for failure in failures.values())
-    if not said:
-        rank, failure = ended[0]
-        print(f"error: rank {rank} ended with exit code {failure.exitcode}.", file=sys.stderr)
+    """Prints what caused the ranks' failures, unless a rank has; returns the exit code."""
+    messages: dict[int, Any] = {rank: failure.message for rank, failure in failures.items()}
+    said = {
+        rank: str(found["message"]) for rank, found in messages.items() if isinstance(found, dict)
+    }
+
+    def lateness(rank: int) -> tuple[int, int, int]:
+        """How surely another rank's failure came first, and when this one came."""
+        code, message = failures[rank].exitcode, said.get(rank, "")
+        followed = {-signal.SIGABRT: 2, -signal.SIGTERM: 4}  # by NCCL's watchdog, by the launcher
+        step = 3 if LOST in message else followed.get(code, 0 if code < 0 else 1)
+        return step, failures[rank].timestamp, rank
+
+    rank = min(failures, key=lateness)
+    code = failures[rank].exitcode
+    if rank not in said and code > 0:
+        print(f"error: rank {rank} ended with exit code {code}.", file=sys.stderr)
+    elif rank not in said:
+        why = "; the machine's memory may have been too small" if code == -signal.SIGKILL else ""
+        print(
+            f"error: rank {rank} was ended by {failures[rank].signal_name()}{why}. Give the same "
+            "command again: it continues.",
+            file=sys.stderr,
+        )
+    elif rank != 0 and LOST in said.get(0, LOST):  # else rank 0 has printed its own
+        print(f"error on rank {rank}: {said[rank].removeprefix('error: ')}", file=sys.stderr)
     return code if code > 0 else KILLED - code

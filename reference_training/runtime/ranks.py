@@ -121,9 +121,10 @@ def choose_device(name: str | None) -> torch.device:
     if name == "cuda":
         local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= found:
+            fewer = f"Start {found}, by --processes or torchrun, or use" if found else "Use"
             raise RunError(
-                f"local rank {local} has no GPU of its own: this machine shows {found}. Start "
-                f"{max(found, 1)}, by --processes or torchrun, or use --device cpu."
+                f"local rank {local} has no GPU of its own: this machine shows {found}. {fewer} "
+                "--device cpu."
             )
         return torch.device("cuda", local)
     try:

@@ -67,11 +67,21 @@ def _begin(link: Shared, threads: int, environment: dict[str, str]) -> None:
     torch.set_num_threads(threads)
 
 
+class _InFile(tqdm):
+    """A bar in a log file, which is not wiped and drawn again for a message beside it."""
+
+    def clear(self, nolock: bool = False) -> None:
+        pass
+
+    def refresh(self, nolock: bool = False, lock_args: Any = None) -> bool | None:
+        return None if nolock else super().refresh(lock_args=lock_args)  # by `tqdm.write`
+
+
 def bar(total: int, unit: str, description: str, over: Iterable | None = None) -> tqdm:
     """A progress bar on a terminal; in a log file a line every ten seconds, and so none of what is
     done sooner. Rank 0 only."""
     terminal = sys.stderr.isatty()
-    return tqdm(
+    return (tqdm if terminal else _InFile)(
         over,
         total=total,
         unit=unit,

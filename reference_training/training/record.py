@@ -19,7 +19,7 @@ from reference_training.evaluation.results import differences
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import read_json, write_json
 from reference_training.runtime.image_files import some
-from reference_training.runtime.ranks import launched
+from reference_training.runtime.ranks import OURS, launched
 from ulfd.env import versions
 
 
@@ -65,7 +65,7 @@ def command(arguments: list[str] | None = None) -> str:
     """The command line that makes this run, and continues it."""
     given = sys.argv[1:] if arguments is None else arguments
     launcher = ["python"]
-    if launched() > 1 and not any(one.startswith("--processes") for one in given):
+    if launched() > 1 and OURS not in os.environ:
         launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
     return shlex.join([*launcher, "-m", "reference_training.run", *given])
 

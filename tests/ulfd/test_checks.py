@@ -94,3 +94,10 @@ def test_a_number_keeps_its_digits(implementation):
     doubles = np.arange(6.0), np.zeros(6), np.zeros(6)
     _, gradients = ulfd.value_and_grad(*doubles, upstream=0.1, implementation=implementation)
     np.testing.assert_allclose(gradients.student, 0.2 * np.arange(6) / 6, rtol=1e-14)
+
+
+@pytest.mark.parametrize("value_and_grad", [ulfd.value_and_grad, ulfd_torch.value_and_grad])
+def test_no_gradient_that_arrives_is_no_nan(value_and_grad):
+    make = np.zeros if value_and_grad is ulfd.value_and_grad else torch.zeros
+    with pytest.raises(TypeError, match="upstream is None, but must be a number"):
+        value_and_grad(make(3), make(3), upstream=None)

@@ -8,6 +8,11 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
+from reference_training.data import load
+from reference_training.data.samples import InMemory
+from reference_training.evaluation import CorruptionOptions, OnTheFly, evaluate_corruptions
+from reference_training.networks.preprocessing import Preprocessing
+
 CLASSES = ("n01440764", "n01443537", "n01484850")
 EACH = 2
 CORRUPTIONS = ("gaussian_noise", "frost", "saturate")
@@ -53,3 +58,16 @@ def tiny(classes: int, seed: int = 0) -> Tiny:
     """A network with random weights, in train mode."""
     torch.manual_seed(seed)
     return Tiny(classes)
+
+
+READY = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PLAIN = CorruptionOptions(frost="procedural")
+
+
+def digits(**options) -> OnTheFly:
+    return OnTheFly(InMemory(load("digits")), PLAIN, **options)
+
+
+def evaluate(data, out, *, classes=10, model=None, **options):
+    network = tiny(classes) if model is None else model
+    return evaluate_corruptions(network, data, out=out, preprocessing=READY, **options)

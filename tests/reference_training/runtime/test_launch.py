@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -15,6 +16,11 @@ import json, os, sys, time
 rank, what = os.environ["RANK"], sys.argv[1]
 if what == "kill" and rank == "1":
     os.kill(os.getpid(), 9)
+if what == "abort" and rank == "0":
+    os.abort()
+if what == "hang up":
+    open(f"{sys.argv[2]}/{rank}", "w").close()
+    time.sleep(3)
 if what in ("lost", "alike"):  # as `command.exit_code` leaves a message
     own = "error: lost another process of this run (gloo)." if what == "lost" else "error: no data"
     content = {"message": "error: no data" if rank == "1" else own}
@@ -71,13 +77,40 @@ def test_a_rank_that_is_killed_is_named_in_one_line(module, capfd):
     assert line.endswith("Give the same command again: it continues.")
 
 
+def test_a_rank_that_aborts_is_named(module, capfd):
+    assert launch.start(module, ["abort"], 2) == 128 + signal.SIGABRT
+    assert "error: rank 0 was ended by SIGABRT. Give the same" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system hangs up on nobody")
+def test_under_nohup_it_outlives_its_terminal(module, tmp_path):
+    program = "import sys\nfrom reference_training.runtime.launch import start\n"
+    program += f"sys.exit(start({module!r}, ['hang up', {str(tmp_path)!r}], 2))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    while not all((tmp_path / rank).exists() for rank in "01"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGHUP)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert sorted(out.split("\n")[:2]) == [f"rank {rank} of 2 does hang up" for rank in "01"]
+
+
 def test_one_process_and_those_started_do_the_work_themselves(monkeypatch):
     assert launch.start("never", [], 1) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.start("never", [], 2) is None  # started by this very option
-    assert launch.start("never", [], 1) is None  # by torchrun
-    with pytest.raises(RunError, match="--processes is 3, but torchrun started 2 in all"):
-        launch.start("never", [], 3)
+    assert launch.start("never", [], 1) is None  # started by torchrun
+    with pytest.raises(RunError, match="--processes is 2, but torchrun started 2 in all"):
+        launch.start("never", [], 2)  # on which machines?
+    monkeypatch.setenv(ranks.OURS, "1")
+    assert launch.start("never", [], 2) is None  # by this very option
 
 
 def test_no_process_at_all_is_refused():

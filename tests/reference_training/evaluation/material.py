@@ -1,4 +1,4 @@
-"""Photographs in class folders, and a small network: what the tests of the evaluation share."""
+"""Photographs, a small network and its evaluation: what the tests of this folder share."""
 
 from pathlib import Path
 

@@ -84,7 +84,8 @@ def test_a_rank_that_aborts_is_named(module, capfd):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system hangs up on nobody")
 def test_under_nohup_it_outlives_its_terminal(module, tmp_path):
-    program = "import sys\nfrom reference_training.runtime.launch import start\n"
+    program = "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    program += "from reference_training.runtime.launch import start\n"
     program += f"sys.exit(start({module!r}, ['hang up', {str(tmp_path)!r}], 2))"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -92,7 +93,6 @@ def test_under_nohup_it_outlives_its_terminal(module, tmp_path):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     while not all((tmp_path / rank).exists() for rank in "01"):
         assert process.poll() is None

@@ -72,12 +72,22 @@ def check_unmasked(**arrays: Any) -> None:
             )
 
 
-def check_upstream(upstream: Any) -> None:
-    """Raises TypeError where no gradient arrives at the loss; NumPy would take None for NaN."""
-    if upstream is None:
+def check_upstream(upstream: Any, shape: Sequence[int], loss: Sequence[int]) -> None:
+    """Raises unless what arrives at the loss is a number or has the loss's shape.
+
+    Args:
+        shape: that of `upstream`.
+        loss: that of the loss.
+    """
+    if upstream is None:  # NumPy would take it for NaN
         raise TypeError(
             "value_and_grad: upstream is None, but must be a number, or an array in the loss's "
             "shape; leave it out for 1."
+        )
+    if not isinstance(upstream, (int, float)) and tuple(shape) != tuple(loss):
+        raise ValueError(
+            f"value_and_grad: upstream has shape {tuple(shape)}, but the loss {tuple(loss)}; they "
+            "must be equal."
         )
 
 

@@ -224,12 +224,8 @@ def value_and_grad(
         gamma=gamma,
     )
     checks.check_unmasked(upstream=upstream)
-    checks.check_upstream(upstream)
-    if reduction != "none" and not isinstance(upstream, int | float) and np.ndim(upstream) != 0:
-        raise ValueError(
-            f"value_and_grad: upstream has shape {np.shape(upstream)}, but the loss (); they must "
-            "be equal."
-        )
+    loss = np.shape(student) if reduction == "none" else ()
+    checks.check_upstream(upstream, np.shape(upstream) or loss, loss)  # NumPy's scalars are numbers
     wanted = {"needs": (True, teacher_gradient, True), "upstream": upstream}
     return _compute(student, teacher, log_variance, options, implementation, **wanted)
 

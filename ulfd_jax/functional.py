@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
@@ -290,11 +291,7 @@ def value_and_grad(
     inputs, _ = _checked(student, teacher, log_variance, options, implementation)
     shape = inputs[0].shape if reduction == "none" else ()
     checks.check_unmasked(upstream=upstream)
-    if not isinstance(upstream, int | float) and jnp.shape(upstream) != shape:
-        raise ValueError(
-            f"value_and_grad: upstream has shape {jnp.shape(upstream)}, but the loss {shape}; "
-            "they must be equal."
-        )
+    checks.check_upstream(upstream, np.shape(upstream), shape)
     given = (upstream, implementation, teacher_gradient)
     if options.gamma is None:
         return _loss_and_gradients(*inputs, options, weight, *given)

@@ -246,7 +246,7 @@ def value_and_grad(
     )
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
-        checks.check_upstream(upstream)
+        checks.check_upstream(upstream, (), ())
         arriving = None
         if upstream != 1.0:
             dtype = losses.compute_dtype(student, teacher, sigma, xp=xp)
@@ -254,12 +254,8 @@ def value_and_grad(
     else:
         arriving = upstream
         checks.check_devices(student=student.device, upstream=arriving.device)
-        shape = student.shape if reduction == "none" else ()
-        if arriving.shape != shape:
-            raise ValueError(
-                f"value_and_grad: upstream has shape {tuple(arriving.shape)}, but the loss "
-                f"{tuple(shape)}; they must be equal."
-            )
+        loss = student.shape if reduction == "none" else ()
+        checks.check_upstream(arriving, arriving.shape, loss)
     given = (arriving, teacher_gradient)
     if options.gamma is None:
         whole = losses.Part(student, teacher, sigma, options)

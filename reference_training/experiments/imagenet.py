@@ -100,6 +100,7 @@ def check(job: Job) -> None:
 def check_training(job: Job) -> None:
     """Raises RunError for what only training needs, and a plan lists as missing."""
     run = job.run
+    tracking.check_installed(run)
     images = run.deepaugment_roots or run.deepaugment_stand_in or not run.recipe.iterations
     if job.deepaugmented and not images:
         raise RunError(f"{run.experiment} needs {plan.DEEPAUGMENT_IMAGES}.")

@@ -26,15 +26,19 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def check_installed(run: ImageNetRun) -> None:
+    """Raises ImportError, with the pip line, if the package behind an option is not there."""
+    for module, given in (("tensorboard", run.tensorboard), ("wandb", run.wandb is not None)):
+        if given:
+            require(module, extra="tracking", by=f"--{module}")
+
+
 @contextmanager
 def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     """What is told every line of the log, on rank 0; closed at the end.
 
     performance.jsonl gets pairs a second (from the second line after a start on), the seconds of
     each part, and memory. It is kept apart from metrics.jsonl, in which two runs agree to the bit.
-
-    Raises:
-        ImportError: the package behind an option is not installed, with the pip line.
     """
     if not world.main:
         yield []
@@ -45,7 +49,6 @@ def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
     trackers: list[Callable[[dict[str, Any], int], object]] = []
     with ExitStack() as stack:
         if run.tensorboard:
-            require("tensorboard", extra="tracking")
             from torch.utils.tensorboard import SummaryWriter
 
             writer: Any = stack.enter_context(SummaryWriter(str(run.folder)))
@@ -53,7 +56,6 @@ def observers(run: ImageNetRun, world: World) -> Iterator[list[Observer]]:
                 lambda values, step: [writer.add_scalar(*item, step) for item in values.items()]
             )
         if run.wandb is not None:
-            require("wandb", extra="tracking")
             import wandb
 
             name = run.folder.name

@@ -96,8 +96,14 @@ def test_a_number_keeps_its_digits(implementation):
     np.testing.assert_allclose(gradients.student, 0.2 * np.arange(6) / 6, rtol=1e-14)
 
 
-@pytest.mark.parametrize("value_and_grad", [ulfd.value_and_grad, ulfd_torch.value_and_grad])
-def test_no_gradient_that_arrives_is_no_nan(value_and_grad):
-    make = np.zeros if value_and_grad is ulfd.value_and_grad else torch.zeros
+@pytest.mark.parametrize("adapter", [ulfd, ulfd_torch, ulfd_jax])
+def test_what_arrives_is_a_number_or_has_the_losss_shape(adapter):
+    inputs = np.zeros((2, 3), np.float32)
+    if adapter is ulfd_torch:
+        inputs = torch.from_numpy(inputs)
     with pytest.raises(TypeError, match="upstream is None, but must be a number"):
-        value_and_grad(make(3), make(3), upstream=None)
+        adapter.value_and_grad(inputs, inputs, upstream=None)
+    with pytest.raises(ValueError, match=r"has shape \(2, 3\), but the loss \(\); they must"):
+        adapter.value_and_grad(inputs, inputs, upstream=inputs)
+    with pytest.raises(ValueError, match=r"has shape \(3,\), but the loss \(2, 3\); they must"):
+        adapter.value_and_grad(inputs, inputs, upstream=inputs[0], reduction="none")

@@ -74,7 +74,7 @@ BAD = {
     "sync": (["--numerics.sync-batch-norm"], "needs GPUs"),
     "device": (["--device", "tpu"], "--device tpu is not available here"),
     "data": (["--data-root", "no/such/folder"], "does not exist"),
-    "wandb": (["--wandb", "x"], "pip install 'ulfd[tracking]'"),
+    "wandb": (["--wandb", "x"], "wandb not installed, but --wandb needs it. Install it with:"),
 }
 
 
@@ -86,6 +86,7 @@ def test_bad_input_ends_with_a_message(name, small, tmp_path, capsys, monkeypatc
     error = capsys.readouterr().err
     assert "error: " in error
     assert message in error
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_too_many_unreadable_files_end_the_run(small, tmp_path, capsys):

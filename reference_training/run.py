@@ -107,18 +107,21 @@ def execute(arguments: list[str] | None) -> int | None:
     if isinstance(run, SmallRun):
         small.execute(run)
         return None
-    # What only tables and full-scale runs need is slow to import.
-    from reference_training.experiments import imagenet, imagenet_tables, small_tables
-    from reference_training.runtime import launch
-
+    # What only tables and full-scale runs need is slow to import, and a launcher needs none of it.
     if isinstance(run, PaperTables):
+        from reference_training.experiments import small_tables
+
         small_tables.execute(run)
         return None
+    from reference_training.runtime import launch
+
     runs = run if isinstance(run, list) else [run]
     if not runs[0].plan:
         code = launch.start("reference_training.run", arguments, runs[0].processes)
         if code is not None:
             return code
+    from reference_training.experiments import imagenet, imagenet_tables
+
     if isinstance(run, list):
         imagenet_tables.execute(run)
     else:

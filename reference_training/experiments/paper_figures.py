@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from reference_training.data.samples import EvaluationData, EvaluationSet
@@ -109,6 +108,8 @@ def closeness(clean: Tensor, shown: Tensor, labels: Tensor) -> float:
 
 def tsne(experiment: Experiment, material: Material) -> Drawn:
     """Fig. 1: logits of clean images and of the same at contrast 3, five classes."""
+    from sklearn.manifold import TSNE  # slow to import, and this figure alone needs it
+
     data = material.data
     generator = torch.Generator().manual_seed(material.seed)
     kinds = torch.randperm(data.classes, generator=generator)[:CLASSES]

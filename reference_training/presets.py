@@ -94,7 +94,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "seeds": (0,),
         "recipe": replace(SHORT, iterations=2, batch_size=16),
         "pretraining": Pretraining(iterations=2, batch_size=16),
-        "evaluation_images": 20,
+        "evaluation_images": 10,
     },
     # The default run's recipe: half a minute for each network and seed on a core.
     "laptop": _LAPTOP | {"recipe": SHORT},

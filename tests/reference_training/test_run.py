@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ SMALL = (
     "--dataset digits --methods vanilla ulfd --seeds 0 "
     "--pretraining.iterations 12 --pretraining.batch-size 32 "
     "--recipe.iterations 12 --recipe.batch-size 32 "
-    "--evaluation-images 50 --checkpoint-every 4 --jobs 1"
+    "--evaluation-images 10 --checkpoint-every 4 --jobs 1"
 ).split()
 
 
@@ -43,6 +44,12 @@ def wait_for(path: Path, process: subprocess.Popen, *, lines: int = 0) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     raise AssertionError(f"{path} never came")
+
+
+def ends_as(whole: tuple[Path, str], folder: Path, *more: str) -> bool:
+    """Whether the run, begun or not, ends here with the results of the one from end to end."""
+    assert main([*SMALL, "--out", str(folder), *more]) == 0
+    return (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +86,17 @@ def test_leaves_what_it_promises(whole):
     [("seed-0/ulfd/00000004.json", 0), ("evaluation.jsonl", 30)],
     ids=["training", "evaluation"],
 )
-def test_killed_and_started_again_ends_with_identical_metrics(whole, tmp_path, moment, lines):
+def test_killed_and_started_again_ends_with_the_same_metrics(
+    whole, tmp_path, capsys, moment, lines
+):
     folder = tmp_path / "killed"
     process = start(folder)
     wait_for(folder / moment, process, lines=lines)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "metrics.json").exists()
-    code, out, err = finish(start(folder))
-    assert code == 0, err
-    assert "resuming the run" in out
-    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+    assert ends_as(whole, folder)
+    assert "resuming the run" in capsys.readouterr().out
 
 
 def test_interrupted_says_how_to_continue(whole, tmp_path):
@@ -103,9 +110,7 @@ def test_interrupted_says_how_to_continue(whole, tmp_path):
     message = re.search(r"continue with: (python -m reference_training.run .*)", err)
     assert message
     assert str(folder) in message[1]
-    code, _, _ = finish(start(folder))
-    assert code == 0
-    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+    assert ends_as(whole, folder)
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
@@ -143,15 +148,11 @@ def test_a_killed_worker_is_named_and_a_killed_parent_leaves_none(whole, tmp_pat
         time.sleep(0.1)
     else:
         raise AssertionError("workers outlived their parent")
-    assert finish(start(folder))[0] == 0
-    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+    assert ends_as(whole, folder)
 
 
 def test_the_number_of_jobs_changes_nothing(whole, tmp_path):
-    code, _, err = finish(start(tmp_path / "two", "--jobs", "2"))
-    assert code == 0, err
-    two = (tmp_path / "two" / "metrics.json").read_bytes()
-    assert two == (whole[0] / "metrics.json").read_bytes()
+    assert ends_as(whole, tmp_path / "two", "--jobs", "2")
 
 
 def test_a_finished_run_is_not_computed_again(whole):
@@ -175,8 +176,6 @@ def test_another_configuration_is_not_mixed_in(whole, capsys):
 
 
 def test_a_damaged_checkpoint_is_made_anew(whole, tmp_path):
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(whole[0], folder)
     path = folder / "seed-0/ulfd/00000012.safetensors"
@@ -184,7 +183,7 @@ def test_a_damaged_checkpoint_is_made_anew(whole, tmp_path):
     content = bytearray(sound)
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
-    code, out, err = finish(start(folder))
+    code, out, err = finish(start(folder))  # of which the workers' words are part
     assert code == 0, err
     assert re.search(r"00000012.safetensors is damaged.*continuing from iteration 8", out + err)
     assert path.read_bytes() == sound
@@ -204,9 +203,7 @@ def test_a_full_disk_loses_nothing(whole, tmp_path):
     assert code == 1
     assert re.search(r"error: cannot write .*\.safetensors: File too large.*Make room", err)
     assert "Traceback" not in err
-    code, _, _ = finish(start(folder))
-    assert code == 0
-    assert (folder / "metrics.json").read_bytes() == (whole[0] / "metrics.json").read_bytes()
+    assert ends_as(whole, folder)
 
 
 BAD = {
@@ -253,7 +250,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
 
 
 def test_the_images_counted_are_those_evaluated(tmp_path, capsys):
-    held_out = ["--validation-images", "20", "--dry-run"]  # fewer than --evaluation-images
+    held_out = "--evaluation-images 50 --validation-images 20 --dry-run".split()
     assert main([*SMALL, "--out", str(tmp_path / "run"), *held_out]) == 0
     assert f"{1297 - 20} training, 20 evaluation images" in capsys.readouterr().out
 

@@ -19,24 +19,22 @@ NATIVE = {"ULFD_TEST_KERNEL": "native"}
 
 
 @pytest.mark.parametrize(
-    ("name", "environment"),
+    ("names", "environment"),
     [
-        pytest.param(name, environment, id=f"{name}-{environment['ULFD_TEST_KERNEL']}")
-        for name, environment in (
-            ("numerics", INTERPRETED),
-            ("operators", INTERPRETED),
-            ("interpreted_distributed", INTERPRETED),
-            ("numerics", NATIVE),
-            ("operators", NATIVE),
+        pytest.param(names, environment, id=f"{'-'.join(names)}-{environment['ULFD_TEST_KERNEL']}")
+        for names, environment in (
+            (("numerics", "operators"), INTERPRETED),
+            (("interpreted_distributed",), INTERPRETED),
+            (("numerics", "operators"), NATIVE),
         )
     ],
 )
-def test_fused(name: str, environment: dict[str, str]) -> None:
+def test_fused(names: tuple[str, ...], environment: dict[str, str]) -> None:
     if environment is INTERPRETED:
         pytest.importorskip("triton", reason="Triton is needed: pip install 'ulfd[triton]'")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"tests/ulfd/kernels/{name}.py"],
+        [*command, *(f"tests/ulfd/kernels/{name}.py" for name in names)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,

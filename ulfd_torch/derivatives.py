@@ -89,7 +89,7 @@ def _loss_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     else:
         gradients = _call(fused_gradients, _Gradients, *arguments)
     wanted = (grad if need else None for grad, need in zip(gradients, needs, strict=True))
-    return *wanted, *(None for _ in ctx.others)
+    return *wanted, *(None,) * len(ctx.others)
 
 
 def _second_backward(plain: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
@@ -184,9 +184,8 @@ class _KeptLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         _Loss.setup_context(ctx, arguments, None)
-        inputs, options = arguments[:3], arguments[3:]
         needs = ctx.needs_input_grad[:3]
-        value, *ctx.kept = operators.value_and_gradients(*inputs, None, *options, needs)
+        value, *ctx.kept = operators.value_and_gradients(*arguments[:3], None, *ctx.others, needs)
         return value
 
     @staticmethod
@@ -199,14 +198,14 @@ class _KeptLoss(torch.autograd.Function):
         if kept is None or again or batched:
             return _loss_backward(ctx, upstream)
         needs = ctx.needs_input_grad[:3]
-        gradients = [one if need else None for one, need in zip(kept, needs, strict=True)]
+        gradients = [one if need else None for one, need in zip(kept, needs)]  # noqa: B905
         if upstream.item() != 1:
             if any(one is not None and one.dtype != upstream.dtype for one in saved):
                 return _loss_backward(ctx, upstream)
             for one in gradients:
                 if one is not None:
                     one.mul_(upstream)
-        return *gradients, *(None for _ in ctx.others)
+        return *gradients, *(None,) * len(ctx.others)
 
 
 _EAGER = {function: _eager(function) for function in (_Loss, _Gradients, _ValueAndGradients)}
@@ -217,23 +216,32 @@ _PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
 
 def observed(*arguments: Any) -> bool:
     """Whether a compiler, mode, tracer or tensor of a class of its own wants to see operators."""
+    return torch.compiler.is_compiling() or _watched(arguments)
+
+
+def _watched(arguments: tuple[Any, ...]) -> bool:
+    """`observed` where nobody compiles."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+        torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or not _PLAIN.issuperset(map(type, arguments))
     )
 
 
-def _call(operator: Any, function: Any, *arguments: Any, eager: Any = None) -> Any:
-    """The operator, or what it does as a plain `autograd.Function`: `eager` outside torch.func."""
+def _call(
+    operator: Any, function: Any, *arguments: Any, eager: Any = None, recorded: bool = True
+) -> Any:
+    """The operator, or what it does as a plain `autograd.Function`: `eager` outside torch.func.
+
+    Neither where autograd has nothing to record.
+    """
     if torch.compiler.is_compiling():
         return operator(*arguments)
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
-    if observed(*arguments[:3]):
+    if _watched(arguments[:3]):
         return operator(*arguments)
-    if not torch.is_grad_enabled():
+    if not (recorded and torch.is_grad_enabled()):
         return function.forward(*arguments)
     return (eager or _EAGER[function]).apply(*arguments)
 
@@ -251,7 +259,7 @@ def loss(
     """`ulfd_torch.ulfd_loss` by a fused kernel."""
     inputs = (student, teacher, log_variance)
     # In float16 a loss scale is to come, and gradients without it would underflow.
-    half = any(one is not None and one.dtype == torch.float16 for one in inputs)
+    half = torch.float16 in [one.dtype for one in inputs if one is not None]
     keeps = kernel == "native" and torch.is_grad_enabled() and not half
     eager = _KeptLoss if keeps else None
     return _call(fused_loss, _Loss, *inputs, *flat(kernel, options), eager=eager)
@@ -268,16 +276,15 @@ def value_and_gradients(
     teacher_gradient: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """`ulfd_torch.value_and_grad` by a fused kernel, in one pass."""
+    inputs = (student, teacher, log_variance, upstream)
     needs = [True, teacher_gradient, log_variance is not None]
     value, by_student, by_teacher, by_sigma = _call(
         fused_value_and_gradients,
         _ValueAndGradients,
-        student,
-        teacher,
-        log_variance,
-        upstream,
+        *inputs,
         *flat(kernel, options),
         needs,
+        recorded=any(one.requires_grad for one in inputs if one is not None),
     )
     return (
         value,

@@ -64,6 +64,17 @@ def _is_distributed(tensor: Tensor) -> bool:
     return type(tensor).__module__.startswith("torch.distributed.")
 
 
+def _check_primal(name: str, *tensors: Tensor | None) -> None:
+    """Raises ValueError for tensors with tangents, of forward mode, which a kernel would drop."""
+    if name != "composite" and any(
+        one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors
+    ):
+        raise ValueError(
+            f"ulfd_loss: implementation {name!r} has no forward-mode derivative; pass "
+            "implementation=None."
+        )
+
+
 def _checked(
     student: Tensor,
     teacher: Tensor,
@@ -84,7 +95,8 @@ def _checked(
         check_dense("ulfd_loss", name, value)
     observed = derivatives.observed(*inputs)
     distributed = [type(t) for t in inputs if _is_distributed(t)] if observed else []
-    if implementation is None and (distributed or forward_ad._current_level >= 0):
+    forward = forward_ad._current_level >= 0
+    if implementation is None and (distributed or forward):
         implementation = "composite"  # no kernel has a forward-mode derivative, nor shards
     if distributed and implementation != "composite":
         raise ValueError(
@@ -97,7 +109,10 @@ def _checked(
     devices = tuple([tensor.device for tensor in inputs])
     # Sizes that are not known yet cannot be looked up.
     choose = registry.chosen.__wrapped__ if observed else registry.chosen
-    return log_variance, choose("torch", shapes, dtypes, devices, options, implementation)
+    name = choose("torch", shapes, dtypes, devices, options, implementation)
+    if forward:
+        _check_primal(name, *inputs)
+    return log_variance, name
 
 
 def _parts(
@@ -256,6 +271,8 @@ def value_and_grad(
         checks.check_devices(student=student.device, upstream=arriving.device)
         loss = student.shape if reduction == "none" else ()
         checks.check_upstream(arriving, arriving.shape, loss)
+        if forward_ad._current_level >= 0:
+            _check_primal(name, arriving)
     given = (arriving, teacher_gradient)
     if options.gamma is None:
         whole = losses.Part(student, teacher, sigma, options)

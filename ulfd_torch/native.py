@@ -39,9 +39,8 @@ def compute(
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss and gradients; what is not wanted comes back empty."""
-    student, teacher, log_variance, upstream = map(
-        materialised, (student, teacher, log_variance, upstream)
-    )
+    student, teacher = materialised(student), materialised(teacher)
+    log_variance, upstream = materialised(log_variance), materialised(upstream)
     like = dense(student)
     names = [NAMES[like.dtype], NAMES[teacher.dtype]]
     given, sigma = log_variance, None

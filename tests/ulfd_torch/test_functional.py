@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from ulfd.gradients import vid_log_variance_derivative
 from ulfd_torch import ULFDLoss, ulfd_loss, value_and_grad, vid_log_variance
@@ -126,6 +127,29 @@ def test_forward_mode_takes_the_composite_form():
         lambda f: torch.func.jacfwd(f)(student),
     ):
         assert torch.equal(transform(loss(None)), transform(loss("composite")))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("dual", range(4))
+def test_a_kernel_that_would_drop_a_tangent_is_refused(gradients, dual):
+    """With gradients off, nothing but this would say so."""
+    tensors = [*torch.randn(3, 3, 4, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)]
+    exact = value_and_grad(*tensors[:3])[1]
+
+    def compute(implementation):
+        fixed = {"upstream": tensors[3], "implementation": implementation}
+        return value_and_grad(*tensors[:3], **fixed)[0]
+
+    with torch.set_grad_enabled(gradients), forward_ad.dual_level():
+        compute("native")  # has no tangent to drop
+        tensors[dual] = forward_ad.make_dual(tensors[dual], torch.ones_like(tensors[dual]))
+        with pytest.raises(ValueError, match="'native' has no forward-mode derivative; pass impl"):
+            compute("native")
+        tangent = forward_ad.unpack_dual(compute(None)).tangent
+    if dual == 3:  # it weighs the gradients, not the loss
+        assert tangent is None
+    else:
+        torch.testing.assert_close(tangent, exact[dual].sum())
 
 
 TENSOR = torch.zeros(3)

@@ -198,7 +198,7 @@ class _KeptLoss(torch.autograd.Function):
         if kept is None or again or batched:
             return _loss_backward(ctx, upstream)
         needs = ctx.needs_input_grad[:3]
-        gradients = [one if need else None for one, need in zip(kept, needs)]  # noqa: B905
+        gradients = [one if need else None for one, need in zip(kept, needs, strict=True)]
         if upstream.item() != 1:
             if any(one is not None and one.dtype != upstream.dtype for one in saved):
                 return _loss_backward(ctx, upstream)

@@ -33,7 +33,7 @@ from reference_training.networks.preprocessing import Preprocessing
 from reference_training.reporting.evaluation_tables import corruption_table, metric_table
 from reference_training.runtime import launch
 from reference_training.runtime.command import exit_code
-from reference_training.runtime.errors import RunError
+from reference_training.runtime.errors import RunError, check_at_least, check_known
 from reference_training.runtime.ranks import is_main, join
 
 
@@ -155,19 +155,10 @@ def evaluation_data(given: Evaluation, classes: int) -> EvaluationData:
 
 def check(given: Evaluation) -> None:
     """Raises RunError for what can be known to be wrong before anything is loaded."""
-    for name, value, least in (
-        ("--batch-size", given.batch_size, 1),
-        ("--input-size", given.input_size, 1),
-        ("--workers", given.workers, 0),
-    ):
-        if value is not None and value < least:
-            raise RunError(f"{name} is {value}, but must be at least {least}.")
-    for name, key, known in (
-        ("--adaptation", given.adaptation, ADAPTATIONS),
-        ("--preparation", given.preparation, PREPARATIONS),
-    ):
-        if key not in known:
-            raise RunError(f"{name} is {key!r}; use one of {', '.join(known)}.")
+    check_at_least(1, given, "batch_size", "input_size")
+    check_at_least(0, given, "workers")
+    check_known("--adaptation", given.adaptation, ADAPTATIONS)
+    check_known("--preparation", given.preparation, PREPARATIONS)
     if (given.mean is None) != (given.std is None):
         raise RunError("--mean and --std belong together; give both.")
     images = [Path(where).resolve() for where in (given.data, given.clean) if where]

@@ -35,13 +35,14 @@ from typing import TYPE_CHECKING, Any
 from .batch import corrupt
 from .frost import frost_source
 from .options import CorruptionOptions
-from .registry import CORRUPTIONS, SEEN, SEMANTICS, SEVERITIES, UNSEEN
+from .registry import CORRUPTIONS, GROUPS, SEEN, SEMANTICS, SEVERITIES, UNSEEN
 
 if TYPE_CHECKING:
     from .transform import RandomCorruption
 
 __all__ = [
     "CORRUPTIONS",
+    "GROUPS",
     "SEEN",
     "SEMANTICS",
     "SEVERITIES",

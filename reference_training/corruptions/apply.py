@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from reference_training.runtime.errors import RunError
+from reference_training.runtime.errors import RunError, check_at_least, check_known
 from reference_training.runtime.files import read_json, reason, write_atomically, write_json
 from reference_training.runtime.image_files import (
     check_no_splits,
@@ -34,9 +34,8 @@ from .batch import corrupt
 from .checks import corruption_codes, position_seeds, severity_levels
 from .frost import frost_source
 from .options import CorruptionOptions
-from .registry import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from .registry import CORRUPTIONS, GROUPS, SEVERITIES
 
-GROUPS = {"all": CORRUPTIONS, "seen": SEEN, "unseen": UNSEEN}
 PREPARATIONS: dict[str, Callable[[Image.Image], Image.Image] | None] = {
     "as_is": None,
     "imagenet": resize256_center224,
@@ -238,17 +237,12 @@ def _task(given: Application) -> Task:
         check_no_splits(given.images, class_names(given.images))
     if given.out.resolve().is_relative_to(given.images.resolve()):
         raise RunError(f"{given.out} lies in the images' own folder; name another one.")
-    for name, value, known in (
-        ("format", given.format or "png", ("png", "jpeg85")),
-        ("preparation", given.preparation, tuple(PREPARATIONS)),
-        ("seeds", given.seeds, ("path", "position")),
-    ):
-        if value not in known:
-            raise RunError(f"--{name} is {value!r}; use one of {', '.join(known)}.")
+    check_known("--format", given.format or "png", ("png", "jpeg85"))
+    check_known("--preparation", given.preparation, PREPARATIONS)
+    check_known("--seeds", given.seeds, ("path", "position"))
     if given.jpeg85 and given.format == "png":
         raise RunError("--jpeg85 and --format png exclude each other; give one of them.")
-    if given.jobs is not None and given.jobs < 1:
-        raise RunError(f"--jobs is {given.jobs}, but must be at least 1.")
+    check_at_least(1, given, "jobs")
     kinds = dict.fromkeys(name for kind in given.kinds for name in GROUPS.get(kind, (kind,)))
     options = asdict(given.corruption)
     try:

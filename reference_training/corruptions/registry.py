@@ -56,6 +56,7 @@ HELD_OUT: dict[str, Corruption] = {
 SEEN = tuple(TRAINING)
 UNSEEN = tuple(HELD_OUT)
 CORRUPTIONS = SEEN + UNSEEN
+GROUPS = {"all": CORRUPTIONS, "seen": SEEN, "unseen": UNSEEN}
 SEVERITIES = (1, 2, 3, 4, 5)
 
 

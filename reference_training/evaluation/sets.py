@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_training.corruptions import CORRUPTIONS, SEEN, SEVERITIES, UNSEEN
+from reference_training.corruptions import CORRUPTIONS, GROUPS, SEVERITIES
 from reference_training.data.images import balanced
 from reference_training.data.samples import CLEAN, EvaluationSet, Labelled
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.files import reading
 from reference_training.runtime.image_files import some
 
-GROUPS = {"all": CORRUPTIONS, "seen": SEEN, "unseen": UNSEEN}
 SUBSET, DRAWS = 500, 5
 """Images of Table 4's second column, an adaptation to few images, and how often they are drawn."""
 SETS: tuple[EvaluationSet, ...] = (

@@ -39,7 +39,7 @@ from reference_training.networks.weights import fill_from_file
 from reference_training.reporting.evaluation_tables import metric_table
 from reference_training.runtime import ranks
 from reference_training.runtime.clock import Clock
-from reference_training.runtime.errors import RunError, check_at_least
+from reference_training.runtime.errors import RunError, check_at_least, check_known
 from reference_training.runtime.files import JsonLines
 from reference_training.runtime.image_files import some
 from reference_training.runtime.lock import sole_writer
@@ -54,13 +54,9 @@ from reference_training.training.schedule import recipe_schedule
 def check(job: Job) -> None:
     """Raises RunError for what can be known to be wrong before anything is computed."""
     run = job.run
-    for option, value, known in (
-        ("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS),
-        ("--recipe.view", run.recipe.view, VIEWS),
-        ("--plan-gpu", run.plan_gpu, plan.GPU_GIGABYTES),
-    ):
-        if value not in known:
-            raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
+    check_known("--corruption-sampling", run.corruption_sampling, CORRUPTION_SAMPLINGS)
+    check_known("--recipe.view", run.recipe.view, VIEWS)
+    check_known("--plan-gpu", run.plan_gpu, plan.GPU_GIGABYTES)
     check_at_least(1, run, "recipe.batch_size", "accumulate", "checkpoint_every", "kept", "crop")
     check_at_least(0, run, "recipe.iterations", "workers", "most_unreadable", "checkpoint_minutes")
     if run.weights != "random" and not job.method.pretrained:

@@ -16,7 +16,7 @@ from reference_training.methods.trainings import Training, label, training
 from reference_training.networks.backbones import ARCHITECTURES, Backbone
 from reference_training.paper.experiments import EXPERIMENTS, ROWS, Row
 from reference_training.paper.recipes import OWN, recipe_of
-from reference_training.runtime.errors import RunError
+from reference_training.runtime.errors import check_known
 from reference_training.training.export import MODEL, Titles
 
 TRAIN, VALIDATION, PUBLISHED = "train", "val", "imagenet-c"
@@ -108,12 +108,8 @@ def resolve(run: ImageNetRun) -> Job:
     Raises:
         RunError: there is no such row or backbone.
     """
-    for option, value, known in (
-        ("--experiment", run.experiment, ROWS),
-        ("--arch", run.arch, ARCHITECTURES),
-    ):
-        if value not in known:
-            raise RunError(f"{option} is {value!r}; use one of {sorted(known)}.")
+    check_known("--experiment", run.experiment, ROWS)
+    check_known("--arch", run.arch, ARCHITECTURES)
     row = ROWS[run.experiment]
     # The definition that the paper trained with is published for one size.
     published = "imagecorruptions" if run.crop == 224 else "imagenet_c"

@@ -1,5 +1,6 @@
 """The error that the command line prints as one message instead of a traceback."""
 
+from collections.abc import Collection
 from operator import attrgetter
 from typing import Any
 
@@ -24,3 +25,9 @@ def check_at_least(least: int, run: Any, *options: str) -> None:
         if value is not None and value < least:
             name = option.replace("_", "-")
             raise RunError(f"--{name} is {value}, but must be at least {least}.")
+
+
+def check_known(option: str, value: Any, known: Collection[str]) -> None:
+    """Raises RunError where the value of an option is none of those known."""
+    if value not in known:
+        raise RunError(f"{option} is {value!r}; use one of {', '.join(known)}.")

@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import parse_args, run
 
+from reference_training.runtime.command import READER_LEFT
 from reference_training.runtime.errors import RunError
 from reference_training.runtime.ranks import LOST, OURS, launched
 
@@ -79,6 +80,8 @@ def _tell(failures: Mapping[int, ProcessFailure]) -> int:
 
     rank = min(failures, key=lateness)
     code = failures[rank].exitcode
+    if code == READER_LEFT:  # which one process says to nobody either
+        return code
     if rank not in said and code > 0:
         print(f"error: rank {rank} ended with exit code {code}.", file=sys.stderr)
     elif rank not in said:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from reference_training.runtime import launch, ranks
+from reference_training.runtime.command import READER_LEFT
 from reference_training.runtime.errors import RunError
 
 RANK = """
@@ -28,6 +29,8 @@ if what in ("lost", "alike"):  # as `command.exit_code` leaves a message
     with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
         json.dump({"message": content}, file)
     sys.exit(1)
+if what == "print" and rank == "0":
+    sys.exit(141)
 print(f"rank {rank} of {os.environ['WORLD_SIZE']} does {what}", flush=True)
 sys.exit(3 if what == "fail" and rank == "1" else 0)
 """
@@ -51,6 +54,11 @@ def test_all_ranks_do_the_work(module, capfd):
 def test_a_rank_that_fails_without_a_word_gives_its_code_and_is_named(module, capfd):
     assert launch.start(module, ["fail"], 2) == 3
     assert capfd.readouterr().err == "error: rank 1 ended with exit code 3.\n"
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(module, capfd):
+    assert launch.start(module, ["print"], 2) == READER_LEFT
+    assert capfd.readouterr().err == ""
 
 
 def test_what_one_rank_alone_says_is_told_and_what_rank_0_says_too_is_not(module, capfd):

@@ -84,6 +84,8 @@ def check_upstream(upstream: Any, shape: Sequence[int], loss: Sequence[int]) -> 
             "value_and_grad: upstream is None, but must be a number, or an array in the loss's "
             "shape; leave it out for 1."
         )
+    if isinstance(upstream, complex) or "complex" in dtype_name(getattr(upstream, "dtype", "")):
+        raise TypeError("value_and_grad: upstream is complex, but must be real, as the loss is.")
     if not isinstance(upstream, (int, float)) and tuple(shape) != tuple(loss):
         raise ValueError(
             f"value_and_grad: upstream has shape {tuple(shape)}, but the loss {tuple(loss)}; they "

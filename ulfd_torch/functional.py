@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -262,6 +263,10 @@ def value_and_grad(
     sigma, name = _checked(student, teacher, log_variance, options, implementation)
     if not isinstance(upstream, Tensor):
         checks.check_upstream(upstream, (), ())
+        if not isinstance(upstream, (int, float)):
+            if not isinstance(upstream, Real):  # as NumPy's scalars are
+                raise _no_tensor("upstream", upstream)
+            upstream = float(upstream)
         arriving = None
         if upstream != 1.0:
             dtype = losses.compute_dtype(student, teacher, sigma, xp=xp)

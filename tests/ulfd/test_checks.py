@@ -107,3 +107,19 @@ def test_what_arrives_is_a_number_or_has_the_losss_shape(adapter):
         adapter.value_and_grad(inputs, inputs, upstream=inputs)
     with pytest.raises(ValueError, match=r"has shape \(3,\), but the loss \(2, 3\); they must"):
         adapter.value_and_grad(inputs, inputs, upstream=inputs[0], reduction="none")
+    with pytest.raises(TypeError, match="upstream is complex, but must be real"):
+        adapter.value_and_grad(inputs, inputs, upstream=1j)
+    _, gradients = adapter.value_and_grad(inputs + 1, inputs, upstream=np.float32(0.5))
+    np.testing.assert_allclose(gradients.student, 1 / 6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "upstream", [[1.0], np.array(0.5), np.ones((2, 3)), np.ma.masked_array(0.5, True)]
+)
+def test_torch_takes_a_number_or_a_tensor_for_what_arrives(upstream):
+    """A masked 0.5 was 1."""
+    ones = torch.ones(2, 3)
+    with pytest.raises(TypeError, match=r"upstream is a .*; convert it with torch\.as_tensor"):
+        ulfd_torch.value_and_grad(ones, ones, upstream=upstream, reduction="none")
+    with pytest.raises(TypeError, match="upstream is complex, but must be real"):
+        ulfd_torch.value_and_grad(ones, ones, upstream=torch.tensor(1j))

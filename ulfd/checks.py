@@ -79,6 +79,8 @@ def check_upstream(upstream: Any, shape: Sequence[int], loss: Sequence[int]) -> 
         shape: that of `upstream`.
         loss: that of the loss.
     """
+    if isinstance(upstream, (int, float)):  # at every step of most trainings
+        return
     if upstream is None:  # NumPy would take it for NaN
         raise TypeError(
             "value_and_grad: upstream is None, but must be a number, or an array in the loss's "
@@ -86,7 +88,7 @@ def check_upstream(upstream: Any, shape: Sequence[int], loss: Sequence[int]) -> 
         )
     if isinstance(upstream, complex) or "complex" in dtype_name(getattr(upstream, "dtype", "")):
         raise TypeError("value_and_grad: upstream is complex, but must be real, as the loss is.")
-    if not isinstance(upstream, (int, float)) and tuple(shape) != tuple(loss):
+    if tuple(shape) != tuple(loss):
         raise ValueError(
             f"value_and_grad: upstream has shape {tuple(shape)}, but the loss {tuple(loss)}; they "
             "must be equal."

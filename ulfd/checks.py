@@ -73,11 +73,14 @@ def check_unmasked(**arrays: Any) -> None:
 
 
 def check_upstream(upstream: Any, shape: Sequence[int], loss: Sequence[int]) -> None:
-    """Raises unless what arrives at the loss is a number or has the loss's shape.
+    """Raises unless what arrives at the loss is a real number or an array in the loss's shape.
 
     Args:
         shape: that of `upstream`.
         loss: that of the loss.
+    Raises:
+        TypeError: it is None or complex.
+        ValueError: it has another shape.
     """
     if isinstance(upstream, (int, float)):  # at every step of most trainings
         return
